@@ -1,0 +1,1 @@
+"""The embedded broker: topics, producers, consumers and groups over a directory."""

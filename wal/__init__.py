@@ -1,0 +1,1 @@
+"""The storage engine: one partition's log on disk."""
