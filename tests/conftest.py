@@ -1,0 +1,35 @@
+"""What all tests share: Hypothesis profiles and the watch for leaks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import leaks
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Slow or busy machines are no reason to fail, so there is no deadline. The gate runs the
+# same examples each time; everyday runs explore. `HYPOTHESIS_PROFILE=thorough` explores far.
+_COMMON = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("everyday", _COMMON)
+settings.register_profile("gate", _COMMON, derandomize=True)
+settings.register_profile("thorough", _COMMON, max_examples=2000)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE", "gate" if os.environ.get("CI") else "everyday")
+)
+
+leaks.adopt_orphans()
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """Fail a test that leaves a thread, a process, a socket or a descriptor behind.
+
+    What fixtures of a wider scope hold is theirs: they are set up before this one.
+    """
+    before = leaks.snapshot()
+    yield
+    found = leaks.leaks_since(before)
+    if found:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(found), pytrace=False)
