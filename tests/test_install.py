@@ -1,0 +1,132 @@
+"""`pip install .` into an empty environment outside the checkout, and what it puts there.
+
+Needs a package index for the dependencies.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv", ".*_cache", ".hypothesis", "build", "dist", "*.egg-info", "__pycache__", "*.so"
+)
+
+# a user's own modules of the same names, beside their script
+SHADOWS = {"broker.py": "mine = 1\n", "cli.py": "mine = 2\n", "wal.py": "mine = 3\n"}
+SCRIPT = """
+import json
+import broker, cli, wal
+import seawall.broker, seawall.cli, seawall.wal
+from importlib.resources import files
+
+ours = [seawall.broker, seawall.cli, seawall.wal]
+print(json.dumps({
+    "mine": [broker.mine, cli.mine, wal.mine],
+    "files": [m.__file__ for m in ours],
+    "typed": [(files(m) / "py.typed").is_file() for m in ours],
+}))
+"""
+RECORDED = """
+import importlib.metadata, json
+print(json.dumps([str(f) for f in importlib.metadata.files("seawall")]))
+"""
+
+
+def clean_environment() -> dict[str, str]:
+    """Without what could lead Python back into the checkout or its environment."""
+    return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def pip(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of a fresh environment that seawall was installed into."""
+    base = tmp_path_factory.mktemp("install")
+    source = base / "source"
+    shutil.copytree(ROOT, source, symlinks=True, ignore=NOT_COPIED)
+    environment = base / "environment"
+    venv.create(environment, symlinks=True)  # without pip: ours installs into it
+    python = environment / "bin" / "python"
+    done = pip("--python", python, "install", source, cwd=base)
+    if done.returncode != 0:
+        probe = pip("download", "--no-deps", "--no-cache-dir", "setuptools", cwd=base)
+        if probe.returncode != 0:
+            pytest.skip("no package index can be reached")
+    assert done.returncode == 0, done.stdout
+    shutil.rmtree(source)
+    return python.parent
+
+
+@pytest.fixture
+def beside_shadows(tmp_path: Path) -> Path:
+    """A user's folder whose modules have the names of our folders."""
+    for name, source in SHADOWS.items():
+        (tmp_path / name).write_text(source)
+    (tmp_path / "app.py").write_text(SCRIPT)
+    return tmp_path
+
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_users_modules_and_ours_do_not_meet(installed: Path, beside_shadows: Path) -> None:
+    found = json.loads(run(installed / "python", "app.py", cwd=beside_shadows))
+    assert found["mine"] == [1, 2, 3]
+    assert found["typed"] == [True, True, True]
+    assert all(str(installed.parent) in file for file in found["files"])
+
+
+def test_command_answers_beside_users_modules(installed: Path, beside_shadows: Path) -> None:
+    version = importlib.metadata.version("seawall")
+    assert run(installed / "seawall", "--version", cwd=beside_shadows).strip() == (
+        f"seawall {version}"
+    )
+    assert "Usage" in run(installed / "seawall", "--help", cwd=beside_shadows)
+
+
+def test_only_our_own_names_are_installed(installed: Path, tmp_path: Path) -> None:
+    recorded = json.loads(run(installed / "python", "-c", RECORDED, cwd=tmp_path))
+    tops = {Path(name).parts[0] for name in recorded if not name.startswith("..")}
+    assert {top for top in tops if top != "seawall" and not top.endswith(".dist-info")} == set()
+    assert [name for name in recorded if name.startswith("..")] == ["../../../bin/seawall"]
+    modules = {
+        p.relative_to(ROOT) for d in ("wal", "broker", "cli") for p in (ROOT / d).rglob("*.py")
+    }
+    assert {f"seawall/{module}" for module in modules} <= set(recorded)
