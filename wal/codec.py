@@ -37,87 +37,129 @@ COMPILED = False
 
 # The shortest record: a length and six fields of one byte each.
 _LEAST_RECORD_BYTES = 7
-# 9 bytes hold 63 bits: enough for a timestamp delta of +-2**62 ms, and every sum fits in 64 bits.
-_MOST_VARINT_BYTES = 9
+# What is read: varints of up to 9 bytes, that is 63 bits or deltas of +-2**62, and base
+# timestamps in the same range, so that every sum fits in 64 bits.
 _TIMESTAMP_LIMIT = 1 << 62
-
-
-def _encode_varint(number: int) -> bytes:
-    rest = number << 1 if number >= 0 else ~(number << 1)
-    if rest < 0x80:
-        return bytes((rest,))
-    if rest < 0x4000:
-        return bytes((rest & 0x7F | 0x80, rest >> 7))
-    out = bytearray()
-    while rest >= 0x80:
-        out.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    out.append(rest)
-    return bytes(out)
-
-
-class _Varints(dict[int, bytes]):
-    """The bytes of small numbers, filled on demand: a look-up costs a fifth of a call."""
-
-    def __missing__(self, number: int) -> bytes:
-        encoded = _encode_varint(number)
-        if len(encoded) <= 2:  # so it never holds more than 16,384 numbers
-            self[number] = encoded
-        return encoded
-
-
-_VARINTS = _Varints()
+# What is written: timestamps whose differences are in that range.
+_WRITE_TIMESTAMP_LIMIT = 1 << 61
 
 
 def encode_records(
+    out: bytearray,
     records: Sequence[tuple[int, bytes | None, bytes | None, Sequence[Header]]],
-) -> tuple[bytes, int]:
-    """Encode (timestamp, key, value, headers) rows; return the bytes and the max timestamp.
+) -> int:
+    """Append (timestamp, key, value, headers) rows to ``out``; return the highest timestamp.
 
-    The first row's timestamp is the base timestamp.
+    The first row's timestamp is the base timestamp. If this raises (ValueError for a
+    timestamp out of range, TypeError), ``out`` holds a part.
     """
-    varints = _VARINTS
-    parts: list[bytes] = []
+    # Numbers are zig-zag encoded first; then their sizes are known, and so is the length
+    # in front of the record. Loops that write varints stand here in full: calls cost more.
     base_timestamp = max_timestamp = records[0][0]
-    if not -_TIMESTAMP_LIMIT <= base_timestamp < _TIMESTAMP_LIMIT:
-        raise ValueError(f"timestamp {base_timestamp} is out of range")
     offset_delta = 0
     for timestamp, key, value, headers in records:
-        delta = timestamp - base_timestamp
-        if delta < 0:
-            if delta < -_TIMESTAMP_LIMIT:
-                raise ValueError(f"timestamp {timestamp} is out of range")
-        elif timestamp > max_timestamp:
-            if delta >= _TIMESTAMP_LIMIT:
-                raise ValueError(f"timestamp {timestamp} is out of range")
+        if not -_WRITE_TIMESTAMP_LIMIT <= timestamp < _WRITE_TIMESTAMP_LIMIT:
+            raise ValueError(f"timestamp {timestamp} is out of range")
+        if timestamp > max_timestamp:
             max_timestamp = timestamp
-        head = b"\0" + varints[delta] + varints[offset_delta]
+        delta = (timestamp - base_timestamp) << 1
+        if delta < 0:
+            delta = ~delta
+        size = 3  # attributes, timestamp delta, offset delta
+        if delta > 0x7F:
+            size += _more_bytes(delta)
+        if offset_delta > 0x7F:
+            size += _more_bytes(offset_delta)
         if key is None:
-            head += b"\x01"
+            key_number = 1
+            size += 1
+        elif isinstance(key, bytes):
+            key_number = len(key)
+            size += key_number + 1
+            key_number <<= 1
+            if key_number > 0x7F:
+                size += _more_bytes(key_number)
         else:
-            head += varints[len(key)] + key
-        tail = _encode_headers(headers) if headers else b"\0"
+            raise TypeError(f"a key is bytes or None, not {type(key).__name__}")
         if value is None:
-            head += b"\x01"
-            parts += (varints[len(head) + len(tail)], head, tail)
+            value_number = 1
+            size += 1
+        elif isinstance(value, bytes):
+            value_number = len(value)
+            size += value_number + 1
+            value_number <<= 1
+            if value_number > 0x7F:
+                size += _more_bytes(value_number)
         else:
-            head += varints[len(value)]
-            parts += (varints[len(head) + len(value) + len(tail)], head, value, tail)
-        offset_delta += 1
-    return b"".join(parts), max_timestamp
+            raise TypeError(f"a value is bytes or None, not {type(value).__name__}")
+        tail = _encode_headers(headers) if headers else b"\0"
+        size = (size + len(tail)) << 1
+
+        while size > 0x7F:
+            out.append(size & 0x7F | 0x80)
+            size >>= 7
+        out.append(size)
+        out.append(0)
+        while delta > 0x7F:
+            out.append(delta & 0x7F | 0x80)
+            delta >>= 7
+        out.append(delta)
+        number = offset_delta
+        while number > 0x7F:
+            out.append(number & 0x7F | 0x80)
+            number >>= 7
+        out.append(number)
+        offset_delta += 2  # zig-zag
+        while key_number > 0x7F:
+            out.append(key_number & 0x7F | 0x80)
+            key_number >>= 7
+        out.append(key_number)
+        if key is not None:
+            out += key
+        while value_number > 0x7F:
+            out.append(value_number & 0x7F | 0x80)
+            value_number >>= 7
+        out.append(value_number)
+        if value is not None:
+            out += value
+        out += tail
+    return max_timestamp
 
 
-def _encode_headers(headers: Sequence[Header]) -> bytes:
-    parts = [_encode_varint(len(headers))]
+def _more_bytes(number: int) -> int:
+    """Return how many bytes more than one the varint of ``number`` has."""
+    count = 1
+    while number > 0x3FFF:
+        number >>= 7
+        count += 1
+    return count
+
+
+def _put_varint(out: bytearray, number: int) -> None:
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+
+
+def _encode_headers(headers: Sequence[Header]) -> bytearray:
+    out = bytearray()
+    _put_varint(out, len(headers) << 1)
     for key, value in headers:
+        if not isinstance(key, str):
+            raise TypeError(f"a header's key is str, not {type(key).__name__}")
         # Kafka says UTF-8; surrogateescape keeps foreign bytes that were read, as they were.
         name = key.encode("utf-8", "surrogateescape")
-        parts += (_encode_varint(len(name)), name)
+        _put_varint(out, len(name) << 1)
+        out += name
         if value is None:
-            parts.append(b"\x01")
+            out.append(1)
+        elif isinstance(value, bytes):
+            _put_varint(out, len(value) << 1)
+            out += value
         else:
-            parts += (_encode_varint(len(value)), value)
-    return b"".join(parts)
+            raise TypeError(f"a header's value is bytes or None, not {type(value).__name__}")
+    return out
 
 
 def decode_records(
@@ -150,7 +192,12 @@ def decode_records(
             number = buffer[position]
             position += 1
             if number > 0x7F:
-                number, position = _decode_varint(buffer, position - 1)
+                more = buffer[position]
+                position += 1
+                if more > 0x7F:
+                    number, position = _decode_varint(buffer, position - 2)
+                else:
+                    number += (more << 7) - 0x80
             record_end = position + (number >> 1)
             if number & 1 or record_end > end:
                 raise ValueError("a record's length does not fit in its batch")
@@ -158,13 +205,23 @@ def decode_records(
             number = buffer[position + 1]
             position += 2
             if number > 0x7F:
-                number, position = _decode_varint(buffer, position - 1)
+                more = buffer[position]
+                position += 1
+                if more > 0x7F:
+                    number, position = _decode_varint(buffer, position - 2)
+                else:
+                    number += (more << 7) - 0x80
             timestamp = base_timestamp + ((number >> 1) ^ -(number & 1))
 
             number = buffer[position]
             position += 1
             if number > 0x7F:
-                number, position = _decode_varint(buffer, position - 1)
+                more = buffer[position]
+                position += 1
+                if more > 0x7F:
+                    number, position = _decode_varint(buffer, position - 2)
+                else:
+                    number += (more << 7) - 0x80
             offset_delta = number >> 1
             if number & 1 or offset_delta <= previous_delta or offset_delta > last_offset_delta:
                 raise ValueError("a record's offset is not one of its batch")
@@ -174,7 +231,12 @@ def decode_records(
             number = buffer[position]
             position += 1
             if number > 0x7F:
-                number, position = _decode_varint(buffer, position - 1)
+                more = buffer[position]
+                position += 1
+                if more > 0x7F:
+                    number, position = _decode_varint(buffer, position - 2)
+                else:
+                    number += (more << 7) - 0x80
             if not number & 1:
                 start = position
                 position += number >> 1
@@ -184,7 +246,12 @@ def decode_records(
             number = buffer[position]
             position += 1
             if number > 0x7F:
-                number, position = _decode_varint(buffer, position - 1)
+                more = buffer[position]
+                position += 1
+                if more > 0x7F:
+                    number, position = _decode_varint(buffer, position - 2)
+                else:
+                    number += (more << 7) - 0x80
             if not number & 1:
                 start = position
                 position += number >> 1
@@ -213,15 +280,13 @@ def decode_records(
 def _decode_varint(buffer: bytes, position: int) -> tuple[int, int]:
     """Return the number, still zig-zag, and the position behind it."""
     number = 0
-    shift = 0
-    for _ in range(_MOST_VARINT_BYTES):
+    for shift in (0, 7, 14, 21, 28, 35, 42, 49, 56):
         byte = buffer[position]
         position += 1
-        number |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return number, position
-        shift += 7
-    raise ValueError(f"a number is longer than {_MOST_VARINT_BYTES} bytes")
+            return number | byte << shift, position
+        number |= (byte & 0x7F) << shift
+    raise ValueError("a number is longer than 9 bytes")
 
 
 def _decode_headers(buffer: bytes, position: int, end: int) -> tuple[list[Header], int]:

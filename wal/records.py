@@ -173,14 +173,19 @@ def encode_batch(
     code = COMPRESSION_CODES.get(compression or "none")
     if code is None:
         raise ValueError(f"unknown compression {compression!r}; use one of {CODEC_NAMES}")
-    body, max_timestamp = codec.encode_records(records)
+    batch = bytearray(HEADER_BYTES)
+    try:
+        max_timestamp = codec.encode_records(batch, records)
+    except OverflowError as error:  # the compiled core's word for a number beyond 64 bits
+        raise ValueError(f"a timestamp is out of range: {error}") from error
     if code:
+        body = bytes(memoryview(batch)[HEADER_BYTES:])
         if len(body) > MAX_DECOMPRESSED_BYTES:
             raise ValueError(
                 f"{len(body)} bytes of records are more than a compressed batch may hold "
                 f"({MAX_DECOMPRESSED_BYTES}); send fewer at once"
             )
-        body = compress(code, body)
+        batch[HEADER_BYTES:] = compress(code, body)
     attributes = code
     if log_append_time_ms is not None:
         attributes |= _LOG_APPEND_TIME
@@ -190,20 +195,19 @@ def encode_batch(
     if is_control:
         attributes |= _CONTROL
     count = len(records)
-    return _assemble(
+    _finish(
+        batch,
         base_offset,
-        (
-            attributes,
-            count - 1,
-            records[0][0],
-            max_timestamp,
-            producer_id,
-            producer_epoch,
-            base_sequence,
-            count,
-        ),
-        body,
+        attributes,
+        count - 1,
+        records[0][0],
+        max_timestamp,
+        producer_id,
+        producer_epoch,
+        base_sequence,
+        count,
     )
+    return batch
 
 
 def empty_batch(base_offset: int, last_offset_delta: int, timestamp: int) -> bytearray:
@@ -211,19 +215,19 @@ def empty_batch(base_offset: int, last_offset_delta: int, timestamp: int) -> byt
 
     As Kafka's cleaner writes it: no base timestamp, and ``timestamp`` as the maximum.
     """
-    return _assemble(base_offset, (0, last_offset_delta, -1, timestamp, -1, -1, -1, 0), b"")
-
-
-def _assemble(base_offset: int, fields: tuple[int, ...], body: bytes) -> bytearray:
-    batch_length = HEADER_BYTES - _LENGTH_FROM + len(body)
-    if batch_length > _INT32_MAX:
-        raise ValueError(f"{len(body)} bytes of records are more than a batch can hold")
-    checked = _CHECKED.pack(*fields)
-    crc = google_crc32c.extend(google_crc32c.value(checked), body)
-    batch = bytearray(_UNCHECKED.pack(base_offset, batch_length, 0, _MAGIC, crc))
-    batch += checked
-    batch += body
+    batch = bytearray(HEADER_BYTES)
+    _finish(batch, base_offset, 0, last_offset_delta, -1, timestamp, -1, -1, -1, 0)
     return batch
+
+
+def _finish(batch: bytearray, base_offset: int, *checked_fields: int) -> None:
+    """Fill in the header of a batch whose records stand in their place already."""
+    batch_length = len(batch) - _LENGTH_FROM
+    if batch_length > _INT32_MAX:
+        raise ValueError(f"{len(batch)} bytes are more than a batch can have")
+    _CHECKED.pack_into(batch, _CRC_FROM, *checked_fields)
+    crc = google_crc32c.value(bytes(memoryview(batch)[_CRC_FROM:]))
+    _UNCHECKED.pack_into(batch, 0, base_offset, batch_length, 0, _MAGIC, crc)
 
 
 def stamp(batch: bytearray, base_offset: int, leader_epoch: int = 0) -> None:
@@ -329,7 +333,11 @@ def decode_batch(
             offset=base_offset, next_offset=header.next_offset, reason=str(error)
         ) from error
     if header.attributes & _LOG_APPEND_TIME:
-        records = [record._replace(timestamp=header.max_timestamp) for record in records]
+        timestamp = header.max_timestamp
+        records = [
+            Record(topic, partition, offset, timestamp, key, value, headers)
+            for _, _, offset, _, key, value, headers in records
+        ]
     if base_offset < min_offset:
         records = [record for record in records if record.offset >= min_offset]
     return records
