@@ -43,7 +43,7 @@ lock: $(VENV)/.created ## write the development lock anew (UPGRADE=1: to the new
 
 clean: ## remove what the other targets made; data/ stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find wal broker cli tests benchmarks \( -name __pycache__ -prune -exec rm -rf {} + \) \
+	find $(wildcard wal broker cli tests benchmarks) \( -name __pycache__ -prune -exec rm -rf {} + \) \
 	    -o \( -name '*.so' -exec rm -f {} + \)
 	rm -f wal/*.c wal/*.html
 

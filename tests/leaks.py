@@ -57,15 +57,13 @@ def snapshot() -> Snapshot:
                 children += file.read().split()
         except FileNotFoundError:  # the thread ended meanwhile
             pass
-    descriptors = []
+    opened: list[tuple[int, str]] = []
     for number in os.listdir(f"{_SELF}/fd"):
         try:
-            descriptors.append((int(number), os.readlink(f"{_SELF}/fd/{number}")))
+            opened.append((int(number), os.readlink(f"{_SELF}/fd/{number}")))
         except FileNotFoundError:  # the one that listdir itself had open
             pass
-    return Snapshot(
-        frozenset(map(int, threads)), frozenset(map(int, children)), frozenset(descriptors)
-    )
+    return Snapshot(frozenset(map(int, threads)), frozenset(map(int, children)), frozenset(opened))
 
 
 def leaks_since(before: Snapshot, grace_s: float = GRACE_S) -> list[str]:
@@ -83,7 +81,7 @@ def leaks_since(before: Snapshot, grace_s: float = GRACE_S) -> list[str]:
         descriptors = now.descriptors - before.descriptors
         if children or descriptors:
             children -= _helper_processes()
-            descriptors = {(n, target) for n, target in descriptors if n not in _helper_pipes()}
+            descriptors = frozenset(d for d in descriptors if d[0] not in _helper_pipes())
         if not (threads or children or descriptors):
             return []
         if not collected:  # what only a reference cycle kept open is not a leak of its own:
