@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := .ci/requirements.lock
+# what is compiled where a compiler is at hand: wal/codec.py, typed by wal/_codec.pxd
+CORE := $(wildcard wal/_*.pxd) $(patsubst wal/_%.pxd,wal/%.py,$(wildcard wal/_*.pxd))
 # more arguments for pytest: make test ARGS="tests/test_leaks.py -x"
 ARGS ?=
 
@@ -60,6 +62,6 @@ $(VENV)/.requirements: $(VENV)/.created $(LOCK)
 
 # Editable, so that everything runs against the checkout; again when the compiled
 # core's source or the packaging changes.
-$(VENV)/.installed: $(VENV)/.requirements pyproject.toml $(wildcard wal/*.pyx wal/*.pxd)
+$(VENV)/.installed: $(VENV)/.requirements pyproject.toml $(CORE)
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
