@@ -1,0 +1,377 @@
+"""Putting batches at the end of a log, from any thread of any process.
+
+Under the partition's append lock (a thread lock and an flock): read the row in
+``run/ends``, roll if the segment is full, stamp the offsets, write all batches with one
+call, write the row. The bytes behind the log's end are always zeros; whoever finds
+others there (left by a process that died between its write and its row) cuts them off
+first, so that a later scan can never take them for records.
+
+Syncing happens without the lock, and its result is published under it. A sync covers
+what stood in the row when it began, whichever process wrote it. A sync that fails
+fences the log through its row, for every process: after it, nothing is known about the
+pages that were not on disk, and a descriptor that is opened later is not even told
+(see "fsyncgate", PostgreSQL 2018). For the same reason a process that opens a segment
+with un-synced bytes of others in it writes those bytes again before its first sync.
+
+Rolling syncs the old segment before the new one exists. So un-synced bytes are only
+ever in the newest segment, and recovery never has to look at another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from seawall.wal.context import LogContext, write_error
+from seawall.wal.ends import DELETED, FENCED, EndsRow
+from seawall.wal.errors import (
+    AppendLockTimeout,
+    LockTimeout,
+    LogFenced,
+    LogGone,
+    PublishTimeout,
+    SyncFailed,
+    WalError,
+)
+from seawall.wal.files import (
+    CREATE,
+    NO_ROOM_ERRNOS,
+    READ_WRITE,
+    Descriptor,
+    read_fully,
+    write_fully,
+)
+from seawall.wal.locks import FileLock
+from seawall.wal.records import HEADER_BYTES, stamp
+from seawall.wal.segment import Scan, ScanEnd
+
+# IOV_MAX is 1024 on Linux.
+MOST_BUFFERS_PER_WRITE = 512
+
+_LAST_OFFSET_DELTA_AT = 23
+_LAST_OFFSET_DELTA = struct.Struct(">i")
+_NEVER_ALLOCATED = -1
+
+
+class Appended(NamedTuple):
+    """The offsets that an append got: ``base_offset`` up to, not with, ``next_offset``."""
+
+    base_offset: int
+    next_offset: int
+
+
+class _Active:
+    """The open file of the segment that grows."""
+
+    __slots__ = ("allocated_bytes", "descriptor", "segment")
+
+    def __init__(self, descriptor: Descriptor, segment: int, allocated_bytes: int) -> None:
+        self.descriptor = descriptor
+        self.segment = segment
+        self.allocated_bytes = allocated_bytes
+
+
+class Appender:
+    """The writing end of one log in this process. Safe to use from any thread."""
+
+    def __init__(self, context: LogContext) -> None:
+        self._context = context
+        self._files = context.files
+        self._lock = FileLock(
+            context.files,
+            context.lock_path,
+            timeout_ms=context.append_lock_timeout_ms,
+            error=AppendLockTimeout,
+        )
+        self._active: _Active | None = None
+        self._fenced = False
+
+    # -- appending -------------------------------------------------------------------
+
+    def append(self, batches: Sequence[bytearray]) -> Appended:
+        """Write valid batches behind one another; their base offsets are stamped in place.
+
+        Nothing is durable or visible when this returns: see `sync`.
+
+        Raises `AppendLockTimeout`, `StorageFull`, `WriteFailed` (in all three nothing
+        was appended), `LogFenced`, `LogGone`.
+        """
+        size = sum(map(len, batches))
+        context = self._context
+        with self._lock:
+            row = self._row_for_append()
+            if row.position and self._is_full(row, size):
+                row = self._roll(row)
+            active = self._open_active(row)
+            offset = row.next_offset
+            for batch in batches:
+                stamp(batch, offset)
+                offset += _LAST_OFFSET_DELTA.unpack_from(batch, _LAST_OFFSET_DELTA_AT)[0] + 1
+            self._write(active, row.position, batches, size)
+            try:
+                context.ends.write(
+                    context.partition_id,
+                    row._replace(next_offset=offset, position=row.position + size),
+                )
+            except OSError as error:
+                self._cut(active, row.position)
+                raise write_error(error, context.ends.path) from error
+        return Appended(row.next_offset, offset)
+
+    def roll(self) -> None:
+        """Begin a new segment, unless the newest one is empty."""
+        with self._lock:
+            row = self._row_for_append()
+            if row.position:
+                self._roll(row)
+
+    def _row_for_append(self) -> EndsRow:
+        row = self._context.row()
+        if row.flags & FENCED or self._fenced:
+            raise LogFenced(path=self._context.folder)
+        now = self._context.now_ms()
+        if row.created_ms > now:
+            # The clock was set back; without this the segment would not age until
+            # the clock is again where it was.
+            row = row._replace(created_ms=now)
+        return row
+
+    def _is_full(self, row: EndsRow, size: int) -> bool:
+        config = self._context.config
+        return (
+            row.position + size > config.segment_bytes
+            or self._context.now_ms() - row.created_ms >= config.segment_ms
+        )
+
+    def _write(
+        self, active: _Active, position: int, batches: Sequence[bytearray], size: int
+    ) -> None:
+        path = active.descriptor.path
+        descriptor = active.descriptor.number
+        if len(batches) > MOST_BUFFERS_PER_WRITE:
+            batches = [bytearray().join(batches)]
+        try:
+            if self._files.pread(descriptor, HEADER_BYTES, position).strip(b"\0"):
+                self._cut(active, position)
+            self._allocate(active, position + size)
+            written = self._files.pwritev(descriptor, batches, position)
+        except OSError as error:
+            self._cut(active, position)
+            raise write_error(error, path, position) from error
+        if written != size:
+            self._cut(active, position)
+            # A short write says "no room" without an errno; the next one would say it.
+            short = OSError(next(iter(NO_ROOM_ERRNOS)), f"{written} of {size} bytes written")
+            raise write_error(short, path, position)
+
+    def _allocate(self, active: _Active, end: int) -> None:
+        """Have blocks for everything up to `end`, and some more ahead of it."""
+        allocated = active.allocated_bytes
+        if end <= allocated:
+            return
+        config = self._context.config
+        ahead = min(allocated + config.allocate_bytes, config.segment_bytes)
+        target = max(end, ahead)
+        try:
+            self._files.allocate(active.descriptor.number, allocated, target - allocated)
+        except OSError as error:
+            if error.errno not in NO_ROOM_ERRNOS or target == end:
+                raise
+            target = end
+            self._files.allocate(active.descriptor.number, allocated, target - allocated)
+        active.allocated_bytes = target
+
+    def _cut(self, active: _Active, position: int) -> None:
+        """Make the bytes from `position` on read as zeros, or fence the log."""
+        active.allocated_bytes = position
+        try:
+            self._files.truncate(active.descriptor.number, position)
+        except OSError:
+            with contextlib.suppress(OSError, WalError):
+                row = self._context.row()
+                self._context.ends.write(
+                    self._context.partition_id, row._replace(flags=row.flags | FENCED)
+                )
+            self._fenced = True
+
+    # -- segments --------------------------------------------------------------------
+
+    def _open_active(self, row: EndsRow) -> _Active:
+        """The newest segment's file. The caller holds the append lock."""
+        active = self._active
+        if active is not None and active.segment == row.segment:
+            return active
+        path = self._context.segment_path(row.segment)
+        try:
+            flags = READ_WRITE if row.position else READ_WRITE | CREATE
+            descriptor = Descriptor(self._files, path, flags)
+            allocated = self._files.size(descriptor.number)
+            if row.durable_position == 0:
+                # The file may be new, by us or by a process that died before this.
+                self._files.sync_directory(self._context.folder)
+        except OSError as error:
+            raise write_error(error, path) from error
+        active = _Active(descriptor, row.segment, allocated)
+        if row.position > row.durable_position:
+            self._write_again(active, row)
+        self._active = active
+        return active
+
+    def _write_again(self, active: _Active, row: EndsRow) -> None:
+        """Make the un-synced bytes of others dirty again, so that our sync covers them."""
+        descriptor, path = active.descriptor.number, active.descriptor.path
+        scan = Scan(
+            self._files,
+            descriptor,
+            position=row.durable_position,
+            limit=row.position,
+            next_offset=row.durable_offset,
+        )
+        for _ in scan:
+            pass
+        if scan.result.end is not ScanEnd.CLEAN or scan.result.next_offset != row.next_offset:
+            self._set_fence(row)
+            raise LogFenced(path=self._context.folder)
+        size = row.position - row.durable_position
+        data = read_fully(self._files, descriptor, size, row.durable_position)
+        try:
+            write_fully(self._files, descriptor, data, row.durable_position)
+        except OSError as error:
+            self._set_fence(row)
+            raise write_error(error, path, row.durable_position) from error
+
+    def _roll(self, row: EndsRow) -> EndsRow:
+        """Seal the newest segment and begin another. The caller holds the append lock."""
+        context, files = self._context, self._files
+        old = self._open_active(row)
+        try:
+            files.truncate(old.descriptor.number, row.position)
+            old.allocated_bytes = row.position
+        except OSError as error:
+            raise write_error(error, old.descriptor.path, row.position) from error
+        self._sync_descriptor(old.descriptor, row)
+        new_row = row._replace(
+            segment=row.next_offset,
+            position=0,
+            durable_offset=row.next_offset,
+            durable_position=0,
+            created_ms=context.now_ms(),
+        )
+        # The row comes before the file: whoever appends next, in whatever process,
+        # creates the file if it is not there. The other way round, a process that died
+        # in between would leave a segment whose name cuts off what is appended to the
+        # old one.
+        try:
+            context.ends.write(context.partition_id, new_row)
+        except OSError as error:
+            raise write_error(error, context.ends.path) from error
+        return new_row
+
+    # -- syncing ---------------------------------------------------------------------
+
+    def sync(self) -> int:
+        """Bring to disk what the log holds now, publish it, return the durable end.
+
+        Raises `SyncFailed`, and fences the log, if the sync fails or failed earlier:
+        the outcome for everything above the durable end is unknown. `PublishTimeout`
+        if the append lock was not free to publish it.
+        """
+        context = self._context
+        row = context.row()
+        if row.durable_offset == row.next_offset:
+            return row.durable_offset
+        self._check_fence(row)
+        active = self._active
+        if active is None or active.segment != row.segment:
+            with self._publishing_lock():
+                row = context.row()
+                self._check_fence(row)
+                active = self._open_active(row)
+        self._sync_descriptor(active.descriptor, None)
+        with self._publishing_lock():
+            now = context.row()
+            self._check_fence(now)
+            if now.segment == row.segment and row.position > now.durable_position:
+                now = now._replace(
+                    durable_offset=row.next_offset, durable_position=row.position
+                )
+                try:
+                    context.ends.write(context.partition_id, now)
+                except OSError as error:
+                    raise SyncFailed(
+                        path=context.ends.path, reason=error.strerror or str(error)
+                    ) from error
+        return now.durable_offset
+
+    def _sync_descriptor(self, descriptor: Descriptor, locked_row: EndsRow | None) -> None:
+        """Sync a file; fence the log if that fails. `locked_row`: the lock is held."""
+        try:
+            self._files.sync(descriptor.number)
+        except OSError as error:
+            self._fenced = True
+            with contextlib.suppress(OSError, WalError):
+                if locked_row is not None:
+                    self._set_fence(locked_row)
+                else:
+                    with self._lock:
+                        self._set_fence(self._context.row())
+            raise SyncFailed(
+                path=descriptor.path, reason=error.strerror or str(error)
+            ) from error
+
+    def _set_fence(self, row: EndsRow) -> None:
+        self._fenced = True
+        self._context.ends.write(
+            self._context.partition_id, row._replace(flags=row.flags | FENCED)
+        )
+
+    def _check_fence(self, row: EndsRow) -> None:
+        if row.flags & FENCED or self._fenced:
+            raise SyncFailed(path=self._context.folder, reason="an earlier sync failed")
+
+    @contextlib.contextmanager
+    def _publishing_lock(self) -> Iterator[None]:
+        try:
+            self._lock.acquire()
+        except LockTimeout as error:
+            raise PublishTimeout(
+                path=error.path, holder_pid=error.holder_pid, timeout_ms=error.timeout_ms
+            ) from error
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    # -- the row ---------------------------------------------------------------------
+
+    def set_log_start(self, offset: int) -> None:
+        """Raise the log start in the row; a lower one is a no-op."""
+        with self._lock:
+            row = self._context.row()
+            if offset > row.log_start:
+                self._context.ends.write(
+                    self._context.partition_id, row._replace(log_start=offset)
+                )
+
+    def mark_deleted(self) -> None:
+        """Have every process refuse this log from now on."""
+        with self._lock:
+            try:
+                row = self._context.row()
+            except LogGone:
+                return
+            self._context.ends.write(
+                self._context.partition_id, row._replace(flags=row.flags | DELETED)
+            )
+
+    def close(self) -> None:
+        """Close the files. Safe to call twice; nothing is synced."""
+        self._active = None
+        self._lock.close()
+
+    def abandon(self) -> None:
+        """In a forked child: drop our copies of the descriptors, unlock nothing."""
+        self._active = None
+        self._lock.abandon()

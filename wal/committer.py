@@ -1,0 +1,48 @@
+"""Group commit: one sync for everyone who waits.
+
+Whoever finds no sync under way leads: it syncs by itself, at once. Whoever comes while
+one is under way waits for its end; if that sync began too early to cover its records,
+one of the waiting leads the next. So a lone waiter loses no time to a hand-over, and
+under load the batch of each sync is what gathered during the one before.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+class Committer:
+    """Waits for durability of one log, for any number of threads.
+
+    `sync` brings to disk what the log holds when it is called, publishes it, and
+    returns the durable end; it raises if it cannot.
+    """
+
+    def __init__(self, sync: Callable[[], int]) -> None:
+        self._sync = sync
+        self._changed = threading.Condition()
+        self._syncing = False
+        self._durable_end = 0
+
+    def commit(self, next_offset: int) -> int:
+        """Return the durable end, once it is at `next_offset` or beyond.
+
+        Raises what `sync` raises. A follower whose leader failed syncs for itself, so
+        each waiter gets the error that holds for its own records.
+        """
+        with self._changed:
+            while self._durable_end < next_offset and self._syncing:
+                self._changed.wait()
+            if self._durable_end >= next_offset:
+                return self._durable_end
+            self._syncing = True
+        durable_end = 0
+        try:
+            durable_end = self._sync()
+        finally:
+            with self._changed:
+                self._syncing = False
+                self._durable_end = max(self._durable_end, durable_end)
+                self._changed.notify_all()
+        return durable_end

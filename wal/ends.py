@@ -1,0 +1,186 @@
+"""Where every partition's log ends: the file ``run/ends``.
+
+The file belongs to one boot of one machine. It is what makes kill -9 harmless: the
+page cache outlives the process, and so does this file, so whoever opens the directory
+next reads where the log ends instead of searching for it. After a power cut it means
+nothing (it is never synced), and its boot id says so.
+
+Layout, big endian, slots of 128 bytes::
+
+    slot 0     magic  "SWENDS1\\n"    8
+               boot id               16
+               st_dev of this file    8   a copied file is not this file
+               st_ino of this file    8
+               CRC-32C of the above   4
+    slot id    partition id           8
+               log start              8   first offset that readers may have
+               next offset            8   the offset that the next record gets
+               segment                8   base offset of the active segment
+               position               8   where the next batch goes in it
+               durable offset         8   end of what is on disk (high watermark)
+               durable position       8   the same, as a position in that segment
+               created                8   when the segment was begun, ms since the epoch
+               flags                  4   1 fenced, 2 deleted
+               CRC-32C of the above   4
+
+The durable end is always in the active segment: rolling to a new one syncs the old one
+first. A row is written under the partition's append lock and read without it; pread
+and pwrite of one slot may overlap, so a wrong CRC means: read again.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import NamedTuple
+
+import google_crc32c
+
+from seawall.wal.errors import ForkedHandle, HandleClosed
+from seawall.wal.files import CREATE, READ_WRITE, TRUNCATE, Files, write_fully
+
+SLOT_BYTES = 128
+READ_ATTEMPTS = 200
+
+FENCED = 1
+DELETED = 2
+
+_MAGIC = b"SWENDS1\n"
+_HEADER = struct.Struct(">8s16sQQ")
+_ROW = struct.Struct(">QqqqqqqqI")
+_CRC = struct.Struct(">I")
+_ROW_CRC = struct.Struct(">QqqqqqqqII")
+
+
+class EndsRow(NamedTuple):
+    """One partition's row. Offsets are record offsets, positions are bytes in a file."""
+
+    log_start: int
+    next_offset: int
+    segment: int
+    position: int
+    durable_offset: int
+    durable_position: int
+    created_ms: int
+    flags: int
+
+
+class Ends:
+    """The open ``run/ends`` file."""
+
+    def __init__(self, files: Files, path: str, *, descriptor: int) -> None:
+        self._files = files
+        self._descriptor = descriptor
+        self._pid_of_opener = 0
+        self.path = path
+
+    @classmethod
+    def create(cls, files: Files, path: str, boot_id: bytes) -> Ends:
+        """A new file without rows, in place of whatever was there. Sole opener only."""
+        aside = path + ".new"
+        descriptor = files.open(aside, READ_WRITE | CREATE | TRUNCATE)
+        try:
+            device, inode = files.identity(descriptor)
+            header = _HEADER.pack(_MAGIC, boot_id, device, inode)
+            header += _CRC.pack(google_crc32c.value(header))
+            write_fully(files, descriptor, header.ljust(SLOT_BYTES, b"\0"), 0)
+            files.rename(aside, path)
+        except BaseException:
+            files.close(descriptor)
+            raise
+        return cls(files, path, descriptor=descriptor)
+
+    @classmethod
+    def open(cls, files: Files, path: str, boot_id: bytes) -> Ends | None:
+        """The file of this boot, None if there is none."""
+        try:
+            descriptor = files.open(path, READ_WRITE)
+        except FileNotFoundError:
+            return None
+        header = files.pread(descriptor, _HEADER.size + _CRC.size, 0)
+        device, inode = files.identity(descriptor)
+        expected = _HEADER.pack(_MAGIC, boot_id, device, inode)
+        if header == expected + _CRC.pack(google_crc32c.value(expected)):
+            return cls(files, path, descriptor=descriptor)
+        files.close(descriptor)
+        return None
+
+    @staticmethod
+    def written_in_another_boot(files: Files, path: str, boot_id: bytes) -> bool:
+        """True if this very file was written before the machine was last booted.
+
+        Then every byte that the log's files now show came from the disk, not from a
+        cache with un-synced pages in it.
+        """
+        try:
+            descriptor = files.open(path)
+        except FileNotFoundError:
+            return False
+        try:
+            header = files.pread(descriptor, _HEADER.size + _CRC.size, 0)
+            identity = files.identity(descriptor)
+        finally:
+            files.close(descriptor)
+        if len(header) < _HEADER.size + _CRC.size:
+            return False
+        if _CRC.unpack_from(header, _HEADER.size)[0] != google_crc32c.value(
+            header[: _HEADER.size]
+        ):
+            return False
+        magic, other_boot_id, device, inode = _HEADER.unpack_from(header)
+        return magic == _MAGIC and other_boot_id != boot_id and (device, inode) == identity
+
+    def read(self, partition_id: int) -> EndsRow | None:
+        """The row of a partition, None if it has none (or none that can be read)."""
+        for attempt in range(READ_ATTEMPTS):
+            try:
+                slot = self._files.pread(
+                    self._descriptor, _ROW_CRC.size, partition_id * SLOT_BYTES
+                )
+            except OSError:
+                self._check_usable()
+                raise
+            if len(slot) == _ROW_CRC.size:
+                fields = _ROW_CRC.unpack(slot)
+                if fields[9] == google_crc32c.value(slot[: _ROW.size]):
+                    if fields[0] != partition_id:
+                        return None
+                    return EndsRow(*fields[1:9])
+            if not slot.strip(b"\0"):
+                return None
+            if attempt:
+                time.sleep(0.00005)
+        return None
+
+    def write(self, partition_id: int, row: EndsRow) -> None:
+        """Replace a row. The caller holds the partition's append lock."""
+        slot = _ROW.pack(partition_id, *row)
+        slot += _CRC.pack(google_crc32c.value(slot))
+        try:
+            write_fully(self._files, self._descriptor, slot, partition_id * SLOT_BYTES)
+        except OSError:
+            self._check_usable()
+            raise
+
+    def clear(self, partition_id: int) -> None:
+        """Remove a row (of a partition whose files are gone)."""
+        write_fully(
+            self._files, self._descriptor, bytes(SLOT_BYTES), partition_id * SLOT_BYTES
+        )
+
+    def _check_usable(self) -> None:
+        if self._pid_of_opener:
+            raise ForkedHandle(what="log", opened_by_pid=self._pid_of_opener)
+        if self._descriptor < 0:
+            raise HandleClosed(what="log")
+
+    def close(self) -> None:
+        """Close the file. Safe to call twice."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            self._files.close(descriptor)
+
+    def abandon(self, pid_of_opener: int) -> None:
+        """In a forked child: close our copy; any further use raises `ForkedHandle`."""
+        self._pid_of_opener = pid_of_opener
+        self.close()

@@ -1,0 +1,131 @@
+"""A lock between threads and processes that never waits without a bound.
+
+`FileLock` is a thread lock around flock(2) on a file of its own. flock belongs to the
+open file, so the kernel frees it when its process dies, however it dies; and one pair
+of calls costs about 1.5 µs. It is taken without blocking and with a growing pause,
+because a blocking flock cannot be bounded in time.
+
+Who holds a lock is not written anywhere on the way (that would cost a write each
+time): when a wait runs out, ``/proc/locks`` is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+
+from seawall.wal.errors import LockTimeout
+from seawall.wal.files import CREATE, READ_WRITE, Files, read_file
+
+FIRST_PAUSE_S = 0.00002
+LONGEST_PAUSE_S = 0.002
+
+
+class FileLock:
+    """An exclusive lock on `path`, for one thread of one process at a time.
+
+    ``error`` is the kind of `LockTimeout` that a wait that runs out raises.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        path: str,
+        *,
+        timeout_ms: int,
+        error: type[LockTimeout] = LockTimeout,
+    ) -> None:
+        self._files = files
+        self._error = error
+        self._threads = threading.Lock()
+        self.path = path
+        self.timeout_ms = timeout_ms
+        self._descriptor = files.open(path, READ_WRITE | CREATE)
+
+    def acquire(self) -> None:
+        """Take the lock, or raise after ``timeout_ms``."""
+        threads = self._threads
+        if not threads.acquire(blocking=False):
+            deadline = time.monotonic() + self.timeout_ms / 1000
+            if not threads.acquire(timeout=self.timeout_ms / 1000):
+                raise self._timed_out()
+        else:
+            deadline = 0.0
+        try:
+            if not self._files.try_lock(self._descriptor):
+                self._wait(deadline or time.monotonic() + self.timeout_ms / 1000)
+        except BaseException:
+            threads.release()
+            raise
+
+    def release(self) -> None:
+        """Free the lock."""
+        try:
+            self._files.unlock(self._descriptor)
+        finally:
+            self._threads.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def _wait(self, deadline: float) -> None:
+        pause = FIRST_PAUSE_S
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise self._timed_out()
+            time.sleep(min(left, pause * (0.5 + random.random())))
+            if self._files.try_lock(self._descriptor):
+                return
+            pause = min(pause * 2, LONGEST_PAUSE_S)
+
+    def _timed_out(self) -> LockTimeout:
+        return self._error(
+            path=self.path,
+            holder_pid=lock_holder(self._files, self._descriptor),
+            timeout_ms=self.timeout_ms,
+        )
+
+    def close(self) -> None:
+        """Close the file, which frees the lock. Safe to call twice."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            self._files.close(descriptor)
+
+    def abandon(self) -> None:
+        """In a forked child: close our copy of the descriptor and unlock nothing.
+
+        An flock is freed when the last copy of its descriptor is closed; a child that
+        kept one would hold its parent's lock beyond the parent's death.
+        """
+        self.close()
+        self._threads = threading.Lock()
+
+
+def lock_holder(files: Files, descriptor: int) -> int:
+    """The pid that holds an flock on an open file, 0 if that cannot be known.
+
+    Reads ``/proc/locks`` (proc_locks(5)); the device is matched by inode only where
+    the file system reports another device there than in stat(2), as btrfs does.
+    """
+    try:
+        device, inode = files.identity(descriptor)
+        table = read_file(files, "/proc/locks").decode("ascii", "replace")
+    except OSError:
+        return 0
+    wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
+    by_inode = 0
+    for line in table.splitlines():
+        fields = line.split()
+        if "->" in fields or len(fields) < 6 or fields[1] != "FLOCK":
+            continue
+        if fields[5] == wanted:
+            return max(0, int(fields[4]))
+        if fields[5].rpartition(":")[2] == str(inode):
+            by_inode = max(0, int(fields[4]))
+    return by_inode

@@ -1,0 +1,253 @@
+"""One partition's log: append, commit, read, find by time, roll, drop, verify.
+
+The facade over the parts, each of which has a module of its own: `appender` writes and
+syncs, `committer` shares syncs between threads, `reader` and `lookup` read, `checkpoint`
+keeps the index up to date, `recovery` judges after a power cut.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from seawall.wal import lookup
+from seawall.wal.appender import Appended, Appender
+from seawall.wal.checkpoint import checkpoint
+from seawall.wal.committer import Committer
+from seawall.wal.context import LogContext
+from seawall.wal.ends import DELETED
+from seawall.wal.files import Descriptor
+from seawall.wal.lookup import TimeFound, readable_bytes
+from seawall.wal.reader import Reader
+from seawall.wal.segment import Scan, find_batch, list_segments
+
+logger = logging.getLogger("seawall.wal")
+
+
+class LogEnds(NamedTuple):
+    """``log_start <= durable_end <= log_end``; the durable end is Kafka's high watermark."""
+
+    log_start: int
+    durable_end: int
+    log_end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """A stretch of a segment that was durable and is not valid."""
+
+    path: str
+    position: int
+    offset: int
+    next_offset: int | None
+    reason: str
+
+
+class Log:
+    """An open log. Safe to use from any thread; one per partition and process.
+
+    `on_change` is called after each publish by this process, and `on_dirty` after each
+    append, so that someone takes care of checkpoints.
+    """
+
+    def __init__(
+        self,
+        context: LogContext,
+        *,
+        on_change: Callable[[], None] = lambda: None,
+        on_dirty: Callable[[Log], None] = lambda log: None,
+    ) -> None:
+        self._appender = Appender(context)
+        self._committer = Committer(self._sync)
+        self._on_change = on_change
+        self._on_dirty = on_dirty
+        self.context = context
+
+    # -- writing ---------------------------------------------------------------------
+
+    def append(self, batches: Sequence[bytearray]) -> Appended:
+        """Append valid record batches (see `Appender.append`); not durable until `commit`."""
+        appended = self._appender.append(batches)
+        self._on_dirty(self)
+        return appended
+
+    def commit(self, next_offset: int) -> int:
+        """Return once everything below `next_offset` is on disk and visible.
+
+        Returns the durable end. Raises `SyncFailed` or `PublishTimeout`: the outcome is
+        unknown then.
+        """
+        return self._committer.commit(next_offset)
+
+    def sync(self) -> int:
+        """Bring everything that was appended so far to disk; return the durable end."""
+        return self.commit(self.context.row().next_offset)
+
+    def _sync(self) -> int:
+        durable_end = self._appender.sync()
+        self._on_change()
+        return durable_end
+
+    def roll(self) -> None:
+        """Begin a new segment, unless the newest one is empty."""
+        self._appender.roll()
+        self._on_dirty(self)
+
+    def checkpoint(self) -> None:
+        """Bring the index up to the durable end."""
+        checkpoint(self.context)
+
+    # -- reading ---------------------------------------------------------------------
+
+    def ends(self) -> LogEnds:
+        """Where the log begins and ends now, whichever process moved it."""
+        row = self.context.row()
+        return LogEnds(row.log_start, row.durable_offset, row.next_offset)
+
+    def reader(self, offset: int) -> Reader:
+        """A reader that begins at `offset`."""
+        return Reader(self.context, offset)
+
+    def offset_for_time(self, timestamp_ms: int) -> TimeFound | None:
+        """The first record at or after a time (ms since the epoch), None if there is none."""
+        return lookup.offset_for_time(self.context, timestamp_ms)
+
+    def size_bytes(self) -> int:
+        """The bytes of all batches in all segments, without what is allocated ahead."""
+        row = self.context.row()
+        total = row.position
+        for base in list_segments(self.context.files, self.context.folder):
+            if base < row.segment:
+                total += self.context.files.path_size(self.context.segment_path(base)) or 0
+        return total
+
+    def verify(self) -> Iterator[Damage]:
+        """Read everything below the durable end and yield what is not valid."""
+        context = self.context
+        row = context.row()
+        bases = [
+            base
+            for base in list_segments(context.files, context.folder)
+            if base <= row.segment
+        ]
+        expected = row.log_start
+        for at, base in enumerate(bases):
+            after = bases[at + 1] if at + 1 < len(bases) else None
+            if after is not None and after <= row.log_start:
+                continue
+            if base > expected:
+                yield Damage(
+                    path=context.segment_path(expected),
+                    position=0,
+                    offset=expected,
+                    next_offset=base,
+                    reason="the file is missing",
+                )
+            try:
+                descriptor = Descriptor(context.files, context.segment_path(base))
+            except FileNotFoundError:
+                continue  # dropped since the names were listed
+            expected = yield from self._verify_segment(descriptor, base, after)
+        if expected < row.durable_offset:
+            yield Damage(
+                path=context.segment_path(expected),
+                position=0,
+                offset=expected,
+                next_offset=row.durable_offset,
+                reason="what should follow is missing",
+            )
+
+    def _verify_segment(
+        self, descriptor: Descriptor, base: int, after: int | None
+    ) -> Generator[Damage, None, int]:
+        context = self.context
+        row = context.row()
+        limit = readable_bytes(context, row, descriptor, base)
+        position, offset = 0, base
+        while True:
+            scan = Scan(
+                context.files,
+                descriptor.number,
+                position=position,
+                limit=limit,
+                next_offset=offset,
+            )
+            for _ in scan:
+                pass
+            end = scan.result
+            if end.next_offset == after or end.position >= limit:
+                return end.next_offset
+            behind = find_batch(
+                context.files,
+                descriptor.number,
+                position=end.position,
+                limit=limit,
+                after_offset=end.next_offset,
+            )
+            yield Damage(
+                path=descriptor.path,
+                position=end.position,
+                offset=end.next_offset,
+                next_offset=behind.header.base_offset if behind else after,
+                reason=end.reason,
+            )
+            if behind is None:
+                return after if after is not None else row.durable_offset
+            position, offset = behind.position, behind.header.base_offset
+
+    # -- the life of a log -----------------------------------------------------------
+
+    def drop_segments(self, before_offset: int) -> int:
+        """Remove the segments that lie wholly below `before_offset`; return how many.
+
+        The log start must be at `before_offset` or above already, in whatever is the
+        truth about it; here it is raised first, so that readers see it before the files
+        go.
+        """
+        context = self.context
+        self._appender.set_log_start(before_offset)
+        row = context.row()
+        bases = list_segments(context.files, context.folder)
+        doomed = [
+            base
+            for base, after in zip(bases, bases[1:], strict=False)
+            if after <= before_offset and base < row.segment
+        ]
+        for base in doomed:
+            context.files.unlink(context.segment_path(base))
+        if doomed:
+            context.files.sync_directory(context.folder)
+            context.index.forget_segments(context.partition_id, doomed[-1] + 1)
+        return len(doomed)
+
+    def mark_deleted(self) -> None:
+        """Have every process refuse this log from now on."""
+        self._appender.mark_deleted()
+
+    def is_deleted(self) -> bool:
+        """Whether the partition was deleted, by whichever process."""
+        row = self.context.ends.read(self.context.partition_id)
+        return row is None or bool(row.flags & DELETED)
+
+    def close(self) -> None:
+        """Close the files. Safe to call twice. Syncs nothing: see `sync`, `checkpoint`."""
+        self._appender.close()
+
+    def abandon(self) -> None:
+        """In a forked child: let go without touching what is the parent's."""
+        self._appender.abandon()
+
+
+def remove_log_files(context: LogContext) -> None:
+    """Remove a deleted partition's folder, its index entries and its row."""
+    files = context.files
+    if files.is_directory(context.folder):
+        for name in files.list(context.folder):
+            files.unlink(os.path.join(context.folder, name))
+        files.rmdir(context.folder)
+        files.sync_directory(os.path.dirname(context.folder))
+    context.index.forget(context.partition_id)
+    context.ends.clear(context.partition_id)

@@ -1,0 +1,133 @@
+"""Waking readers, in this and in other processes, when a durable end has moved.
+
+``run/ends`` is written each time a log grows or a durable end is published, and
+inotify(7) tells about every write, whichever process made it. One thread per directory
+and process reads those events and wakes whoever waits; it starts with the first wait.
+Where inotify is not to be had (its limit of instances is reached), the thread wakes
+them every `POLL_INTERVAL_S` instead, so that they look for themselves.
+
+To wait without missing anything: take `generation`, look at the log, and only then
+`wait` for a generation other than that one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections.abc import Callable
+
+POLL_INTERVAL_S = 0.02
+# A busy writer makes thousands of events a second; readers gain nothing from being
+# woken more often than this.
+SHORTEST_INTERVAL_S = 0.0005
+
+
+class Watcher:
+    """Wakes readers when ``run/ends`` is written. Safe to use from any thread."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._listeners: list[Callable[[], None]] = []
+        self._stop_reader = -1
+        self._stop_writer = -1
+        self._closed = False
+        self.generation = 0
+
+    def wait(self, generation: int, timeout_s: float | None) -> bool:
+        """Sleep until `generation` is not the latest any more; False when time ran out."""
+        with self._changed:
+            self._start()
+            return self._changed.wait_for(
+                lambda: self.generation != generation or self._closed, timeout_s
+            )
+
+    def notify(self) -> None:
+        """Wake everyone who waits in this process."""
+        with self._changed:
+            self.generation += 1
+            self._changed.notify_all()
+            listeners = tuple(self._listeners)
+        for listener in listeners:
+            listener()
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called, in the watcher's thread, at every change."""
+        with self._changed:
+            self._listeners.append(listener)
+            self._start()
+
+    def unsubscribe(self, listener: Callable[[], None]) -> None:
+        """Undo `subscribe`."""
+        with self._changed, contextlib.suppress(ValueError):
+            self._listeners.remove(listener)
+
+    def _start(self) -> None:
+        if self._thread is None and not self._closed:
+            self._stop_reader, self._stop_writer = os.pipe()
+            self._thread = threading.Thread(
+                target=self._run, name="seawall-watcher", daemon=True
+            )
+            self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            from inotify_simple import INotify, flags
+
+            inotify = INotify(nonblocking=True)
+            try:
+                inotify.add_watch(self._path, flags.MODIFY)
+            except BaseException:
+                inotify.close()
+                raise
+        except (ImportError, OSError):
+            self._poll_file()
+            return
+        with inotify:
+            # A write between the last look and the watch has made no event.
+            self.notify()
+            poller = select.poll()
+            poller.register(inotify.fileno(), select.POLLIN)
+            poller.register(self._stop_reader, select.POLLIN)
+            while True:
+                ready = {descriptor for descriptor, _ in poller.poll()}
+                if self._stop_reader in ready:
+                    return
+                inotify.read(timeout=0)
+                self.notify()
+                if self._stopped_within(SHORTEST_INTERVAL_S):
+                    return
+
+    def _poll_file(self) -> None:
+        while not self._stopped_within(POLL_INTERVAL_S):
+            self.notify()
+
+    def _stopped_within(self, timeout_s: float) -> bool:
+        poller = select.poll()
+        poller.register(self._stop_reader, select.POLLIN)
+        return bool(poller.poll(timeout_s * 1000))
+
+    def close(self) -> None:
+        """End the thread and wake everyone who waits. Safe to call twice."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        os.write(self._stop_writer, b"x")
+        thread.join()
+        os.close(self._stop_reader)
+        os.close(self._stop_writer)
+
+    def abandon(self) -> None:
+        """In a forked child, which has no watcher thread: wait for nothing."""
+        self._changed = threading.Condition()
+        self._closed = True
+        if self._thread is not None:
+            self._thread = None
+            os.close(self._stop_reader)
+            os.close(self._stop_writer)
