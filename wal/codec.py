@@ -1,8 +1,9 @@
+# cython: annotation_typing=False
 """The two loops that run once per record: records <-> the bytes behind a batch header.
 
 This file is complete Python. Where a C compiler is at hand, installing also compiles it
-(with the C types of ``_codec.pxd``) to ``seawall.wal._codec``, which ``records`` prefers;
-both must give the same bytes, the same records and the same errors.
+(with the C types in ``seawall.wal._codec.pxd``) to ``seawall.wal._codec``, which ``records``
+prefers; both must give the same bytes, the same records and the same errors.
 
 One record (the layout is drawn in ``records``)::
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     Header = tuple[str, bytes | None]
-
-COMPILED = False
 
 # The shortest record: a length and six fields of one byte each.
 _LEAST_RECORD_BYTES = 7

@@ -42,11 +42,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from os import environ
 from typing import Final, NamedTuple
 
 import google_crc32c
 
-from seawall.wal import codec
 from seawall.wal.compression import (
     CODEC_NAMES,
     MAX_DECOMPRESSED_BYTES,
@@ -55,6 +55,16 @@ from seawall.wal.compression import (
     decompress,
 )
 from seawall.wal.errors import BatchInvalid, RecordsUnreadable
+
+# SEAWALL_PURE_PYTHON=1 leaves the compiled core alone, to compare or to rule it out.
+IS_COMPILED = not environ.get("SEAWALL_PURE_PYTHON")
+if IS_COMPILED:
+    try:
+        from seawall.wal._codec import decode_records, encode_records
+    except ImportError:  # installed without a compiler
+        IS_COMPILED = False
+if not IS_COMPILED:
+    from seawall.wal.codec import decode_records, encode_records
 
 if google_crc32c.implementation != "c":
     raise ImportError(
@@ -175,7 +185,7 @@ def encode_batch(
         raise ValueError(f"unknown compression {compression!r}; use one of {CODEC_NAMES}")
     batch = bytearray(HEADER_BYTES)
     try:
-        max_timestamp = codec.encode_records(batch, records)
+        max_timestamp = encode_records(batch, records)
     except OverflowError as error:  # the compiled core's word for a number beyond 64 bits
         raise ValueError(f"a timestamp is out of range: {error}") from error
     if code:
@@ -257,9 +267,7 @@ def parse_header(buffer: bytes | bytearray | memoryview, position: int = 0) -> B
     Nothing behind the header is looked at, and the CRC is not checked.
     """
     if len(buffer) - position < HEADER_BYTES:
-        raise BatchInvalid(
-            reason=f"{max(0, len(buffer) - position)} bytes are less than a header"
-        )
+        raise BatchInvalid(reason=f"{max(0, len(buffer) - position)} bytes are less than a header")
     header = BatchHeader._make(_HEADER.unpack_from(buffer, position))
     if header.batch_length < HEADER_BYTES - _LENGTH_FROM:
         raise BatchInvalid(reason=f"its length {header.batch_length} is less than a header")
@@ -316,7 +324,7 @@ def decode_batch(
         if code:
             body = decompress(code, buffer[start:end])
             start, end = 0, len(body)
-        records: list[Record] = codec.decode_records(
+        records: list[Record] = decode_records(
             body,
             start,
             end,

@@ -1,5 +1,6 @@
-# C types for the compiled core: Cython reads them when it compiles codec.py as _codec.
-# They change nothing but speed: every number here fits in 64 bits (see codec.py).
+# C types for the compiled core: Cython reads them when it compiles codec.py as the module
+# that this file is named after. They change nothing but speed: every number here fits in
+# 64 bits (codec.py says why). Only the two functions declared cpdef can be imported.
 
 import cython
 
@@ -38,7 +39,7 @@ cpdef list decode_records(
     Py_ssize_t position,
     Py_ssize_t end,
     Py_ssize_t count,
-    str topic,
+    object topic,
     object partition,
     long long base_offset,
     long long last_offset_delta,
