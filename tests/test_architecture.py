@@ -90,7 +90,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
         elif (
             isinstance(node, ast.Constant)
             and isinstance(node.value, str)
-            and re.fullmatch(r"seawall(\.\w+)+", node.value)
+            and re.fullmatch(rf"seawall\.({'|'.join(LAYERS)})(\.\w+)*", node.value)
         ):
             yield node.lineno, node.value
 
