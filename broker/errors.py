@@ -1,0 +1,285 @@
+"""Every error that the broker raises to its users.
+
+::
+
+    SeawallError                    the root of everything that seawall raises
+    └── BrokerError
+        ├── TopicError              topic
+        │   ├── UnknownTopic
+        │   ├── UnknownPartition    no partition with that number
+        │   ├── TopicExists
+        │   ├── InvalidTopicName
+        │   └── InvalidConfig       a per-topic setting: its key or its value
+        ├── ProduceError            a record that was not, or perhaps not, published
+        │   ├── RecordTooLarge      above max.message.bytes
+        │   ├── InvalidRecord       cannot be stored as it is
+        │   ├── BufferFull          max_block_ms passed without room in the buffer
+        │   ├── DeliveryTimeout     not published in time: the outcome is unknown
+        │   ├── AppendLockTimeout   another process keeps the partition's lock
+        │   ├── WriteFailed         nothing was stored
+        │   ├── LogFenced           a sync failed earlier: nothing more is stored
+        │   └── OutcomeUnknown      the record may or may not survive
+        │       └── SyncFailed
+        ├── GroupError              group
+        │   ├── InvalidGroupName
+        │   ├── UnknownGroup
+        │   ├── GroupBusy           another process holds it
+        │   └── GroupFenced         another process took it over
+        ├── ConsumeError            topic, partition
+        │   ├── OffsetOutOfRange    below the log start or above the durable end
+        │   ├── NoOffset            nothing acknowledged, and auto_offset_reset="error"
+        │   ├── RecordDecodeError   a batch that is whole, but whose records do not parse
+        │   └── LogDamaged          damage in what was once durable
+        ├── StorageFull             nothing was changed; works again once there is room
+        ├── LockTimeout             another process keeps a lock of the directory
+        ├── DirectoryError          path; the directory cannot be opened as it is
+        │   ├── DirectoryUnusable   missing, not a directory, not readable or writable
+        │   ├── ForeignDirectory    holds files, but is not seawall's
+        │   ├── UnsupportedFormat   written by another version of the format
+        │   ├── ForeignNamespace    is open in another PID namespace or container
+        │   └── UnsupportedPlatform the system lacks what durability needs
+        ├── CatalogError            path; topics and their settings: catalog.db
+        │   ├── CatalogDamaged
+        │   ├── CatalogBusy         another process keeps its lock
+        │   └── CatalogUnusable     cannot be read or written
+        ├── StateDamaged            path; acknowledgements and log starts: state.lmdb
+        ├── StateLost               run/ends was lost while the directory was open
+        ├── BrokerClosed            used after close()
+        └── ForkedBroker            used in a child process after fork()
+
+Errors carry their facts as attributes, named as in the constructor; `topic` and
+`partition` are None where they are not known. The table that turns the storage
+engine's errors into these is in ``broker/translation.py``. This module is the one to
+import all of them from, wherever they are written down.
+"""
+
+from __future__ import annotations
+
+from seawall.broker.errors_base import (
+    BrokerClosed,
+    BrokerError,
+    CatalogBusy,
+    CatalogDamaged,
+    CatalogError,
+    CatalogUnusable,
+    DirectoryError,
+    DirectoryUnusable,
+    ForeignDirectory,
+    ForeignNamespace,
+    ForkedBroker,
+    LockTimeout,
+    StateDamaged,
+    StateLost,
+    StorageFull,
+    UnsupportedFormat,
+    UnsupportedPlatform,
+)
+from seawall.broker.errors_records import (
+    AppendLockTimeout,
+    BufferFull,
+    ConsumeError,
+    DeliveryTimeout,
+    InvalidRecord,
+    LogDamaged,
+    LogFenced,
+    NoOffset,
+    OffsetOutOfRange,
+    OutcomeUnknown,
+    ProduceError,
+    RecordDecodeError,
+    RecordTooLarge,
+    SyncFailed,
+    WriteFailed,
+)
+
+__all__ = [
+    "AppendLockTimeout",
+    "BrokerClosed",
+    "BrokerError",
+    "BufferFull",
+    "CatalogBusy",
+    "CatalogDamaged",
+    "CatalogError",
+    "CatalogUnusable",
+    "ConsumeError",
+    "DeliveryTimeout",
+    "DirectoryError",
+    "DirectoryUnusable",
+    "ForeignDirectory",
+    "ForeignNamespace",
+    "ForkedBroker",
+    "GroupBusy",
+    "GroupError",
+    "GroupFenced",
+    "InvalidConfig",
+    "InvalidGroupName",
+    "InvalidRecord",
+    "InvalidTopicName",
+    "LockTimeout",
+    "LogDamaged",
+    "LogFenced",
+    "NoOffset",
+    "OffsetOutOfRange",
+    "OutcomeUnknown",
+    "ProduceError",
+    "RecordDecodeError",
+    "RecordTooLarge",
+    "StateDamaged",
+    "StateLost",
+    "StorageFull",
+    "SyncFailed",
+    "TopicError",
+    "TopicExists",
+    "UnknownGroup",
+    "UnknownPartition",
+    "UnknownTopic",
+    "UnsupportedFormat",
+    "UnsupportedPlatform",
+    "WriteFailed",
+]
+
+# -- topics --------------------------------------------------------------------------
+
+
+class TopicError(BrokerError):
+    """About a topic, or what was meant to be one."""
+
+    def __init__(self, message: str, *, topic: str | None) -> None:
+        super().__init__(message)
+        self.topic = topic
+
+
+class UnknownTopic(TopicError):
+    """There is no such topic, or not any more."""
+
+    def __init__(self, *, topic: str | None) -> None:
+        name = "the topic does not exist any more" if topic is None else f"no topic {topic!r}"
+        super().__init__(
+            f"{name}; create it, or list the topics there are with `seawall topic list`",
+            topic=topic,
+        )
+
+
+class UnknownPartition(TopicError):
+    """The topic has no partition with that number."""
+
+    def __init__(self, *, topic: str | None, partition: int, partitions: int) -> None:
+        super().__init__(
+            f"topic {topic!r} has no partition {partition}; "
+            f"its partitions are 0 to {partitions - 1}",
+            topic=topic,
+        )
+        self.partition = partition
+        self.partitions = partitions
+
+
+class TopicExists(TopicError):
+    """A topic with this name is there. ``state`` is ``live``, or ``creating``.
+
+    One that is being created will be there soon; if its creator died, it is finished
+    when the directory is next opened by one process alone.
+    """
+
+    def __init__(self, *, topic: str, state: str = "live") -> None:
+        how = "exists already" if state == "live" else "is being created by another process"
+        super().__init__(f"topic {topic!r} {how}; use it, or choose another name", topic=topic)
+        self.state = state
+
+
+class InvalidTopicName(TopicError):
+    """A name that Kafka would not accept."""
+
+    def __init__(self, *, topic: str, reason: str) -> None:
+        super().__init__(
+            f"{topic!r} is not a valid topic name: {reason}; use 1 to 249 of the "
+            "characters a-z A-Z 0-9 . _ - but neither '.' nor '..' alone",
+            topic=topic,
+        )
+        self.reason = reason
+
+
+class InvalidConfig(TopicError):
+    """A per-topic setting with a key that is not ``known``, or a value that is not allowed."""
+
+    def __init__(
+        self, *, key: str, value: str, allowed: str, known: bool = True, suggestion: str = ""
+    ) -> None:
+        if suggestion:
+            message = f"unknown setting {key!r}; did you mean {suggestion!r}?"
+        elif known:
+            message = f"invalid value {value!r} for {key!r}: give {allowed}"
+        else:
+            message = f"unknown setting {key!r}; there are: {allowed}"
+        super().__init__(message, topic=None)
+        self.key = key
+        self.value = value
+        self.allowed = allowed
+        self.known = known
+        self.suggestion = suggestion
+
+
+# -- groups --------------------------------------------------------------------------
+
+
+class GroupError(BrokerError):
+    """About a consumer group, or what was meant to be one."""
+
+    def __init__(self, message: str, *, group: str) -> None:
+        super().__init__(message)
+        self.group = group
+
+
+class InvalidGroupName(GroupError):
+    """A name that cannot be stored."""
+
+    def __init__(self, *, group: str, reason: str) -> None:
+        super().__init__(
+            f"{group!r} is not a valid group name: {reason}; "
+            "use 1 to 255 bytes of UTF-8 without control characters",
+            group=group,
+        )
+        self.reason = reason
+
+
+class UnknownGroup(GroupError):
+    """No group with this name has consumed here."""
+
+    def __init__(self, *, group: str) -> None:
+        super().__init__(
+            f"no group {group!r}; list the groups there are with `seawall group list`",
+            group=group,
+        )
+
+
+class GroupBusy(GroupError):
+    """Another consumer holds the group. It is free as soon as that one closes or dies."""
+
+    def __init__(
+        self, *, group: str, holder_pid: int, holder_host: str = "", holder_since_ms: int = 0
+    ) -> None:
+        where = f" on {holder_host}" if holder_host else ""
+        super().__init__(
+            f"group {group!r} is held by process {holder_pid}{where}; "
+            "end that consumer, choose another group, or wait with group_wait_ms",
+            group=group,
+        )
+        self.holder_pid = holder_pid
+        self.holder_host = holder_host
+        self.holder_since_ms = holder_since_ms
+
+
+class GroupFenced(GroupError):
+    """The group was taken over, so this acknowledgement changed nothing.
+
+    ``current`` is the generation in force, 0 if the group was deleted.
+    """
+
+    def __init__(self, *, group: str, generation: int, current: int) -> None:
+        how = "was taken over by another consumer" if current else "was deleted"
+        super().__init__(
+            f"group {group!r} {how} since generation {generation}; what was not acknowledged "
+            "will be delivered again: open a new consumer to go on",
+            group=group,
+        )
+        self.generation = generation
+        self.current = current
