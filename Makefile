@@ -6,8 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := .ci/requirements.lock
-# what is compiled where a compiler is at hand: wal/codec.py, typed by wal/_codec.pxd
-CORE := $(wildcard wal/_*.pxd) $(patsubst wal/_%.pxd,wal/%.py,$(wildcard wal/_*.pxd))
+# what is compiled where a compiler is at hand, and its C types
+CORE := wal/codec.py $(wildcard wal/*.pxd)
 # more arguments for pytest: make test ARGS="tests/test_leaks.py -x"
 ARGS ?=
 

@@ -51,16 +51,17 @@ print(json.dumps([str(f) for f in importlib.metadata.files("seawall")]))
 """
 
 
-def clean_environment() -> dict[str, str]:
-    """Without what could lead Python back into the checkout or its environment."""
-    return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+def clean_environment(**more: str) -> dict[str, str]:
+    """Without what leads Python back into the checkout, or away from the compiled core."""
+    dropped = ("PYTHONPATH", "VIRTUAL_ENV", "SEAWALL_PURE_PYTHON")
+    return {k: v for k, v in os.environ.items() if k not in dropped} | more
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, **more: str) -> str:
     done = subprocess.run(
         command,
         cwd=cwd,
-        env=clean_environment(),
+        env=clean_environment(**more),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -70,12 +71,12 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def pip(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def pip(*arguments: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
     return subprocess.run(
         command,
         cwd=cwd,
-        env=clean_environment(),
+        env=clean_environment(**more),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -84,12 +85,17 @@ def pip(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def copy_checkout(base: Path) -> Path:
+    source = base / "source"
+    shutil.copytree(ROOT, source, symlinks=True, ignore=NOT_COPIED)
+    return source
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of a fresh environment that seawall was installed into."""
     base = tmp_path_factory.mktemp("install")
-    source = base / "source"
-    shutil.copytree(ROOT, source, symlinks=True, ignore=NOT_COPIED)
+    source = copy_checkout(base)
     environment = base / "environment"
     venv.create(environment, symlinks=True)  # without pip: ours installs into it
     python = environment / "bin" / "python"
@@ -139,3 +145,23 @@ def test_only_our_own_names_are_installed(installed: Path, tmp_path: Path) -> No
         p.relative_to(ROOT) for d in ("wal", "broker", "cli") for p in (ROOT / d).rglob("*.py")
     }
     assert {f"seawall/{module}" for module in modules} <= set(recorded)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_core_is_compiled_where_there_is_a_compiler(installed: Path, tmp_path: Path) -> None:
+    code = "from seawall.wal import records; print(records.IS_COMPILED)"
+    assert run(installed / "python", "-c", code, cwd=tmp_path) == "True\n"
+
+
+def test_core_is_optional(installed: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    done = pip(
+        *("install", "--no-deps", "--no-build-isolation", "--target", target),
+        copy_checkout(tmp_path),
+        cwd=tmp_path,
+        CC="/bin/false",
+    )
+    assert done.returncode == 0, done.stdout
+    code = "from seawall.wal import records; print(records.IS_COMPILED, records.__file__)"
+    printed = run(installed / "python", "-c", code, cwd=tmp_path, PYTHONPATH=str(target))
+    assert printed == f"False {target / 'seawall' / 'wal' / 'records.py'}\n"
