@@ -56,7 +56,10 @@ def encode_records(
     # in front of the record. Loops that write varints stand here in full: calls cost more.
     base_timestamp = max_timestamp = records[0][0]
     offset_delta = 0
-    for timestamp, key, value, headers in records:
+    for given_timestamp, key, value, headers in records:
+        if not isinstance(given_timestamp, int):
+            raise TypeError(f"a timestamp is int, not {type(given_timestamp).__name__}")
+        timestamp = given_timestamp  # to C's type, which would also take a float
         if not -_WRITE_TIMESTAMP_LIMIT <= timestamp < _WRITE_TIMESTAMP_LIMIT:
             raise ValueError(f"timestamp {timestamp} is out of range")
         if timestamp > max_timestamp:

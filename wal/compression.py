@@ -38,9 +38,13 @@ MAX_DECOMPRESSED_BYTES: Final = 64 * 1024 * 1024
 #: The names of the codecs; the place in this tuple is the code in a batch's attributes.
 CODEC_NAMES: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 
+#: The most gzip members, lz4 or zstd frames in a row that are read in one batch.
+MAX_FRAMES: Final = 64
+
 _XERIAL_MAGIC: Final = b"\x82SNAPPY\x00"
 _XERIAL_HEADER: Final = _XERIAL_MAGIC + struct.pack(">ii", 1, 1)
 _XERIAL_BLOCK_BYTES: Final = 32 * 1024
+_ZSTD_WINDOW_LOG_MAX: Final = 26  # a frame may ask for a window of 64 MiB, as large as the limit
 _GZIP_WBITS: Final = 31  # zlib's way to say: gzip header and trailer, 32 KiB window
 _INT32: Final = struct.Struct(">i")
 
@@ -87,16 +91,16 @@ def _gunzip(content: bytes, limit_bytes: int) -> bytes:
     import zlib
 
     try:
-        return _members(lambda: zlib.decompressobj(wbits=_GZIP_WBITS), content, limit_bytes)
+        return _frames(lambda: zlib.decompressobj(wbits=_GZIP_WBITS), content, limit_bytes)
     except zlib.error as error:
         raise DecompressError(f"bad gzip data: {error}") from error
 
 
-def _members(new_decompressor: Callable[[], Any], content: bytes, limit_bytes: int) -> bytes:
+def _frames(new_decompressor: Callable[[], Any], content: bytes, limit_bytes: int) -> bytes:
     """Decompress one or more gzip members or frames in a row, up to the end of ``content``."""
     parts: list[bytes] = []
     room_bytes = limit_bytes
-    while True:
+    for _ in range(MAX_FRAMES):
         decompressor = new_decompressor()
         # One byte more than there is room for tells "just fits" from "too large".
         part = decompressor.decompress(content, room_bytes + 1)
@@ -109,6 +113,7 @@ def _members(new_decompressor: Callable[[], Any], content: bytes, limit_bytes: i
         content = decompressor.unused_data
         if not content:
             return b"".join(parts)
+    raise DecompressError(f"they are in more than {MAX_FRAMES} frames")
 
 
 def _snappy(content: bytes) -> bytes:
@@ -178,7 +183,7 @@ def _unlz4(content: bytes, limit_bytes: int) -> bytes:
     import lz4.frame
 
     try:
-        return _members(lz4.frame.LZ4FrameDecompressor, content, limit_bytes)
+        return _frames(lz4.frame.LZ4FrameDecompressor, content, limit_bytes)
     except RuntimeError as error:
         raise DecompressError(f"bad lz4 data: {error}") from error
 
@@ -200,8 +205,9 @@ def _zstd(content: bytes) -> bytes:
 
 def _unzstd(content: bytes, limit_bytes: int) -> bytes:
     zstd = _zstd_module()
+    options = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG_MAX}
     try:
-        return _members(zstd.ZstdDecompressor, content, limit_bytes)
+        return _frames(lambda: zstd.ZstdDecompressor(options=options), content, limit_bytes)
     except zstd.ZstdError as error:
         raise DecompressError(f"bad zstd data: {error}") from error
 
