@@ -110,7 +110,7 @@ class TopicConfig:
 
     index_interval_bytes: int
     max_message_bytes: int
-    log_append_time: bool
+    message_timestamp_type: str
     segment_bytes: int
     segment_ms: int
 
@@ -148,7 +148,7 @@ def parse_config(config: Mapping[str, str]) -> TopicConfig:
     return TopicConfig(
         index_interval_bytes=int(text("index.interval.bytes")),
         max_message_bytes=int(text("max.message.bytes")),
-        log_append_time=text("message.timestamp.type") == "LogAppendTime",
+        message_timestamp_type=text("message.timestamp.type"),
         segment_bytes=int(text("segment.bytes")),
         segment_ms=int(text("segment.ms")),
     )

@@ -23,6 +23,7 @@
         ├── GroupError              group
         │   ├── InvalidGroupName
         │   ├── UnknownGroup
+        │   ├── NotInGroup          acknowledging without a group
         │   ├── GroupBusy           another process holds it
         │   └── GroupFenced         another process took it over
         ├── ConsumeError            topic, partition
@@ -119,6 +120,7 @@ __all__ = [
     "LogDamaged",
     "LogFenced",
     "NoOffset",
+    "NotInGroup",
     "OffsetOutOfRange",
     "OutcomeUnknown",
     "ProduceError",
@@ -248,6 +250,16 @@ class UnknownGroup(GroupError):
         super().__init__(
             f"no group {group!r}; list the groups there are with `seawall group list`",
             group=group,
+        )
+
+
+class NotInGroup(GroupError):
+    """A consumer without a group has nothing to acknowledge for."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this consumer is in no group, so it cannot acknowledge; open it with group=…",
+            group="",
         )
 
 

@@ -59,9 +59,9 @@ class InvalidRecord(ProduceError):
 class BufferFull(ProduceError):
     """The producer's buffer had no room for ``max_block_ms``. The record was not taken."""
 
-    def __init__(self, *, buffer_bytes: int, max_block_ms: int) -> None:
+    def __init__(self, *, buffer_bytes: int, max_block_ms: float) -> None:
         super().__init__(
-            f"the producer's {buffer_bytes} bytes of buffer were full for {max_block_ms} ms; "
+            f"the producer's {buffer_bytes} bytes of buffer were full for {max_block_ms:g} ms; "
             "send more slowly, or raise buffer_bytes or max_block_ms"
         )
         self.buffer_bytes = buffer_bytes

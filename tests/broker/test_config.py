@@ -19,7 +19,7 @@ def test_defaults_are_kafkas_or_documented() -> None:
     assert config.segment_ms == 604_800_000
     assert config.max_message_bytes == 1_048_588
     assert config.index_interval_bytes == 4096
-    assert config.log_append_time is False
+    assert config.message_timestamp_type == "CreateTime"
     assert effective_config({}) == {key: s.default for key, s in SETTINGS.items()}
 
 
@@ -43,7 +43,8 @@ def test_values_are_used() -> None:
         {"segment.bytes": "4096", "segment.ms": 1, "message.timestamp.type": "LogAppendTime"}
     )
     config = parse_config(stored)
-    assert (config.segment_bytes, config.segment_ms, config.log_append_time) == (4096, 1, True)
+    assert (config.segment_bytes, config.segment_ms) == (4096, 1)
+    assert config.message_timestamp_type == "LogAppendTime"
     assert effective_config(stored)["segment.bytes"] == "4096"
 
 

@@ -1,0 +1,194 @@
+"""The bytes of ``state.lmdb``: keys and values, and nothing else.
+
+Keys and values, big endian; numbers in keys are unsigned, strings are UTF-8, and each
+value also carries the CRC that `kv` adds::
+
+    "F"                           format of this environment   u32, 1
+    "G" group                     generation                   u64
+                                  holder's pid                 u32, 0: nobody yet
+                                  holder since                 i64 ms since the epoch
+                                  host      u16 length, bytes
+                                  protocol  u16 length, bytes  who assigns partitions
+    "L" partition                 log start                    i64
+    "N"                           greatest generation of all groups that were deleted  u64
+    "O" partition group           committed offset             i64, next record to read
+                                  when                         i64 ms since the epoch
+                                  metadata  the rest, bytes    for the consumer's own use
+    "P" group 0x00 partition      empty: the "O" entries of a group
+
+where "partition" is 8 bytes and a group's name is 1 to 255 bytes without 0x00. So the
+"O" entries of one partition lie together, which is what trimming and recovery ask for,
+and "P" finds those of a group. Each "O" has its "P" and the other way round.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+FORMAT = 1
+
+FORMAT_KEY = b"F"
+NEWEST_DELETED_KEY = b"N"
+_FORMAT = struct.Struct(">I")
+_GENERATION = struct.Struct(">Q")
+_GROUP = struct.Struct(">QIqH")
+_LENGTH = struct.Struct(">H")
+_LOG_START = struct.Struct(">q")
+_OFFSET = struct.Struct(">qq")
+_PARTITION_KEY = struct.Struct(">cQ")
+_PARTITION = struct.Struct(">Q")
+
+MAX_HOST_BYTES = 255
+
+
+class Malformed(ValueError):
+    """A value whose checksum is right, but which is not laid out as it should be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who holds a group, or held it last. For people: whether it lives is not known here."""
+
+    pid: int
+    host: str
+    started_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A registered group. ``holder`` is None if nobody ever held it."""
+
+    name: str
+    generation: int
+    holder: Holder | None
+    protocol: str = ""
+
+
+class Committed(NamedTuple):
+    """An acknowledgement: the next record to read, and when that was stored."""
+
+    offset: int
+    timestamp_ms: int
+    metadata: str
+
+
+# -- keys ----------------------------------------------------------------------------
+
+
+def group_key(group: str) -> bytes:
+    return b"G" + group.encode()
+
+
+def group_of(key: bytes) -> str:
+    """The group in a key that `group_key` made."""
+    return key[1:].decode("utf-8", "replace")
+
+
+def partition_key(prefix: bytes, partition_id: int) -> bytes:
+    """The key of a log start (``b"L"``), or what keys of offsets (``b"O"``) begin with."""
+    return _PARTITION_KEY.pack(prefix, partition_id)
+
+
+def partition_of(key: bytes) -> int:
+    """The partition in a key that begins as `partition_key` made it."""
+    partition_id: int = _PARTITION_KEY.unpack_from(key)[1]
+    return partition_id
+
+
+def offset_key(partition_id: int, group: str) -> bytes:
+    return _PARTITION_KEY.pack(b"O", partition_id) + group.encode()
+
+
+def group_of_offset(key: bytes) -> str:
+    """The group in a key that `offset_key` made."""
+    return key[_PARTITION_KEY.size :].decode("utf-8", "replace")
+
+
+def member_key(group: str, partition_id: int) -> bytes:
+    return b"P" + group.encode() + b"\0" + _PARTITION.pack(partition_id)
+
+
+def member_range(group: str) -> tuple[bytes, bytes]:
+    """The first key, and the end, of a group's entries; no name holds these bytes."""
+    prefix = b"P" + group.encode()
+    return prefix + b"\0", prefix + b"\1"
+
+
+def partition_of_member(key: bytes) -> int:
+    partition_id: int = _PARTITION.unpack(key[-_PARTITION.size :])[0]
+    return partition_id
+
+
+# -- values --------------------------------------------------------------------------
+
+
+def _unpack(layout: struct.Struct, data: bytes) -> tuple[int, ...]:
+    if len(data) < layout.size:
+        raise Malformed(f"a value has {len(data)} bytes of {layout.size}")
+    return layout.unpack_from(data)
+
+
+def pack_format(version: int) -> bytes:
+    return _FORMAT.pack(version)
+
+
+def unpack_format(data: bytes) -> int:
+    return _unpack(_FORMAT, data)[0]
+
+
+def pack_generation(generation: int) -> bytes:
+    return _GENERATION.pack(generation)
+
+
+def unpack_generation(data: bytes) -> int:
+    return _unpack(_GENERATION, data)[0]
+
+
+def pack_log_start(offset: int) -> bytes:
+    return _LOG_START.pack(offset)
+
+
+def unpack_log_start(data: bytes) -> int:
+    return _unpack(_LOG_START, data)[0]
+
+
+def pack_committed(committed: Committed) -> bytes:
+    return _OFFSET.pack(committed.offset, committed.timestamp_ms) + committed.metadata.encode()
+
+
+def unpack_committed(data: bytes) -> Committed:
+    offset, timestamp_ms = _unpack(_OFFSET, data)
+    return Committed(offset, timestamp_ms, data[_OFFSET.size :].decode("utf-8", "replace"))
+
+
+def pack_group(group: Group) -> bytes:
+    holder = group.holder
+    host = b"" if holder is None else holder.host.encode("utf-8", "replace")[:MAX_HOST_BYTES]
+    pid, started_ms = (0, 0) if holder is None else (holder.pid, holder.started_ms)
+    protocol = group.protocol.encode()
+    return b"".join(
+        (
+            _GROUP.pack(group.generation, pid, started_ms, len(host)),
+            host,
+            _LENGTH.pack(len(protocol)),
+            protocol,
+        )
+    )
+
+
+def unpack_group(name: str, data: bytes) -> Group:
+    generation, pid, started_ms, host_size = _unpack(_GROUP, data)
+    host_end = _GROUP.size + host_size
+    (protocol_size,) = _unpack(_LENGTH, data[host_end:])
+    protocol = data[host_end + _LENGTH.size :]
+    if len(protocol) != protocol_size:
+        raise Malformed(f"the entry of group {name!r} has the wrong length")
+    host = data[_GROUP.size : host_end].decode("utf-8", "replace")
+    return Group(
+        name=name,
+        generation=generation,
+        holder=Holder(pid=pid, host=host, started_ms=started_ms) if pid else None,
+        protocol=protocol.decode("utf-8", "replace"),
+    )
