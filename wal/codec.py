@@ -297,14 +297,20 @@ def _decode_headers(buffer: bytes, position: int, end: int) -> tuple[list[Header
         raise ValueError("a header count is out of range")
     headers: list[Header] = []
     for _ in range(number >> 1):
-        number, position = _decode_varint(buffer, position)
+        number = buffer[position]
+        position += 1
+        if number > 0x7F:
+            number, position = _decode_varint(buffer, position - 1)
         start = position
         position += number >> 1
         if number & 1 or position > end:
             raise ValueError("a header key's length is out of range")
         key = buffer[start:position].decode("utf-8", "surrogateescape")
-        number, position = _decode_varint(buffer, position)
         value = None
+        number = buffer[position]
+        position += 1
+        if number > 0x7F:
+            number, position = _decode_varint(buffer, position - 1)
         if not number & 1:
             start = position
             position += number >> 1
