@@ -1,0 +1,22 @@
+"""`seawall info`: what this broker is, and what this installation is made of."""
+
+import json as json_module
+from dataclasses import asdict
+
+import typer
+
+from seawall.cli.options import BrokerOption, JsonOption, open_broker
+from seawall.cli.output import write_table, write_text
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+def info(broker: BrokerOption = "", json: JsonOption = False) -> None:
+    """Show what this broker is, and the versions in use."""
+    with open_broker(broker) as opened:
+        facts = asdict(opened.info())
+    if json:
+        write_text(json_module.dumps(facts) + "\n")
+    else:
+        write_table(("NAME", "VALUE"), list(facts.items()))

@@ -1,0 +1,88 @@
+"""Ctrl-C, SIGTERM and SIGHUP: the first asks the command to finish, another one kills it.
+
+A signal handler that raises may do so between any two instructions, in the middle of the
+broker's own work too. So the handler here takes a note, and raises only while the command
+says that it is waiting for the outside world, where nothing can be left half done.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# `timeout` and some supervisors send the same signal twice at once: to the process and to
+# its group. Only a later one is somebody who has lost patience.
+IMPATIENT_AFTER_S = 0.5
+
+_NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+
+
+class Interrupted(Exception):
+    """A signal arrived before or while waiting."""
+
+
+class Signals:
+    """While entered: notes the signals that ask to stop.
+
+    `received` is the number of the first such signal, 0 before. A signal that the parent
+    chose to ignore (`nohup`, a background job) stays ignored. Main thread only.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._received_at_s = 0.0
+        self._waiting = False
+        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+
+    def __enter__(self) -> Signals:
+        for number in _NAMES:
+            before = signal.getsignal(number)
+            if before != signal.SIG_IGN:
+                self._before[number] = before
+                signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    @property
+    def what(self) -> str:
+        """What happened, as a word: interrupted, terminated, hung up."""
+        return _NAMES[signal.Signals(self.received)]
+
+    def wait(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that waits for the outside world; return what it returns.
+
+        Raises Interrupted at once if a signal has come or comes meanwhile. The function's
+        effects are then unknown: it may or may not have finished.
+        """
+        self._waiting = True
+        try:
+            if self.received:
+                raise Interrupted
+            return function(*args, **kwargs)
+        finally:
+            self._waiting = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self.received:
+            self.received = number
+            self._received_at_s = time.monotonic()
+        elif time.monotonic() - self._received_at_s > IMPATIENT_AFTER_S:
+            os._exit(128 + number)
+        if self._waiting:
+            self._waiting = False
+            raise Interrupted

@@ -1,0 +1,58 @@
+"""`seawall verify`: read everything, and name what is damaged."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seawall.cli.errors import CommandFailed
+from seawall.cli.options import BrokerOption, QuietOption, complete_topic, open_broker
+from seawall.cli.output import counted, say, write_text
+
+if TYPE_CHECKING:
+    from seawall.broker import Finding
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+def verify(
+    topic: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TOPIC]",
+            help="Only this topic",
+            autocompletion=complete_topic,
+            show_default=False,
+        ),
+    ] = None,
+    broker: BrokerOption = "",
+    quiet: QuietOption = False,
+) -> None:
+    """Read everything, and name what is damaged.
+
+    Each damaged place is named by file, position and offset. Nothing is repaired.
+    The exit code is 1 if there is damage.
+    """
+    found = 0
+    with open_broker(broker) as opened:
+        for finding in opened.verify(topic):
+            found += 1
+            write_text(_line(finding))
+    if found:
+        raise CommandFailed(f"{counted(found, 'damaged place')} found")
+    if not quiet:
+        say("no damage found")
+
+
+def _line(finding: "Finding") -> str:
+    """``file:position: problem (partition 0 of 'orders' from offset 17 to 21)``."""
+    where = finding.path
+    if finding.position is not None:
+        where += f":{finding.position}"
+    what = finding.problem
+    if finding.offset is not None:
+        what += (
+            f" (partition {finding.partition} of {finding.topic!r}, from offset {finding.offset}"
+        )
+        what += ")" if finding.next_offset is None else f" to {finding.next_offset})"
+    return f"{where}: {what}\n"

@@ -1,0 +1,79 @@
+"""Signals: noted while working, raised while waiting, deadly when repeated."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from seawall.cli.signals import Interrupted, Signals
+
+
+def test_a_signal_is_noted_while_working() -> None:
+    with Signals() as signals:
+        assert signals.received == 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.received == signal.SIGTERM
+        assert signals.what == "terminated"
+
+
+def test_a_signal_ends_a_wait() -> None:
+    with Signals() as signals:
+        began_s = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        before = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        try:
+            with pytest.raises(Interrupted):
+                signals.wait(time.sleep, 10)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert time.monotonic() - began_s < 5
+        assert (signals.received, signals.what) == (signal.SIGINT, "interrupted")
+
+
+def test_no_wait_begins_after_a_signal() -> None:
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGHUP)
+        with pytest.raises(Interrupted):
+            signals.wait(pytest.fail, "called")
+        assert signals.what == "hung up"
+
+
+def test_a_wait_returns_what_it_waited_for() -> None:
+    with Signals() as signals:
+        assert signals.wait(divmod, 7, 2) == (3, 1)
+
+
+def test_the_handlers_of_before_are_restored() -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with Signals():
+        assert signal.getsignal(signal.SIGTERM) != before[1]
+    assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.received == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(("pause_s", "code"), [(0.0, 7), (0.7, 130)])
+def test_a_late_second_signal_kills(pause_s: float, code: int) -> None:
+    program = (
+        "import os, signal, sys, time\n"
+        "from seawall.cli.signals import Signals\n"
+        "with Signals():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"    time.sleep({pause_s})\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    sys.exit(7)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == code
