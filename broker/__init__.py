@@ -1,1 +1,69 @@
-"""The embedded broker: topics, producers, consumers and groups over a directory."""
+"""The embedded broker: topics, producers, consumers and groups over a directory.
+
+What stands in ``__all__`` is for users. It is imported when it is first asked for, so
+that a program which needs one part does not wait for the others.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seawall.broker.aio import AsyncConsumer, AsyncProducer
+    from seawall.broker.broker import Broker
+    from seawall.broker.catalog import PartitionInfo, TopicInfo
+    from seawall.broker.consumer import Consumer
+    from seawall.broker.delivery import Delivery, RecordMetadata
+    from seawall.broker.errors import BrokerError
+    from seawall.broker.groups import GroupInfo, GroupOffset
+    from seawall.broker.inspect import BrokerInfo, Finding
+    from seawall.broker.producer import Producer
+    from seawall.wal.log import LogEnds
+    from seawall.wal.records import Record
+
+__all__ = [
+    "AsyncConsumer",
+    "AsyncProducer",
+    "Broker",
+    "BrokerError",
+    "BrokerInfo",
+    "Consumer",
+    "Delivery",
+    "Finding",
+    "GroupInfo",
+    "GroupOffset",
+    "LogEnds",
+    "PartitionInfo",
+    "Producer",
+    "Record",
+    "RecordMetadata",
+    "TopicInfo",
+]
+
+_WHERE = {
+    "AsyncConsumer": "seawall.broker.aio",
+    "AsyncProducer": "seawall.broker.aio",
+    "Broker": "seawall.broker.broker",
+    "BrokerError": "seawall.broker.errors",
+    "BrokerInfo": "seawall.broker.inspect",
+    "Consumer": "seawall.broker.consumer",
+    "Delivery": "seawall.broker.delivery",
+    "Finding": "seawall.broker.inspect",
+    "GroupInfo": "seawall.broker.groups",
+    "GroupOffset": "seawall.broker.groups",
+    "LogEnds": "seawall.wal.log",
+    "PartitionInfo": "seawall.broker.catalog",
+    "Producer": "seawall.broker.producer",
+    "Record": "seawall.wal.records",
+    "RecordMetadata": "seawall.broker.delivery",
+    "TopicInfo": "seawall.broker.catalog",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value

@@ -8,6 +8,7 @@ segments, so whatever looks wrong here is dropped.
 
 Keys and values, big endian (each value also carries the CRC that `kv` adds)::
 
+    "O"                           -> cluster id of the directory it was made for
     "C" partition id              -> offset segment position max_timestamp entry_position
     "E" partition id segment offset    -> position
     "T" partition id segment timestamp -> offset position
@@ -36,6 +37,7 @@ _POSITION = struct.Struct(">Q")
 _OFFSET_POSITION = struct.Struct(">QQ")
 _SEALED = struct.Struct(">QQq")
 _TIME_BIAS = 1 << 63
+_OWNER_KEY = b"O"
 
 NO_TIMESTAMP = -(1 << 63)
 
@@ -82,6 +84,17 @@ class Index:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
+
+    def owner(self) -> str | None:
+        """The cluster id of the directory that this index was made for."""
+        with self._environment.read() as transaction:
+            value = transaction.get(_OWNER_KEY)
+        return None if value is None else value.decode()
+
+    def set_owner(self, cluster_id: str) -> None:
+        """Name the directory that this index is for, when it is new."""
+        with self._environment.write() as transaction:
+            transaction.put(_OWNER_KEY, cluster_id.encode())
 
     def checkpoint(self, partition_id: int) -> Checkpoint | None:
         """How far the log of a partition is indexed, None if not at all."""

@@ -19,6 +19,7 @@ from seawall.wal.checkpoint import checkpoint
 from seawall.wal.committer import Committer
 from seawall.wal.context import LogContext
 from seawall.wal.ends import DELETED
+from seawall.wal.errors import OffsetOutOfRange
 from seawall.wal.files import Descriptor
 from seawall.wal.lookup import TimeFound, readable_bytes
 from seawall.wal.reader import Reader
@@ -106,6 +107,14 @@ class Log:
         """Where the log begins and ends now, whichever process moved it."""
         row = self.context.row()
         return LogEnds(row.log_start, row.durable_offset, row.next_offset)
+
+    def check_offset(self, offset: int) -> None:
+        """Raise `OffsetOutOfRange` unless ``log_start <= offset <= durable_end``."""
+        ends = self.ends()
+        if not ends.log_start <= offset <= ends.durable_end:
+            raise OffsetOutOfRange(
+                offset=offset, log_start=ends.log_start, durable_end=ends.durable_end
+            )
 
     def reader(self, offset: int) -> Reader:
         """A reader that begins at `offset`."""

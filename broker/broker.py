@@ -1,0 +1,331 @@
+"""`Broker`: a directory, open.
+
+The facade over everything: topics, producers, consumers, groups, and what an operator
+asks. Every error that reaches its users is a `BrokerError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+
+from seawall.broker import groups, inspect
+from seawall.broker.catalog import TopicInfo
+from seawall.broker.consumer import AUTO_OFFSET_RESETS, Consumer
+from seawall.broker.delivery import Delivery
+from seawall.broker.engine import Engine, acquire_engine
+from seawall.broker.errors import BrokerClosed, BrokerError, UnknownPartition
+from seawall.broker.groups import GroupInfo
+from seawall.broker.inspect import BrokerInfo, Finding
+from seawall.broker.offsets import Position
+from seawall.broker.producer import Producer
+from seawall.broker.subscribe import open_consumer
+from seawall.broker.topics import create_topic, delete_topic, finish_unfinished
+from seawall.broker.translation import translated
+from seawall.wal.log import LogEnds
+from seawall.wal.lookup import TimeFound
+
+DURABILITIES = ("fsync", "os")
+
+
+class Broker:
+    """One directory, open in this process. Safe to use from any thread.
+
+    Open it with `Broker.open`. Any number of processes may have the same directory open,
+    and any number of brokers in one process.
+    """
+
+    def __init__(self, engine: Engine, *, durability: str) -> None:
+        self._engine = engine
+        self._durability = durability
+        self._lock = threading.Lock()
+        self._users: list[Producer | Consumer] = []
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str] = "data",
+        *,
+        create: bool = True,
+        durability: str = "fsync",
+        open_timeout_ms: int = 30_000,
+        lock_timeout_ms: int = 10_000,
+    ) -> Broker:
+        """Open a directory; a missing or empty one becomes a broker directory.
+
+        ``create``: False refuses to make a new one.
+        ``durability``: the default of this broker's producers, ``"fsync"`` or ``"os"``.
+        ``open_timeout_ms``: how long to wait for a process that is recovering it.
+        ``lock_timeout_ms``: how long to wait for any lock inside it, such as a
+        partition's append lock. If this process has the directory open already, the
+        first opener's value holds.
+
+        Raises a `DirectoryError` (foreign, unusable, of another format, open in another
+        container, …), `LockTimeout`, a `CatalogError` or `StateDamaged`.
+        """
+        if durability not in DURABILITIES:
+            raise ValueError(f"durability is 'fsync' or 'os', not {durability!r}")
+        with translated():
+            engine = acquire_engine(
+                os.fspath(path),
+                create=create,
+                open_timeout_ms=open_timeout_ms,
+                lock_timeout_ms=lock_timeout_ms,
+            )
+            try:
+                finish_unfinished(engine)
+            except BaseException:
+                engine.release()
+                raise
+        return cls(engine, durability=durability)
+
+    @property
+    def path(self) -> str:
+        """The absolute path of the directory."""
+        return self._engine.path
+
+    @property
+    def cluster_id(self) -> str:
+        """The id that the directory got when it was made."""
+        return self._engine.cluster_id
+
+    # -- topics ----------------------------------------------------------------------
+
+    def create_topic(
+        self,
+        name: str,
+        partitions: int = 1,
+        config: Mapping[str, str | int] | None = None,
+        *,
+        if_not_exists: bool = False,
+    ) -> TopicInfo:
+        """Create a topic; it is there for every process when this returns.
+
+        ``config`` takes Kafka's names, such as ``segment.bytes`` (see
+        ``seawall.broker.config``). With ``if_not_exists`` a topic that is there is
+        returned as it is.
+
+        Raises `TopicExists`, `InvalidTopicName`, `InvalidConfig`, `ValueError`.
+        """
+        with self._usable() as engine:
+            return create_topic(engine, name, partitions, config or {}, if_not_exists=if_not_exists)
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic, its records and every group's place in it.
+
+        Raises `UnknownTopic`.
+        """
+        with self._usable() as engine:
+            delete_topic(engine, name)
+
+    def topics(self) -> list[TopicInfo]:
+        """All topics, sorted by name."""
+        with self._usable() as engine:
+            return engine.topics()
+
+    def topic(self, name: str) -> TopicInfo:
+        """One topic. Raises `UnknownTopic`."""
+        with self._usable() as engine:
+            return engine.topic(name)
+
+    def ends(self, topic: str, partition: int) -> LogEnds:
+        """Log start, durable end (high watermark) and log end of a partition."""
+        with self._usable(topic, partition) as engine:
+            return engine.log(self._partition_id(engine, topic, partition)).ends()
+
+    def offset_for_time(self, topic: str, partition: int, timestamp_ms: int) -> TimeFound | None:
+        """The first record at or after a time (ms since the epoch), None if there is none."""
+        with self._usable(topic, partition) as engine:
+            log = engine.log(self._partition_id(engine, topic, partition))
+            return log.offset_for_time(timestamp_ms)
+
+    def _partition_id(self, engine: Engine, topic: str, partition: int) -> int:
+        info = engine.topic(topic)
+        if not 0 <= partition < len(info.partitions):
+            raise UnknownPartition(
+                topic=topic, partition=partition, partitions=len(info.partitions)
+            )
+        return info.partitions[partition].id
+
+    # -- producers and consumers -----------------------------------------------------
+
+    def producer(
+        self,
+        *,
+        linger_ms: float = 5.0,
+        batch_bytes: int = 65_536,
+        buffer_bytes: int = 32 << 20,
+        max_block_ms: float = 60_000,
+        compression: str = "none",
+        durability: str | None = None,
+        on_delivery: Callable[[Delivery], object] | None = None,
+        partitioner: Callable[[str, bytes | None, int], int] | None = None,
+    ) -> Producer:
+        """A producer. Close it, or use it as a context manager.
+
+        ``linger_ms``: how long a record may wait for others to share its batch, unless
+        somebody asks for its result. ``batch_bytes``: a batch goes out before it would
+        be longer. ``buffer_bytes``: what may be on its way in all; beyond it `send`
+        waits up to ``max_block_ms``, then raises `BufferFull`. ``compression``: none,
+        gzip, snappy, lz4 or zstd. ``durability``: ``"fsync"`` acknowledges what is on
+        disk; ``"os"`` what the kernel has, which a power cut may take back (consumers
+        see it once it is synced, some 100 ms later). ``on_delivery``: called for each
+        record with its `Delivery`, in the thread that wrote it. ``partitioner``: called
+        with topic, key and number of partitions instead of murmur2.
+        """
+        with self._usable() as engine, self._lock:
+            producer = Producer(
+                engine,
+                linger_ms=linger_ms,
+                batch_bytes=batch_bytes,
+                buffer_bytes=buffer_bytes,
+                max_block_ms=max_block_ms,
+                compression=compression,
+                durability=durability or self._durability,
+                on_delivery=on_delivery,
+                partitioner=partitioner,
+                release=self._forget,
+            )
+            self._users.append(producer)
+            return producer
+
+    def consumer(
+        self,
+        topics: str | Sequence[str],
+        *,
+        group: str | None = None,
+        partitions: Sequence[int] | None = None,
+        start: int | str | Position | None = None,
+        auto_offset_reset: str = "earliest",
+        group_wait_ms: float = 0,
+        fetch_bytes: int = 1 << 20,
+    ) -> Consumer:
+        """A consumer of all partitions of one or several topics, or of `partitions`.
+
+        Without a ``group`` it begins at ``start`` (an offset, or an expression such as
+        ``"end"``, ``"-10"``, ``"@-1h"``), else where ``auto_offset_reset`` says. In a
+        group it begins where the group has acknowledged; ``start`` and
+        ``auto_offset_reset`` (``"earliest"``, ``"latest"`` or ``"error"``) hold for
+        partitions that the group has not been in, and are stored before the first poll.
+
+        One consumer at a time may hold a group: another one waits for it up to
+        ``group_wait_ms``, then gets `GroupBusy`. ``fetch_bytes`` is how much is read of
+        a partition at once.
+
+        Raises `UnknownTopic`, `UnknownPartition`, `InvalidGroupName`, `GroupBusy`,
+        `NoOffset`, `OffsetOutOfRange`.
+        """
+        if auto_offset_reset not in AUTO_OFFSET_RESETS:
+            raise ValueError(
+                f"auto_offset_reset is one of {', '.join(AUTO_OFFSET_RESETS)}, "
+                f"not {auto_offset_reset!r}"
+            )
+        with self._usable() as engine:
+            consumer = open_consumer(
+                engine,
+                [topics] if isinstance(topics, str) else list(topics),
+                group=group,
+                partitions=partitions,
+                start=start,
+                auto_offset_reset=auto_offset_reset,
+                group_wait_ms=group_wait_ms,
+                fetch_bytes=fetch_bytes,
+                release=self._forget,
+            )
+            with self._lock:
+                self._users.append(consumer)
+            return consumer
+
+    def _forget(self, user: Producer | Consumer) -> None:
+        with self._lock, contextlib.suppress(ValueError):
+            self._users.remove(user)
+
+    # -- groups ----------------------------------------------------------------------
+
+    def groups(self) -> list[str]:
+        """The names of all groups, sorted."""
+        with self._usable() as engine:
+            return [group.name for group in engine.state.groups()]
+
+    def group(self, name: str) -> GroupInfo:
+        """Who holds a group, and its place in every partition. Raises `UnknownGroup`."""
+        with self._usable() as engine:
+            return groups.describe(engine, name)
+
+    def reset_group(self, name: str, topic: str, offsets: Mapping[int, int]) -> None:
+        """Set a group's place in a topic: partition -> offset of the next record to read.
+
+        Raises `GroupBusy` while a consumer holds the group, `UnknownTopic`,
+        `UnknownPartition`, and `OffsetOutOfRange`. A group that does not exist is made.
+        """
+        with self._usable(topic) as engine:
+            groups.reset(engine, name, topic, offsets)
+
+    def delete_group(self, name: str) -> None:
+        """Forget a group. Raises `UnknownGroup`, and `GroupBusy` while it is held."""
+        with self._usable() as engine:
+            groups.delete(engine, name)
+
+    # -- operating -------------------------------------------------------------------
+
+    def info(self) -> BrokerInfo:
+        """What the directory is and holds."""
+        with self._usable() as engine:
+            return inspect.info(engine)
+
+    def verify(self, topic: str | None = None) -> Iterator[Finding]:
+        """Read everything, and yield what is damaged: file, position, offset."""
+        with self._usable() as engine:
+            yield from inspect.verify(engine, topic)
+
+    @property
+    def engine(self) -> Engine:
+        """What the directory consists of, for parts of seawall that need more than this."""
+        return self._engine
+
+    @contextlib.contextmanager
+    def _usable(self, topic: str | None = None, partition: int | None = None) -> Iterator[Engine]:
+        if self._closed:
+            raise BrokerClosed(what="broker")
+        with translated(topic, partition):
+            self._engine.check_usable()
+            yield self._engine
+
+    def close(self) -> None:
+        """Flush and close all producers, close all consumers, let go of the directory.
+
+        Safe to call twice. Raises the first error of a producer's `flush`, after
+        everything is closed.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            users = list(self._users)
+        failed: BrokerError | None = None
+        try:
+            for user in users:
+                try:
+                    user.close()
+                except BrokerError as error:
+                    failed = failed or error
+        finally:
+            with translated():
+                self._engine.release()
+        if failed is not None:
+            raise failed
+
+    def __enter__(self) -> Broker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

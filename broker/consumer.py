@@ -1,0 +1,286 @@
+"""Reading records: alone from any offset, or in a group that remembers its place.
+
+A `Consumer` reads its partitions in turn and hands out records in offset order within
+each. Its *position* is the offset of the next record to hand out. In a group it also
+has a *committed* offset, the position up to which records were acknowledged; that one
+is on disk and is where the next consumer of the group begins.
+
+`poll` and iteration are for one thread at a time; `ack` and `close` may be called from
+any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from seawall.broker.errors import (
+    BrokerClosed,
+    BrokerError,
+    ForkedBroker,
+    NotInGroup,
+    UnknownPartition,
+)
+from seawall.broker.fetch import Fetcher
+from seawall.broker.translation import translate
+from seawall.wal import forks
+from seawall.wal.errors import WalError
+from seawall.wal.records import Record
+
+if TYPE_CHECKING:
+    from seawall.broker.engine import Engine
+    from seawall.broker.membership import Membership
+
+logger = logging.getLogger("seawall.broker")
+
+TopicPartition = tuple[str, int]
+AUTO_OFFSET_RESETS = ("earliest", "latest", "error")
+DEFAULT_MAX_RECORDS = 500
+
+
+class Consumer:
+    """Reads from the topics of one broker. Made by `Broker.consumer`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        fetchers: Mapping[TopicPartition, Fetcher],
+        *,
+        membership: Membership | None,
+        release: Callable[[Consumer], None] = lambda consumer: None,
+    ) -> None:
+        self._engine = engine
+        self._fetchers = dict(fetchers)
+        self._order = list(self._fetchers.values())
+        self._membership = membership
+        self._release = release
+        self._unusable: BrokerError | None = None
+        self._closing = threading.Lock()
+        self._acknowledging = threading.Lock()
+        self._committed: dict[int, int] = dict(membership.start_offsets) if membership else {}
+        forks.register(self)
+
+    # -- reading ---------------------------------------------------------------------
+
+    def poll(
+        self, max_records: int = DEFAULT_MAX_RECORDS, timeout_ms: float | None = 0
+    ) -> list[Record]:
+        """The next records, `max_records` at the most; empty when time ran out.
+
+        `timeout_ms` is how long to wait for the first one: 0 does not wait, None waits
+        until the consumer is closed.
+
+        Raises `RecordDecodeError` or `LogDamaged` at a batch that cannot be read; every
+        poll raises it again until `seek` goes past it. `UnknownTopic` once a topic is
+        deleted.
+        """
+        if max_records < 1:
+            raise ValueError(f"max_records is at least 1, not {max_records}")
+        deadline_s: float | None = None
+        while True:
+            generation = self._engine.watcher.generation
+            records = self._gather(max_records)
+            if records:
+                return records
+            if timeout_ms is not None:
+                now_s = time.monotonic()
+                if deadline_s is None:
+                    deadline_s = now_s + timeout_ms / 1000
+                if now_s >= deadline_s:
+                    return []
+            left_s = None if deadline_s is None else deadline_s - time.monotonic()
+            self._engine.watcher.wait(generation, left_s)
+
+    def _gather(self, max_records: int) -> list[Record]:
+        """What is there now, without waiting."""
+        self._check_usable()
+        records: list[Record] = []
+        order = self._order
+        for turn in range(len(order)):
+            fetcher = order[turn]
+            try:
+                found = fetcher.take(max_records - len(records))
+            except WalError as error:
+                if records:
+                    break  # the next poll raises it
+                raise self._named(error, fetcher) from error
+            if found:
+                records = records + found if records else found
+                if len(records) >= max_records:
+                    # The next poll begins with the next partition.
+                    self._order = order[turn + 1 :] + order[: turn + 1]
+                    break
+        return records
+
+    def __iter__(self) -> Iterator[Record]:
+        """Every record from here on; waits for new ones, and ends with `close`.
+
+        The position is behind the record that was handed out last, so leaving the loop
+        loses nothing.
+        """
+        while True:
+            try:
+                records = self.poll(timeout_ms=None)
+            except BrokerClosed:
+                return
+            handed_out = 0
+            try:
+                for record in records:
+                    handed_out += 1
+                    yield record
+            finally:
+                if handed_out < len(records):
+                    self.give_back(records[handed_out:])
+
+    def give_back(self, records: Sequence[Record]) -> None:
+        """Hand these records out again; they are the last ones that `poll` returned."""
+        first: dict[TopicPartition, int] = {}
+        for record in records:
+            first.setdefault((record.topic, record.partition), record.offset)
+        for partition, offset in first.items():
+            self._fetchers[partition].rewind(offset)
+
+    # -- places ----------------------------------------------------------------------
+
+    def assignment(self) -> list[TopicPartition]:
+        """The (topic, partition) pairs that this consumer reads."""
+        return list(self._fetchers)
+
+    def position(self, topic: str, partition: int) -> int:
+        """The offset of the next record that `poll` hands out."""
+        return self._fetcher(topic, partition).position
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Read on from another offset; what is committed does not change.
+
+        Raises `OffsetOutOfRange` unless ``log_start <= offset <= durable_end``.
+        """
+        self._check_usable()
+        fetcher = self._fetcher(topic, partition)
+        try:
+            fetcher.seek(offset)
+        except WalError as error:
+            raise self._named(error, fetcher) from error
+
+    def committed(self, topic: str, partition: int) -> int | None:
+        """The offset behind the last acknowledged record; None without a group."""
+        return self._committed.get(self._fetcher(topic, partition).partition_id)
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """How many offsets each partition's durable end is ahead.
+
+        Ahead of what is committed; without a group, ahead of the position.
+        """
+        self._check_usable()
+        lags = {}
+        for partition, fetcher in self._fetchers.items():
+            try:
+                durable_end = fetcher.ends().durable_end
+            except WalError as error:
+                raise self._named(error, fetcher) from error
+            done = self._committed.get(fetcher.partition_id, fetcher.position)
+            lags[partition] = max(0, durable_end - done)
+        return lags
+
+    # -- acknowledging ---------------------------------------------------------------
+
+    def ack(self, records: Record | Sequence[Record] | None = None) -> None:
+        """Acknowledge, durably on return: the group never gets these records again.
+
+        Cumulative: a record stands for all before it in its partition. Without
+        `records`, everything that was handed out. One that is acknowledged already is
+        a no-op.
+
+        Raises `NotInGroup` without a group, `GroupFenced` if the group was taken over.
+        """
+        self._check_usable()
+        membership = self._membership
+        if membership is None:
+            raise NotInGroup()
+        wanted: dict[int, int] = {}
+        if records is None:
+            wanted = {each.partition_id: each.position for each in self._order}
+        else:
+            for record in (records,) if isinstance(records, Record) else records:
+                partition_id = self._fetcher(record.topic, record.partition).partition_id
+                wanted[partition_id] = max(wanted.get(partition_id, 0), record.offset + 1)
+        with self._acknowledging:
+            committed = self._committed
+            ahead = {
+                partition_id: offset
+                for partition_id, offset in wanted.items()
+                if offset > committed.get(partition_id, 0)
+            }
+            if not ahead:
+                return
+            for fetcher in self._order:
+                offset = ahead.get(fetcher.partition_id, 0)
+                if offset > fetcher.position:
+                    try:
+                        fetcher.check_offset(offset)
+                    except WalError as error:
+                        raise self._named(error, fetcher) from error
+            try:
+                membership.commit(ahead)
+            except WalError as error:
+                raise translate(error) from error
+            committed.update(ahead)
+
+    # -- the rest --------------------------------------------------------------------
+
+    def _fetcher(self, topic: str, partition: int) -> Fetcher:
+        fetcher = self._fetchers.get((topic, partition))
+        if fetcher is None:
+            raise UnknownPartition(
+                topic=topic,
+                partition=partition,
+                partitions=sum(1 for name, _ in self._fetchers if name == topic),
+            )
+        return fetcher
+
+    def _named(self, error: WalError, fetcher: Fetcher) -> BrokerError:
+        return translate(error, topic=fetcher.topic, partition=fetcher.partition)
+
+    def _check_usable(self) -> None:
+        if self._unusable is not None:
+            raise self._unusable
+
+    def close(self) -> None:
+        """Stop reading and leave the group. Safe to call twice, and from any thread.
+
+        Nothing is acknowledged that was not acknowledged before.
+        """
+        with self._closing:
+            if self._unusable is not None:
+                return
+            self._unusable = BrokerClosed(what="consumer")
+        self._engine.watcher.notify()
+        with self._acknowledging:
+            if self._membership is not None:
+                self._membership.leave()
+        self._release(self)
+
+    def abandon(self) -> None:
+        """In a forked child: refuse everything, leave no group."""
+        if self._unusable is None:
+            self._unusable = ForkedBroker(what="consumer", opened_by_pid=self._engine.pid)
+        self._closing, self._acknowledging = threading.Lock(), threading.Lock()
+        with contextlib.suppress(OSError):
+            if self._membership is not None:
+                self._membership.abandon()
+
+    def __enter__(self) -> Consumer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

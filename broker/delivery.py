@@ -1,0 +1,197 @@
+"""What a producer hands back for a record, and the batch that stands behind it.
+
+A `Delivery` is three fields; everything that costs something (locks, events, callbacks)
+belongs to the batch and is made when somebody asks for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from seawall.wal.records import RecordTuple
+
+if TYPE_CHECKING:
+    from seawall.broker.errors import BrokerError
+    from seawall.broker.routes import TopicPartition
+
+logger = logging.getLogger("seawall.broker")
+
+
+class RecordMetadata(NamedTuple):
+    """Where an acknowledged record stands. ``timestamp`` is in ms since the epoch."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+
+
+class Batch:
+    """Records on their way to one partition.
+
+    It is *open* while records may be added, then *taken* by whoever writes it, and
+    *done* once its outcome is known: `base_offset` or `error`.
+    """
+
+    __slots__ = (
+        "_callbacks",
+        "_event",
+        "append_time_ms",
+        "base_offset",
+        "done",
+        "drive",
+        "due_s",
+        "error",
+        "queue",
+        "records",
+        "retrieved",
+        "size_bytes",
+        "taken",
+    )
+
+    def __init__(
+        self,
+        queue: TopicPartition,
+        due_s: float,
+        drive: Callable[[Batch, float | None], None],
+    ) -> None:
+        self.queue = queue
+        self.due_s = due_s
+        self.drive = drive
+        self.records: list[RecordTuple] = []
+        self.size_bytes = 0
+        self.taken = False
+        self.done = False
+        self.base_offset = -1
+        self.append_time_ms: int | None = None
+        self.error: BrokerError | None = None
+        self.retrieved = False
+        self._event: threading.Event | None = None
+        self._callbacks: list[Callable[[], object]] | None = None
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Sleep until the outcome is known. False when time ran out."""
+        with _lock:
+            if self.done:
+                return True
+            if self._event is None:
+                self._event = threading.Event()
+            event = self._event
+        return event.wait(timeout_s)
+
+    def when_done(self, callback: Callable[[], object]) -> None:
+        """Call back once the outcome is known: at once, or in the thread that writes."""
+        with _lock:
+            if not self.done:
+                if self._callbacks is None:
+                    self._callbacks = []
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def resolve(self, base_offset: int, error: BrokerError | None) -> None:
+        """Settle the outcome, wake everyone who waits for it, call everyone back."""
+        with _lock:
+            self.base_offset = base_offset
+            self.error = error
+            self.done = True
+            event, callbacks = self._event, self._callbacks
+            self._callbacks = None
+        if event is not None:
+            event.set()
+        for callback in callbacks or ():
+            try:
+                callback()
+            except Exception:
+                logger.exception("a delivery callback failed")
+
+
+# Guards the hand-over between "not done, so wait" and "done, so wake" of every batch.
+# It is held for a few instructions, so one lock for all is cheaper than one for each.
+_lock = threading.Lock()
+
+
+def _reset_lock() -> None:
+    """A thread that held the lock when the process forked does not exist in the child."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_reset_lock)
+
+
+class Delivery:
+    """The outcome of one `Producer.send`, now or later. Safe to use from any thread."""
+
+    __slots__ = ("_batch", "_index", "_timestamp")
+
+    def __init__(self, batch: Batch, index: int, timestamp: int) -> None:
+        self._batch = batch
+        self._index = index
+        self._timestamp = timestamp
+
+    @property
+    def batch(self) -> Batch:
+        """The batch that the record is in."""
+        return self._batch
+
+    def done(self) -> bool:
+        """Whether the outcome is known."""
+        return self._batch.done
+
+    def result(self, timeout: float | None = None) -> RecordMetadata:
+        """Wait until the record is acknowledged, and say where it stands.
+
+        `timeout` is in seconds. Raises the error that the record met, or `TimeoutError`
+        (the record may still be acknowledged later). Asking does not wait for
+        ``linger_ms``: the batch goes out at once.
+        """
+        batch = self._batch
+        if not batch.done:
+            self._wait(timeout)
+        error = batch.error
+        if error is not None:
+            batch.retrieved = True
+            raise error
+        return self.metadata()
+
+    def exception(self, timeout: float | None = None) -> BrokerError | None:
+        """Like `result`, but return the error; None if the record is acknowledged."""
+        if not self._batch.done:
+            self._wait(timeout)
+        self._batch.retrieved = True
+        return self._batch.error
+
+    def add_done_callback(self, callback: Callable[[Delivery], object]) -> None:
+        """Call `callback(delivery)` once the outcome is known.
+
+        It runs at once if it is known already, else in the thread that writes the
+        batch: it must be quick, and must not wait for another delivery.
+        """
+        self._batch.when_done(lambda: callback(self))
+
+    def metadata(self) -> RecordMetadata:
+        """What `result` returns; only once it is known that there is no error."""
+        batch = self._batch
+        timestamp = batch.append_time_ms
+        return RecordMetadata(
+            batch.queue.topic,
+            batch.queue.partition,
+            batch.base_offset + self._index,
+            self._timestamp if timestamp is None else timestamp,
+        )
+
+    def _wait(self, timeout: float | None) -> None:
+        batch = self._batch
+        deadline = None if timeout is None else time.monotonic() + timeout
+        batch.drive(batch, deadline)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not batch.wait(left):
+            raise TimeoutError(
+                f"the record for {batch.queue.topic!r} was not acknowledged within {timeout} s"
+            )

@@ -1,0 +1,229 @@
+"""Everything that is open for one directory in this process.
+
+Several `Broker` objects on the same directory share one `Engine`, because LMDB allows
+one environment per process, and because one watcher and one housekeeper are enough. The
+first to open it makes it, the last to close it ends it.
+
+Lock order, wherever more than one is taken: topics, catalogue, state, append, index.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from seawall.broker.catalog import PartitionInfo, TopicInfo
+from seawall.broker.errors import UnknownTopic
+from seawall.broker.opening import Opening
+from seawall.wal import forks
+from seawall.wal.errors import ForkedHandle, LogGone
+from seawall.wal.files import Files
+from seawall.wal.housekeeper import Housekeeper
+from seawall.wal.locks import FileLock
+from seawall.wal.log import Log
+from seawall.wal.watch import Watcher
+
+CHECKPOINT_INTERVAL_MS = 1_000
+SYNC_INTERVAL_MS = 100
+# asyncio users' disk work runs on these, so that no event loop ever waits for a disk.
+EXECUTOR_THREADS = 8
+
+_engines: dict[tuple[int, int], Engine] = {}
+_registry = threading.Lock()
+
+
+class Engine:
+    """One open directory. Get it with `acquire_engine`, give it back with `release`."""
+
+    def __init__(
+        self, opening: Opening, files: Files, identity: tuple[int, int], lock_timeout_ms: int
+    ) -> None:
+        self._opening = opening
+        self._identity = identity
+        self._lock = threading.Lock()
+        self._logs: dict[int, Log] = {}
+        self._places: dict[int, tuple[TopicInfo, PartitionInfo]] = {}
+        self._topics: dict[str, TopicInfo] = {}
+        self._catalog_version: object = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._forked = False
+        self.users = 0
+        self.pid = os.getpid()
+        self.files = files
+        self.path = opening.path
+        self.cluster_id = opening.directory.cluster_id
+        self.catalog = opening.catalog
+        self.state = opening.state
+        # Under which topics are created and deleted, by one process at a time.
+        self.topics_lock = FileLock(
+            files, opening.directory.join("run", "topics.lock"), timeout_ms=lock_timeout_ms
+        )
+        self.watcher = Watcher(opening.ends.path)
+        self.housekeeper = Housekeeper(
+            checkpoint_interval_ms=CHECKPOINT_INTERVAL_MS, sync_interval_ms=SYNC_INTERVAL_MS
+        )
+        forks.register(self)
+
+    # -- topics and logs -------------------------------------------------------------
+
+    def topic(self, name: str) -> TopicInfo:
+        """A live topic; sees at once what other processes have created or deleted."""
+        self.check_usable()
+        with self._lock:
+            self._refresh()
+            info = self._topics.get(name)
+        if info is None:
+            raise UnknownTopic(topic=name)
+        return info
+
+    def topics(self) -> list[TopicInfo]:
+        """All live topics, sorted by name."""
+        self.check_usable()
+        with self._lock:
+            self._refresh()
+            return sorted(self._topics.values(), key=lambda info: info.name)
+
+    def place(self, partition_id: int) -> tuple[TopicInfo, PartitionInfo] | None:
+        """The topic and partition that an id belongs to, None if it was deleted."""
+        with self._lock:
+            self._refresh()
+            return self._places.get(partition_id)
+
+    def _refresh(self) -> None:
+        version = self.catalog.version()
+        if version == self._catalog_version:
+            return
+        topics = self.catalog.topics()
+        self._topics = {info.name: info for info in topics}
+        self._places = {each.id: (info, each) for info in topics for each in info.partitions}
+        for partition_id in [each for each in self._logs if each not in self._places]:
+            self._logs.pop(partition_id).close()
+        self._catalog_version = version
+
+    def log(self, partition_id: int) -> Log:
+        """The log of a partition. Raises `LogGone` if it was deleted."""
+        log = self._logs.get(partition_id)
+        if log is not None:
+            return log
+        self.check_usable()
+        with self._lock:
+            log = self._logs.get(partition_id)
+            if log is None:
+                self._refresh()
+                if partition_id not in self._places:
+                    raise LogGone(path=f"partition {partition_id}")
+                log = self.new_log(*self._places[partition_id])
+                self._logs[partition_id] = log
+        return log
+
+    def new_log(self, info: TopicInfo, partition: PartitionInfo) -> Log:
+        """Open a log that this engine does not keep; the caller closes it."""
+        try:
+            return Log(
+                self._opening.context(info, partition),
+                on_change=self.watcher.notify,
+                on_dirty=self.housekeeper.needs_checkpoint,
+            )
+        except FileNotFoundError:
+            raise LogGone(path=f"{info.name}/{partition.number}") from None
+
+    @property
+    def opening(self) -> Opening:
+        """The parts that the directory consists of."""
+        return self._opening
+
+    @property
+    def executor(self) -> ThreadPoolExecutor:
+        """The threads that do the disk's work for event loops."""
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(EXECUTOR_THREADS, "seawall-executor")
+            return self._executor
+
+    # -- the life of an engine -------------------------------------------------------
+
+    def check_usable(self) -> None:
+        """Raise `ForkedHandle` in a child of the process that opened this."""
+        if self._forked:
+            raise ForkedHandle(what="broker", opened_by_pid=self.pid)
+
+    def release(self) -> None:
+        """One user less; the last one closes everything."""
+        with _registry:
+            self.users -= 1
+            if self.users or self._forked:
+                return
+            _engines.pop(self._identity, None)
+            # Closed under the registry's lock, so that nobody opens the same
+            # directory again while LMDB still has it open.
+            self._close()
+
+    def _close(self) -> None:
+        with contextlib.ExitStack() as closing:
+            closing.callback(self._opening.close)
+            closing.callback(self.topics_lock.close)
+            for log in self._logs.values():
+                closing.callback(log.close)
+            closing.callback(self.housekeeper.close)
+            closing.callback(self.watcher.close)
+            if self._executor is not None:
+                closing.callback(self._executor.shutdown)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of everything, touch nothing of the parent's."""
+        self._forked = True
+        self._lock = threading.Lock()
+        self._executor = None
+        self.watcher.abandon()
+        self.housekeeper.abandon()
+        for log in self._logs.values():
+            log.abandon()
+        self._logs = {}
+        self.topics_lock.abandon()
+        self._opening.abandon(self.pid)
+        forks.keep_for_ever(self)
+
+
+def acquire_engine(
+    path: str,
+    *,
+    create: bool,
+    open_timeout_ms: int,
+    lock_timeout_ms: int,
+    files: Files | None = None,
+) -> Engine:
+    """The engine of a directory: this process's own if it has one, else a new one."""
+    files = files or Files()
+    with _registry:
+        identity = _identity(files, path)
+        engine = _engines.get(identity) if identity else None
+        if engine is None:
+            opening = Opening(
+                files,
+                path,
+                create=create,
+                open_timeout_ms=open_timeout_ms,
+                lock_timeout_ms=lock_timeout_ms,
+            )
+            identity = _identity(files, path) or (0, 0)
+            engine = _engines[identity] = Engine(opening, files, identity, lock_timeout_ms)
+        engine.users += 1
+        return engine
+
+
+def _identity(files: Files, path: str) -> tuple[int, int] | None:
+    try:
+        return files.path_identity(path)
+    except OSError:
+        return None
+
+
+def _after_fork_in_child() -> None:
+    global _registry
+    _engines.clear()
+    _registry = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,266 @@
+"""Opening a directory: what a sole opener has to judge, finish and rebuild.
+
+Whoever opens a directory alone brings it in order before others may come in; whoever
+joins others takes it as it is. In order, for a sole opener:
+
+1. the folders, ``state.lmdb`` (checked, never replaced), ``catalog.db``, ``index.lmdb``
+   (replaced if it is damaged or another directory's);
+2. ``run/ends`` if it is of this boot, else a new one;
+3. every partition that the row in it does not vouch for is recovered; bytes that a dead
+   process left un-synced are synced;
+4. topics that a crash left half created or half deleted are finished;
+5. folders of logs that belong to no partition go to ``quarantine/``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+
+from seawall.broker.catalog import Catalog, PartitionInfo, TopicInfo
+from seawall.broker.state import State
+from seawall.wal.appender import Appender
+from seawall.wal.context import LogConfig, LogContext, wall_clock_ms
+from seawall.wal.directory import Directory
+from seawall.wal.ends import FENCED, Ends, EndsRow
+from seawall.wal.errors import (
+    DirectoryUnusable,
+    EnvironmentDamaged,
+    LogFenced,
+    SyncFailed,
+)
+from seawall.wal.files import Files
+from seawall.wal.index import Index
+from seawall.wal.kv import Environment
+from seawall.wal.kv_check import Kind, check
+from seawall.wal.kv_folder import remove_environment
+from seawall.wal.quarantine import Quarantine
+from seawall.wal.recovery import Finding, recover
+
+logger = logging.getLogger("seawall.broker")
+
+INDEX_MAP_BYTES = 64 << 30
+STATE_MAP_BYTES = 16 << 30
+# Log folders are named for people; what counts is the id in front. A file name has at
+# most 255 bytes, and a topic's name alone may have 249.
+MOST_NAME_CHARACTERS = 200
+
+
+def folder_name(partition_id: int, topic: str, partition: int) -> str:
+    """The name of a partition's folder under ``logs/``."""
+    return f"{partition_id}-{topic[:MOST_NAME_CHARACTERS]}-{partition}"
+
+
+class Opening:
+    """An open directory's parts, and the sole opener's work on them."""
+
+    def __init__(
+        self,
+        files: Files,
+        path: str,
+        *,
+        create: bool,
+        open_timeout_ms: int,
+        lock_timeout_ms: int,
+    ) -> None:
+        """Open everything; a sole opener also brings it in order, and then lets others in.
+
+        Raises a `DirectoryError`, `LockTimeout`, a `CatalogError`, `StateDamaged`, and
+        `DirectoryUnusable` for whatever else the operating system says.
+        """
+        self._files = files
+        self._lock_timeout_ms = lock_timeout_ms
+        with contextlib.ExitStack() as undo:
+            self.directory = Directory.open(files, path, create=create, timeout_ms=open_timeout_ms)
+            undo.callback(self.directory.close)
+            self.path = self.directory.path
+            try:
+                self._open_parts(undo)
+                if self.directory.is_sole:
+                    self._bring_in_order()
+                    self.directory.share()
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise DirectoryUnusable(path=self.path, reason=reason) from error
+            undo.pop_all()
+
+    def _open_parts(self, undo: contextlib.ExitStack) -> None:
+        directory, files = self.directory, self._files
+        if directory.is_sole:
+            directory.make_folders()
+        self.quarantine = Quarantine(files, directory.join("quarantine"))
+        self.state_environment = self._open_state()
+        undo.callback(self.state_environment.close)
+        self.state = State(self.state_environment)
+        self.catalog = Catalog(directory.join("catalog.db"), create=directory.is_new)
+        undo.callback(self.catalog.close)
+        self.index_environment = self._open_index()
+        undo.callback(self.index_environment.close)
+        self.index = Index(self.index_environment)
+        if directory.is_sole and self.index.owner() != directory.cluster_id:
+            self.index_environment.close()
+            remove_environment(files, self.index_environment.path)
+            self.index_environment = self._open_index()
+            undo.callback(self.index_environment.close)
+            self.index = Index(self.index_environment)
+            self.index.set_owner(directory.cluster_id)
+        if directory.is_new:
+            directory.finish_making()
+        self.ends, self._is_other_boot = self._open_ends()
+        undo.callback(self.ends.close)
+
+    def _open_state(self) -> Environment:
+        path = self.directory.join("state.lmdb")
+        if self.directory.is_sole:
+            verdict = check(self._files, path)
+            if verdict.kind is Kind.DAMAGED or (
+                verdict.kind is Kind.ABSENT and not self.directory.is_new
+            ):
+                raise EnvironmentDamaged(path=path, reason=verdict.reason)
+        return self._environment(path, STATE_MAP_BYTES, create=self.directory.is_new)
+
+    def _open_index(self) -> Environment:
+        path = self.directory.join("index.lmdb")
+        if self.directory.is_sole:
+            verdict = check(self._files, path)
+            if verdict.kind is Kind.DAMAGED:
+                logger.warning("%s is damaged (%s): building it again", path, verdict.reason)
+                remove_environment(self._files, path)
+            try:
+                return self._environment(path, INDEX_MAP_BYTES, create=True)
+            except EnvironmentDamaged as error:
+                logger.warning("%s is damaged (%s): building it again", path, error.reason)
+                remove_environment(self._files, path)
+        return self._environment(path, INDEX_MAP_BYTES, create=self.directory.is_sole)
+
+    def _environment(self, path: str, map_size_bytes: int, *, create: bool) -> Environment:
+        return Environment(
+            path,
+            files=self._files,
+            map_size_bytes=map_size_bytes,
+            create=create,
+            write_lock_timeout_ms=self._lock_timeout_ms,
+        )
+
+    def _open_ends(self) -> tuple[Ends, bool]:
+        """``run/ends``, and whether what was there is from before the last boot."""
+        path, boot_id = self.directory.join("run", "ends"), self._files.boot_id()
+        ends = Ends.open(self._files, path, boot_id)
+        if ends is not None:
+            return ends, False
+        if not self.directory.is_sole:
+            raise DirectoryUnusable(
+                path=self.path,
+                reason="its folder run/ was removed while it is open; "
+                "let every process close it, then open it again",
+            )
+        is_other_boot = Ends.written_in_another_boot(self._files, path, boot_id)
+        return Ends.create(self._files, path, boot_id), is_other_boot
+
+    # -- the sole opener's work ------------------------------------------------------
+
+    def _bring_in_order(self) -> None:
+        known = set()
+        for topic in self.catalog.topics():
+            for partition in topic.partitions:
+                context = self.context(topic, partition)
+                known.add(os.path.basename(context.folder))
+                self._vouch(context)
+        for topic in self.catalog.unfinished():
+            # Whatever state it was in: `finish_unfinished` decides, under its lock.
+            known.update(
+                folder_name(partition.id, topic.name, partition.number)
+                for partition in topic.partitions
+            )
+        for name in self._files.list(self.directory.join("logs")):
+            if name not in known:
+                path = self.directory.join("logs", name)
+                kept = self.quarantine.keep_folder(path, now_ms=wall_clock_ms())
+                logger.warning("%s belongs to no partition: moved to %s", path, kept)
+
+    def context(self, topic: TopicInfo, partition: PartitionInfo) -> LogContext:
+        """What the log of a partition needs."""
+        config = topic.settings
+        return LogContext(
+            files=self._files,
+            folder=self.directory.join(
+                "logs", folder_name(partition.id, topic.name, partition.number)
+            ),
+            partition_id=partition.id,
+            ends=self.ends,
+            index=self.index,
+            config=LogConfig(
+                segment_bytes=config.segment_bytes,
+                segment_ms=config.segment_ms,
+                index_interval_bytes=config.index_interval_bytes,
+            ),
+            append_lock_timeout_ms=self._lock_timeout_ms,
+        )
+
+    def _vouch(self, context: LogContext) -> None:
+        """Have a row for a partition that says the truth about what is on disk."""
+        row = self.ends.read(context.partition_id)
+        if row is not None and not row.flags & FENCED:
+            if row.next_offset == row.durable_offset:
+                return
+            try:
+                self._sync(context)
+            except (SyncFailed, LogFenced, OSError) as error:
+                logger.warning("%s: %s", context.folder, error)
+            else:
+                return
+            row = self.ends.read(context.partition_id)
+        self._recover(context, row)
+
+    def _sync(self, context: LogContext) -> None:
+        """Bring to disk what a process that is gone has appended."""
+        appender = Appender(context)
+        try:
+            appender.sync()
+        finally:
+            appender.close()
+
+    def _recover(self, context: LogContext, row: EndsRow | None) -> None:
+        floor = self.state.highest_committed(context.partition_id) or 0
+        recovered = recover(
+            context,
+            self.quarantine,
+            log_start=self.state.log_start(context.partition_id) or 0,
+            floor=max(floor, row.durable_offset if row else 0),
+            cache_is_certain=self._is_other_boot,
+        )
+        for finding in recovered.findings:
+            _report(finding)
+        self.ends.write(context.partition_id, recovered.row)
+
+    # -- ending ----------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close everything. Safe to call twice."""
+        self.ends.close()
+        self.index_environment.close()
+        self.catalog.close()
+        self.state_environment.close()
+        self.directory.close()
+
+    def abandon(self, pid_of_opener: int) -> None:
+        """In a forked child: let go of everything without touching what is the parent's."""
+        self.ends.abandon(pid_of_opener)
+        self.index_environment.abandon()
+        self.state_environment.abandon()
+        self.catalog.abandon()
+        self.directory.abandon()
+
+
+def _report(finding: Finding) -> None:
+    logger.warning(
+        "%s: %s at position %d (offsets %d to %d): %s%s",
+        finding.path,
+        finding.verdict.value,
+        finding.position,
+        finding.offset,
+        finding.next_offset,
+        finding.reason,
+        f"; kept in {finding.quarantined}" if finding.quarantined else "",
+    )

@@ -1,0 +1,239 @@
+"""Publishing records: gather, write, sync, tell.
+
+`Producer.send` puts a record into the open batch of its partition and returns. What
+happens next depends on who is interested:
+
+* Somebody asks for the result: if nobody is writing, the asking thread writes and
+  syncs by itself, at once, so that one publish at a time costs no hand-over.
+* Otherwise the producer's own thread writes: what is asked for at once, full batches
+  soon, the others once they are ``linger_ms`` old.
+
+One thread at a time writes for a producer (it holds the *drain lock*), so records of one
+partition keep the order in which they were sent. What gathers meanwhile goes out
+together in the next round, with one sync for each partition.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from seawall.broker.delivery import Batch, Delivery
+from seawall.broker.errors import BrokerClosed, ForkedBroker, RecordTooLarge
+from seawall.broker.routes import Route, as_header_tuple, check_bytes
+from seawall.broker.sender import Sender
+from seawall.broker.translation import translated
+from seawall.wal import forks
+from seawall.wal.records import COMPRESSION_CODES
+
+if TYPE_CHECKING:
+    from seawall.broker.engine import Engine
+
+logger = logging.getLogger("seawall.broker")
+
+Headers = Mapping[str, bytes | None] | Sequence[tuple[str, bytes | None]]
+
+# The most that a record takes besides key, value and headers: length, timestamp, offset,
+# lengths of key and value, count of headers (varints) and attributes.
+RECORD_OVERHEAD_BYTES = 36
+
+_living: weakref.WeakSet[Producer] = weakref.WeakSet()
+
+
+class Producer:
+    """Publishes records to the topics of one broker. Safe to use from any thread.
+
+    Made by `Broker.producer`, which documents the settings.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        linger_ms: float = 5.0,
+        batch_bytes: int = 65_536,
+        buffer_bytes: int = 32 << 20,
+        max_block_ms: float = 60_000,
+        compression: str = "none",
+        durability: str = "fsync",
+        on_delivery: Callable[[Delivery], object] | None = None,
+        partitioner: Callable[[str, bytes | None, int], int] | None = None,
+        release: Callable[[Producer], None] = lambda producer: None,
+    ) -> None:
+        if compression not in COMPRESSION_CODES:
+            raise ValueError(
+                f"unknown compression {compression!r}; use one of {', '.join(COMPRESSION_CODES)}"
+            )
+        if durability not in ("fsync", "os"):
+            raise ValueError(f"durability is 'fsync' or 'os', not {durability!r}")
+        if linger_ms < 0 or batch_bytes < 1 or buffer_bytes < 1 or max_block_ms < 0:
+            raise ValueError("linger_ms, batch_bytes, buffer_bytes, max_block_ms: too small")
+        self._engine = engine
+        self._batch_bytes = batch_bytes
+        self._on_delivery = on_delivery
+        self._partitioner = partitioner
+        self._release = release
+        self._routes: dict[str, Route] = {}
+        self._sender = Sender(
+            engine,
+            linger_s=linger_ms / 1000,
+            buffer_bytes=buffer_bytes,
+            max_block_ms=max_block_ms,
+            compression=compression,
+            waits_for_sync=durability == "fsync",
+            on_gone=self._forget_route,
+        )
+        _living.add(self)
+        forks.register(self)
+
+    # -- sending ---------------------------------------------------------------------
+
+    def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: Headers | None = None,
+        partition: int | None = None,
+        timestamp: int | None = None,
+    ) -> Delivery:
+        """Publish a record; returns as soon as it is in the buffer.
+
+        `timestamp` is in ms since the epoch, now if it is left out. Without `partition`
+        the key decides (Kafka's murmur2, so that every client agrees); without a key,
+        batches go to the partitions in turn.
+
+        Raises `UnknownTopic`, `UnknownPartition`, `RecordTooLarge`, and `BufferFull` if
+        there is no room in the buffer for ``max_block_ms``.
+        """
+        if self._sender.unusable is not None:
+            raise self._sender.unusable
+        route = self._routes.get(topic)
+        if route is None:
+            route = self._find_route(topic)
+        size = RECORD_OVERHEAD_BYTES
+        if value is not None:
+            if type(value) is not bytes:
+                value = check_bytes(value, "value")
+            size += len(value)
+        if key is not None:
+            if type(key) is not bytes:
+                key = check_bytes(key, "key")
+            size += len(key)
+        header_tuple: tuple[tuple[str, bytes | None], ...] = ()
+        if headers:
+            header_tuple, header_bytes = as_header_tuple(headers)
+            size += header_bytes
+        if size > route.max_record_bytes:
+            raise RecordTooLarge(topic=topic, size_bytes=size, max_bytes=route.max_record_bytes)
+        if timestamp is None:
+            timestamp = time.time_ns() // 1_000_000
+        queue = route.choose(key, partition, self._partitioner)
+        sender = self._sender
+        with sender.lock:
+            if sender.buffered_bytes + size > sender.buffer_bytes and sender.buffered_bytes:
+                sender.wait_for_room(size)
+            batch = queue.open
+            if batch is None or batch.size_bytes + size > route.batch_bytes:
+                if key is None and partition is None and self._partitioner is None:
+                    if batch is not None:
+                        sender.batch_is_full(queue)
+                    queue = route.turn()
+                    batch = queue.open
+                if batch is None or batch.size_bytes + size > route.batch_bytes:
+                    batch = sender.new_batch(queue)
+            records = batch.records
+            index = len(records)
+            records.append((timestamp, key, value, header_tuple))
+            batch.size_bytes += size
+            sender.buffered_bytes += size
+        delivery = Delivery(batch, index, timestamp)
+        if self._on_delivery is not None:
+            delivery.add_done_callback(self._on_delivery)
+        return delivery
+
+    def _find_route(self, topic: str) -> Route:
+        with translated(topic):
+            route = Route(self._engine.topic(topic), self._batch_bytes)
+        with self._sender.lock:
+            return self._routes.setdefault(topic, route)
+
+    def _forget_route(self, topic: str) -> None:
+        with self._sender.lock:
+            self._routes.pop(topic, None)
+
+    def can_take_at_once(self, topic: str, size_bytes: int) -> bool:
+        """Whether `send` would return without waiting for a disk or for room."""
+        sender = self._sender
+        room = sender.buffer_bytes - sender.buffered_bytes
+        return topic in self._routes and (size_bytes < room // 2 or not sender.buffered_bytes)
+
+    def hurry(self, batch: Batch) -> None:
+        """Have a batch written now, in the background."""
+        self._sender.hurry(batch)
+
+    # -- ending ----------------------------------------------------------------------
+
+    def flush(self, timeout_ms: float | None = None) -> None:
+        """Return once the outcome of everything sent so far is known.
+
+        Raises the first error that befell a record whose outcome nobody has asked for
+        (with an ``on_delivery`` callback it is the callback that gets to know), and
+        `TimeoutError`.
+        """
+        sender = self._sender
+        if sender.unusable is not None:
+            raise sender.unusable
+        sender.drain_all(timeout_ms)
+        failed, sender.failed = sender.failed, None
+        if self._on_delivery is not None or failed is None or failed.retrieved:
+            return
+        failed.retrieved = True
+        if failed.error is not None:
+            raise failed.error
+
+    def close(self, timeout_ms: float | None = None) -> None:
+        """Flush, then end the producer's thread. Safe to call twice.
+
+        Raises what `flush` raises, after everything is closed.
+        """
+        if self._sender.unusable is not None:
+            return
+        try:
+            self.flush(timeout_ms)
+        finally:
+            self._sender.stop(BrokerClosed(what="producer"))
+            _living.discard(self)
+            self._release(self)
+
+    def abandon(self) -> None:
+        """In a forked child: refuse everything."""
+        self._sender.abandon(ForkedBroker(what="producer", opened_by_pid=self._engine.pid))
+        _living.discard(self)
+
+    def __enter__(self) -> Producer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@atexit.register
+def _close_living() -> None:
+    """A program that ends without closing its producers still loses nothing it sent."""
+    for producer in list(_living):
+        try:
+            producer.close()
+        except Exception:
+            logger.exception("closing a producer at exit failed")

@@ -1,0 +1,102 @@
+"""From a topic's name to the partition that a record goes to, for one producer."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from seawall.broker.catalog import TopicInfo
+from seawall.broker.delivery import Batch
+from seawall.broker.errors import UnknownPartition
+from seawall.broker.partitioner import partition_for_key
+from seawall.wal.records import HEADER_BYTES
+
+HeaderTuple = tuple[tuple[str, bytes | None], ...]
+
+# Kafka's own bound on a header's key is the batch; this one is on their number, so that
+# a mistake (a body passed as headers) is named instead of stored.
+MOST_HEADERS = 10_000
+
+
+class TopicPartition:
+    """One partition as a producer sees it: its batches that nobody has taken yet."""
+
+    __slots__ = ("batches", "open", "partition", "partition_id", "route", "topic")
+
+    def __init__(self, route: Route, partition: int, partition_id: int) -> None:
+        self.route = route
+        self.topic = route.topic
+        self.partition = partition
+        self.partition_id = partition_id
+        self.batches: deque[Batch] = deque()
+        self.open: Batch | None = None
+
+
+class Route:
+    """A topic's partitions, and the choice among them."""
+
+    def __init__(self, info: TopicInfo, batch_bytes: int) -> None:
+        self.topic = info.name
+        self.queues = [TopicPartition(self, each.number, each.id) for each in info.partitions]
+        settings = info.settings
+        self.max_record_bytes = settings.max_message_bytes - HEADER_BYTES
+        self.batch_bytes = max(1, min(batch_bytes, self.max_record_bytes))
+        self.is_log_append_time = settings.message_timestamp_type == "LogAppendTime"
+        # Each producer begins at another partition, so that many short-lived ones
+        # spread evenly.
+        self._sticky = random.randrange(len(self.queues))
+
+    def choose(
+        self,
+        key: bytes | None,
+        partition: int | None,
+        partitioner: Callable[[str, bytes | None, int], int] | None,
+    ) -> TopicPartition:
+        """The partition for a record; raises `UnknownPartition`."""
+        queues = self.queues
+        if partition is None:
+            if partitioner is not None:
+                partition = partitioner(self.topic, key, len(queues))
+            elif key is None:
+                return queues[self._sticky]
+            else:
+                return queues[partition_for_key(key, len(queues))]
+        if not 0 <= partition < len(queues):
+            raise UnknownPartition(topic=self.topic, partition=partition, partitions=len(queues))
+        return queues[partition]
+
+    def turn(self) -> TopicPartition:
+        """Go on to the next partition for records without a key.
+
+        That is done when a batch is full or taken: the sticky choice of KIP-480, which
+        fills one batch at a time.
+        """
+        self._sticky = (self._sticky + 1) % len(self.queues)
+        return self.queues[self._sticky]
+
+
+def check_bytes(data: object, what: str) -> bytes:
+    """`data` as bytes; `TypeError` for what is not bytes-like."""
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(f"a record's {what} is bytes or None, not {type(data).__name__}")
+
+
+def as_header_tuple(
+    headers: Mapping[str, bytes | None] | Sequence[tuple[str, bytes | None]],
+) -> tuple[HeaderTuple, int]:
+    """Headers as they are encoded, and an upper bound of their encoded size."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    result = []
+    size = 0
+    for name, content in pairs:
+        if not isinstance(name, str):
+            raise TypeError(f"a header's name is str, not {type(name).__name__}")
+        if content is not None and type(content) is not bytes:
+            content = check_bytes(content, "header")
+        result.append((name, content))
+        size += 10 + 4 * len(name) + (len(content) if content else 0)
+    if len(result) > MOST_HEADERS:
+        raise ValueError(f"a record has {MOST_HEADERS} headers at the most, not {len(result)}")
+    return tuple(result), size

@@ -1,0 +1,119 @@
+"""Creating and deleting topics, so that a crash at any point leaves no half of one.
+
+Creating: a row ``creating`` -> folders made and synced, rows in ``run/ends`` -> the row
+``live``. Deleting: the row ``deleting`` -> refused by every open log -> acknowledgements
+and index entries -> files -> no row. All of it happens under one lock of the directory;
+whoever takes that lock next first finishes what a process that died has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from seawall.broker.catalog import PartitionInfo, TopicInfo
+from seawall.broker.config import check_config
+from seawall.broker.errors import TopicExists
+from seawall.broker.names import check_topic_name
+from seawall.wal.ends import DELETED
+from seawall.wal.files import make_directory
+from seawall.wal.log import Log, remove_log_files
+from seawall.wal.recovery import recover
+
+if TYPE_CHECKING:
+    from seawall.broker.engine import Engine
+
+# Kafka has no bound of its own; this one keeps a slip of the finger from making a
+# million folders.
+MOST_PARTITIONS = 10_000
+
+
+def create_topic(
+    engine: Engine,
+    name: str,
+    partitions: int,
+    config: Mapping[str, str | int],
+    *,
+    if_not_exists: bool,
+) -> TopicInfo:
+    """Create a topic and return it as the catalogue has it."""
+    check_topic_name(name)
+    checked = check_config(config)
+    if not 1 <= partitions <= MOST_PARTITIONS:
+        raise ValueError(f"a topic has 1 to {MOST_PARTITIONS} partitions, not {partitions}")
+    with engine.topics_lock:
+        _finish(engine)
+        try:
+            info = engine.catalog.begin_create(name, partitions, checked)
+        except TopicExists:
+            if if_not_exists:
+                return engine.topic(name)
+            raise
+        try:
+            _finish_create(engine, info)
+        except BaseException:
+            # No room for its folders, say: better no topic than half of one.
+            _undo_create(engine, info)
+            raise
+    return engine.topic(name)
+
+
+def delete_topic(engine: Engine, name: str) -> None:
+    """Delete a topic."""
+    with engine.topics_lock:
+        _finish(engine)
+        _finish_delete(engine, engine.catalog.begin_delete(name))
+
+
+def finish_unfinished(engine: Engine) -> None:
+    """Finish what a process that died has left half done."""
+    if engine.catalog.unfinished():
+        with engine.topics_lock:
+            _finish(engine)
+
+
+def _finish(engine: Engine) -> None:
+    for info in engine.catalog.unfinished():
+        if info.state == "creating":
+            _finish_create(engine, info)
+        else:
+            _finish_delete(engine, info)
+
+
+def _finish_create(engine: Engine, info: TopicInfo) -> None:
+    opening = engine.opening
+    for partition in info.partitions:
+        context = opening.context(info, partition)
+        make_directory(engine.files, context.folder)
+        row = recover(context, opening.quarantine, log_start=0, floor=0, cache_is_certain=False).row
+        opening.ends.write(partition.id, row)
+    engine.files.sync_directory(opening.directory.join("logs"))
+    engine.catalog.finish_create(info.id)
+
+
+def _finish_delete(engine: Engine, info: TopicInfo) -> None:
+    for partition in info.partitions:
+        _refuse_log(engine, info, partition)
+    for partition in info.partitions:
+        context = engine.opening.context(info, partition)
+        engine.state.delete_partition(partition.id)
+        remove_log_files(context)
+    engine.catalog.finish_delete(info.id)
+
+
+def _undo_create(engine: Engine, info: TopicInfo) -> None:
+    engine.catalog.begin_delete(info.name)
+    _finish_delete(engine, info)
+
+
+def _refuse_log(engine: Engine, info: TopicInfo, partition: PartitionInfo) -> None:
+    """Have every process refuse a log from now on."""
+    context = engine.opening.context(info, partition)
+    row = engine.opening.ends.read(partition.id)
+    if row is None or row.flags & DELETED or not engine.files.is_directory(context.folder):
+        return
+    log = Log(context)
+    try:
+        log.mark_deleted()
+    finally:
+        log.close()
