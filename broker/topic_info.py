@@ -1,0 +1,35 @@
+"""A topic and its partitions, as the catalogue gives them to everybody else."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from seawall.broker.config import TopicConfig, parse_config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionInfo:
+    """A partition: its id, which is never used again, and its number in the topic."""
+
+    id: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicInfo:
+    """A topic as the catalogue has it. ``config`` holds what was set, not the defaults."""
+
+    id: int
+    name: str
+    uuid: uuid.UUID
+    state: str
+    created_ms: int
+    partitions: tuple[PartitionInfo, ...]
+    config: Mapping[str, str]
+
+    @property
+    def settings(self) -> TopicConfig:
+        """The settings in force, parsed."""
+        return parse_config(self.config)
