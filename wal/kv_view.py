@@ -114,6 +114,18 @@ class ReadTransaction:
         """The entry with the greatest key in ``start <= … < key``."""
         return next(self.iterate(start, key, reverse=True), None)
 
+    def damaged_keys(self) -> Iterator[bytes]:
+        """Read every entry, and give the keys of those whose value is damaged."""
+        try:
+            with self._transaction.cursor() as cursor:
+                for key, stored in cursor:
+                    try:
+                        unseal(self._path, key, stored)
+                    except ValueDamaged:
+                        yield key
+        except lmdb.Error as error:
+            raise translate(error, self._path) from error
+
 
 def _before(cursor: lmdb.Cursor[bytes], end: bytes) -> bool:
     """Put a cursor on the last entry below `end`."""

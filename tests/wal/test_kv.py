@@ -147,9 +147,12 @@ def test_damage_is_named_by_every_way_to_read(path: Path) -> None:
                 with pytest.raises(ValueDamaged) as caught:
                     read()
                 assert (caught.value.path, caught.value.key) == (str(path), b"b")
+        [problem] = environment.verify()
+        assert repr(b"b") in problem
         with environment.write() as transaction:  # damaged ones can be removed
             assert transaction.delete_range(b"b") == 1
         assert everything(environment) == {b"a": b"1"}
+        assert list(environment.verify()) == []
     finally:
         environment.close()
 
