@@ -1,0 +1,86 @@
+"""How much a short command takes on top of Python and the packages that it imports.
+
+What a command imports from other packages is looked up while it runs, module by module;
+the comparison is a Python that imports exactly those and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+from benchmarks.measure import (
+    Result,
+    Setting,
+    broker_with_topic,
+    ratios,
+    seconds_for,
+    take_turns,
+)
+
+AT_MOST = 1.5
+HELP_AT_MOST_MS = 150
+SEAWALL = Path(sys.executable).with_name("seawall")
+
+# Runs a command and then prints, in the order of loading, the modules of other packages.
+LIST_MODULES = """
+import contextlib, io, json, sys, sysconfig
+before = set(sys.modules)
+from seawall.cli.main import main
+main(sys.argv[1:])
+sites = tuple(sysconfig.get_paths()[name] for name in ("purelib", "platlib"))
+found = [
+    name for name, module in list(sys.modules.items())
+    if name not in before and (getattr(module, "__file__", None) or "").startswith(sites)
+    and not name.startswith("seawall")
+]
+print(json.dumps(found), file=sys.stderr)
+"""
+
+
+def modules_of(arguments: Sequence[str]) -> list[str]:
+    """The modules of other packages that a command imports."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIST_MODULES, *arguments], capture_output=True, check=True
+    )
+    modules: list[str] = json.loads(done.stderr.splitlines()[-1])
+    return modules
+
+
+def run_ms(command: Sequence[str | Path]) -> float:
+    """How long a command takes as a process."""
+    return 1000 * seconds_for(
+        lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    )
+
+
+def measure(setting: Setting) -> Iterator[Result]:
+    folder = setting.folder / "broker"
+    with broker_with_topic(folder):
+        pass
+    for arguments in (["--help"], ["topic", "list", "-b", str(folder)]):
+        modules = modules_of(arguments)
+        imports = "\n".join(f"import {name}" for name in modules)
+        packages = sorted({name.split(".")[0] for name in modules})
+        bare = [sys.executable, "-c", imports or "pass"]
+        ours, theirs = take_turns(
+            setting.pick(15, 2),
+            lambda arguments=arguments: run_ms([SEAWALL, *arguments]),  # type: ignore[misc]
+            lambda bare=bare: run_ms(bare),  # type: ignore[misc]
+        )
+        name = " ".join(["seawall", *arguments[:2]])
+        yield Result(
+            what=f"{name}: time",
+            against=f"python -c 'import …' of the same modules of {', '.join(packages)}",
+            values=ratios(ours, theirs),
+            at_most=AT_MOST,
+            detail=f"{median(ours):.0f} ms to {median(theirs):.0f} ms",
+        )
+        if arguments == ["--help"]:
+            yield Result(
+                what=f"{name}: time", against="", values=ours, at_most=HELP_AT_MOST_MS, unit="ms"
+            )
