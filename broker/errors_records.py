@@ -255,16 +255,18 @@ class LogDamaged(ConsumeError):
         path: str,
         position: int,
         offset: int,
+        next_offset: int,
         reason: str = "",
     ) -> None:
         super().__init__(
             f"{place(topic, partition)} is damaged at offset {offset} ({path!r}, position "
             f"{position}{f': {reason}' if reason else ''}); run `seawall verify`, restore the "
-            "file, or seek past the damage",
+            f"file, or seek to {next_offset} behind it",
             topic=topic,
             partition=partition,
         )
         self.path = path
         self.position = position
         self.offset = offset
+        self.next_offset = next_offset
         self.reason = reason

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from seawall.wal import records
 from seawall.wal.directory import FORMAT_LINE
 from seawall.wal.errors import LogGone
-from seawall.wal.kv_check import Kind, check_in_child
 
 if TYPE_CHECKING:
     from seawall.broker.engine import Engine
@@ -94,9 +93,8 @@ def verify(engine: Engine, topic: str | None) -> Iterator[Finding]:
             engine.opening.state_environment,
             engine.opening.index_environment,
         ):
-            verdict = check_in_child(environment.path)
-            if verdict.kind is not Kind.FINE:
-                yield Finding(path=environment.path, position=None, problem=verdict.reason)
+            for problem in environment.verify():
+                yield Finding(path=environment.path, position=None, problem=problem)
     for each in topics:
         for partition in each.partitions:
             try:

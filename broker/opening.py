@@ -33,8 +33,8 @@ from seawall.wal.errors import (
 from seawall.wal.files import Files
 from seawall.wal.index import Index
 from seawall.wal.kv import Environment
-from seawall.wal.kv_check import Kind, check
-from seawall.wal.kv_folder import remove_environment
+from seawall.wal.kv_check import Kind, check, check_in_child
+from seawall.wal.kv_folder import remove_environment, remove_leftovers
 from seawall.wal.quarantine import Quarantine
 from seawall.wal.recovery import Finding, recover
 
@@ -113,7 +113,11 @@ class Opening:
     def _open_state(self) -> Environment:
         path = self.directory.join("state.lmdb")
         if self.directory.is_sole:
+            remove_leftovers(self._files, path)
             verdict = check(self._files, path)
+            if verdict.kind is Kind.FINE and not self._is_this_boot():
+                # After a power cut the quick look is not enough for a truth.
+                verdict = check_in_child(path)
             if verdict.kind is Kind.DAMAGED or (
                 verdict.kind is Kind.ABSENT and not self.directory.is_new
             ):
@@ -123,7 +127,10 @@ class Opening:
     def _open_index(self) -> Environment:
         path = self.directory.join("index.lmdb")
         if self.directory.is_sole:
+            remove_leftovers(self._files, path)
             verdict = check(self._files, path)
+            if verdict.kind is Kind.FINE and not self._is_this_boot():
+                verdict = check_in_child(path)
             if verdict.kind is Kind.DAMAGED:
                 logger.warning("%s is damaged (%s): building it again", path, verdict.reason)
                 remove_environment(self._files, path)
@@ -142,6 +149,15 @@ class Opening:
             create=create,
             write_lock_timeout_ms=self._lock_timeout_ms,
         )
+
+    def _is_this_boot(self) -> bool:
+        """Whether somebody had the directory open since the machine was booted."""
+        path = self.directory.join("run", "ends")
+        ends = Ends.open(self._files, path, self._files.boot_id())
+        if ends is None:
+            return False
+        ends.close()
+        return True
 
     def _open_ends(self) -> tuple[Ends, bool]:
         """``run/ends``, and whether what was there is from before the last boot."""
@@ -173,6 +189,13 @@ class Opening:
                 folder_name(partition.id, topic.name, partition.number)
                 for partition in topic.partitions
             )
+        ids = {
+            partition.id
+            for topic in (*self.catalog.topics(), *self.catalog.unfinished())
+            for partition in topic.partitions
+        }
+        for partition_id in self.state.partition_ids() - ids:
+            self.state.delete_partition(partition_id)
         for name in self._files.list(self.directory.join("logs")):
             if name not in known:
                 path = self.directory.join("logs", name)

@@ -6,7 +6,8 @@ a function of the error and of what the caller knows about where it happened.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from seawall.broker import errors as broker
@@ -70,7 +71,9 @@ TABLE: dict[type[wal.WalError], _Row] = {
     wal.OffsetOutOfRange: _placed(broker.OffsetOutOfRange, "offset", "log_start", "durable_end"),
     wal.BatchInvalid: _placed(broker.InvalidRecord, "reason"),
     wal.RecordsUnreadable: _placed(broker.RecordDecodeError, "offset", "next_offset", "reason"),
-    wal.LogDamaged: _placed(broker.LogDamaged, "path", "position", "offset", "reason"),
+    wal.LogDamaged: _placed(
+        broker.LogDamaged, "path", "position", "offset", "next_offset", "reason"
+    ),
 }
 
 
@@ -87,3 +90,12 @@ def translate(
         if row is not None:
             return row(error, topic, partition)
     return broker.BrokerError(str(error))
+
+
+@contextlib.contextmanager
+def translated(topic: str | None = None, partition: int | None = None) -> Iterator[None]:
+    """Turn what the storage engine raises inside into the broker's errors."""
+    try:
+        yield
+    except wal.WalError as error:
+        raise translate(error, topic=topic, partition=partition) from error

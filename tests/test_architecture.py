@@ -23,8 +23,8 @@ MODULES = sorted(p for layer in LAYERS for p in (ROOT / layer).rglob("*.py"))
 ONLY_IN = {
     "fcntl": {"wal/files.py"},
     "lmdb": {"wal/kv.py", "wal/kv_view.py", "wal/kv_check.py", "wal/kv_folder.py"},
-    "sqlalchemy": {"broker/catalog.py"},
-    "sqlite3": {"broker/catalog.py"},
+    "sqlalchemy": {"broker/catalog.py", "broker/catalog_connection.py"},
+    "sqlite3": {"broker/catalog.py", "broker/catalog_connection.py"},
     "inotify_simple": {"wal/watch.py"},
     "asyncio": {"broker/aio.py", "broker/kafka", "cli"},
     "typer": {"cli"},

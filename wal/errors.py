@@ -272,17 +272,21 @@ class RecordsUnreadable(WalError):
 class LogDamaged(WalError):
     """Bytes that were durable once are not valid any more.
 
-    ``offset`` is the first offset that cannot be read; readers may seek past it.
+    ``offset`` is the first offset that cannot be read, ``next_offset`` the next one that
+    perhaps can.
     """
 
-    def __init__(self, *, path: str, position: int, offset: int, reason: str) -> None:
+    def __init__(
+        self, *, path: str, position: int, offset: int, next_offset: int, reason: str
+    ) -> None:
         super().__init__(
             f"{path!r} is damaged at position {position} (offset {offset}): {reason}; "
-            "run `seawall verify`, restore the file, or seek past the damage"
+            f"run `seawall verify`, restore the file, or seek to {next_offset} behind it"
         )
         self.path = path
         self.position = position
         self.offset = offset
+        self.next_offset = next_offset
         self.reason = reason
 
 

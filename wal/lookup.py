@@ -8,15 +8,18 @@ there, and otherwise the segment is scanned from its beginning.
 from __future__ import annotations
 
 import bisect
+import contextlib
 from typing import NamedTuple
 
 from seawall.wal.context import LogContext
 from seawall.wal.ends import EndsRow
-from seawall.wal.errors import LogDamaged, RecordsUnreadable, ValueDamaged
+from seawall.wal.errors import BatchInvalid, LogDamaged, RecordsUnreadable, ValueDamaged
 from seawall.wal.files import Descriptor, read_fully
-from seawall.wal.index import Found
-from seawall.wal.records import BatchHeader, decode_batch
-from seawall.wal.segment import Scan, find_batch, list_segments
+from seawall.wal.index import NO_TIMESTAMP, Found
+from seawall.wal.records import BatchHeader, check_batch, decode_batch
+from seawall.wal.segment import Scan, ScanEnd, find_batch, list_segments
+
+LAST_TIMESTAMP = (1 << 63) - 1
 
 
 class Location(NamedTuple):
@@ -37,13 +40,48 @@ class TimeFound(NamedTuple):
 
 def open_segment(context: LogContext, segment: int, offset: int) -> Descriptor:
     """Open a segment for reading; `offset` is what the reader wants from it."""
-    path = context.segment_path(segment)
     try:
-        return Descriptor(context.files, path)
+        return Descriptor(context.files, context.segment_path(segment))
     except FileNotFoundError:
-        raise LogDamaged(
-            path=path, position=0, offset=offset, reason="the file is missing"
-        ) from None
+        raise damage(context, segment, 0, offset, "the file is missing") from None
+
+
+def damage(
+    context: LogContext,
+    segment: int,
+    position: int,
+    offset: int,
+    reason: str,
+    *,
+    expected_offset: int | None = None,
+) -> LogDamaged:
+    """The error for a place where `offset` should be read and cannot be.
+
+    `expected_offset` is what should have stood at `position`, if that is another one.
+    The error says where reading can go on: at the next valid batch of the segment, else at the
+    next segment, else at the durable end.
+    """
+    row = context.row()
+    path = context.segment_path(segment)
+    next_offset = None
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = Descriptor(context.files, path)
+        behind = find_batch(
+            context.files,
+            descriptor.number,
+            position=position,
+            limit=readable_bytes(context, row, descriptor, segment),
+            after_offset=offset if expected_offset is None else expected_offset,
+        )
+        if behind is not None and behind.header.base_offset > offset:
+            next_offset = behind.header.base_offset
+    if next_offset is None:
+        bases = list_segments(context.files, context.folder)
+        later = bases[bisect.bisect_right(bases, offset) :]
+        next_offset = min(later[0], row.durable_offset) if later else row.durable_offset
+    return LogDamaged(
+        path=path, position=position, offset=offset, next_offset=next_offset, reason=reason
+    )
 
 
 def readable_bytes(context: LogContext, row: EndsRow, descriptor: Descriptor, segment: int) -> int:
@@ -66,14 +104,14 @@ def locate(context: LogContext, row: EndsRow, offset: int) -> Location:
     segment = bases[at]
     descriptor = open_segment(context, segment, offset)
     limit = readable_bytes(context, row, descriptor, segment)
+    found = None
     hint = _hint(context, segment, offset)
     if hint is not None and 0 < hint.position < limit:
         found = _walk(context, descriptor, hint, limit, offset)
-        if isinstance(found, Found):
-            return Location(segment, found.position, found.offset, descriptor)
-    found = _walk(context, descriptor, Found(segment, 0), limit, offset)
-    if isinstance(found, LogDamaged):
-        raise found
+    if found is None:
+        found = _walk(context, descriptor, Found(segment, 0), limit, offset)
+    if found is None:
+        found = _walk_over_damage(context, descriptor, segment, limit, offset)
     return Location(segment, found.position, found.offset, descriptor)
 
 
@@ -86,9 +124,42 @@ def _hint(context: LogContext, segment: int, offset: int) -> Found | None:
 
 def _walk(
     context: LogContext, descriptor: Descriptor, start: Found, limit: int, offset: int
-) -> Found | LogDamaged:
-    """Walk the batches from `start` to the one that holds `offset`, over any damage."""
-    position, next_offset = start.position, start.offset
+) -> Found | None:
+    """Walk the headers from `start` to the batch that holds `offset`; None on any doubt."""
+    scan = Scan(
+        context.files,
+        descriptor.number,
+        position=start.position,
+        limit=limit,
+        next_offset=start.offset,
+        check_crc=False,
+    )
+    for position, header in scan:
+        if header.next_offset > offset:
+            # A damaged header may seem to hold offsets that are another batch's.
+            if _read_batch(context, descriptor, position, header) is None:
+                return None
+            return Found(header.base_offset, position)
+    return None
+
+
+def _read_batch(
+    context: LogContext, descriptor: Descriptor, position: int, header: BatchHeader
+) -> bytes | None:
+    """The bytes of a batch, None if they are not valid."""
+    batch = read_fully(context.files, descriptor.number, header.size_bytes, position)
+    try:
+        check_batch(batch, 0, len(batch))
+    except BatchInvalid:
+        return None
+    return batch
+
+
+def _walk_over_damage(
+    context: LogContext, descriptor: Descriptor, segment: int, limit: int, offset: int
+) -> Found:
+    """Walk the valid batches of a segment to the one that holds `offset`."""
+    position, next_offset = 0, segment
     while True:
         scan = Scan(
             context.files,
@@ -96,29 +167,29 @@ def _walk(
             position=position,
             limit=limit,
             next_offset=next_offset,
-            check_crc=False,
         )
         for found_position, header in scan:
             if header.next_offset > offset:
                 return Found(header.base_offset, found_position)
         result = scan.result
-        damaged = LogDamaged(
-            path=descriptor.path,
-            position=result.position,
-            offset=offset,
-            reason=result.reason or "the file ends too early",
-        )
-        if result.position >= limit:
-            return damaged
-        behind = find_batch(
-            context.files,
-            descriptor.number,
-            position=result.position,
-            limit=limit,
-            after_offset=result.next_offset,
-        )
+        behind = None
+        if result.position < limit:
+            behind = find_batch(
+                context.files,
+                descriptor.number,
+                position=result.position,
+                limit=limit,
+                after_offset=result.next_offset,
+            )
         if behind is None or behind.header.base_offset > offset:
-            return damaged
+            raise damage(
+                context,
+                segment,
+                result.position,
+                offset,
+                result.reason or "the file ends too early",
+                expected_offset=result.next_offset,
+            )
         position, next_offset = behind.position, behind.header.base_offset
 
 
@@ -128,6 +199,9 @@ def offset_for_time(context: LogContext, timestamp_ms: int) -> TimeFound | None:
     First by offset, as in Kafka's ListOffsets; None if there is none below the durable
     end. Batches that cannot be read are passed over.
     """
+    if timestamp_ms > LAST_TIMESTAMP:
+        return None
+    timestamp_ms = max(timestamp_ms, NO_TIMESTAMP)
     row = context.row()
     bases = list_segments(context.files, context.folder)
     first = max(0, bisect.bisect_right(bases, row.log_start) - 1)
@@ -141,62 +215,90 @@ def offset_for_time(context: LogContext, timestamp_ms: int) -> TimeFound | None:
             sealed = hint = None
         if sealed is not None and sealed.max_timestamp < timestamp_ms:
             continue
-        descriptor = open_segment(context, segment, segment)
+        try:
+            descriptor = open_segment(context, segment, segment)
+        except LogDamaged:
+            continue  # dropped since the names were listed, or lost
         limit = readable_bytes(context, row, descriptor, segment)
-        for start in (hint, Found(segment, 0)):
-            if start is None or start.position >= limit:
-                continue
-            found, scanned = _first_in_segment(
-                context, row, descriptor, start, limit, timestamp_ms
-            )
-            if found is not None:
+        search = _TimeSearch(context, row, descriptor, limit, timestamp_ms)
+        found = search.run(hint or Found(segment, 0), Found(segment, 0))
+        if found is not None:
+            return found
+    return None
+
+
+class _TimeSearch:
+    """Looks for the first record at or after a time in one segment."""
+
+    def __init__(
+        self,
+        context: LogContext,
+        row: EndsRow,
+        descriptor: Descriptor,
+        limit: int,
+        timestamp_ms: int,
+    ) -> None:
+        self._context = context
+        self._row = row
+        self._descriptor = descriptor
+        self._limit = limit
+        self._timestamp_ms = timestamp_ms
+
+    def run(self, hint: Found, beginning: Found) -> TimeFound | None:
+        """From `hint`, if batches follow one another from there; else over any damage."""
+        for start in (hint, beginning):
+            if start.position < self._limit:
+                scan = self._scan(start, check_crc=False)
+                found = self._first_in(scan)
+                if found is not None or scan.result.end is ScanEnd.CLEAN:
+                    return found
+        start = beginning
+        while True:
+            scan = self._scan(start, check_crc=True)
+            found = self._first_in(scan)
+            if found is not None or scan.result.end is ScanEnd.CLEAN:
                 return found
-            if scanned:
-                break
-    return None
+            behind = find_batch(
+                self._context.files,
+                self._descriptor.number,
+                position=scan.result.position,
+                limit=self._limit,
+                after_offset=scan.result.next_offset,
+            )
+            if behind is None:
+                return None
+            start = Found(behind.header.base_offset, behind.position)
 
+    def _scan(self, start: Found, *, check_crc: bool) -> Scan:
+        return Scan(
+            self._context.files,
+            self._descriptor.number,
+            position=start.position,
+            limit=self._limit,
+            next_offset=start.offset,
+            check_crc=check_crc,
+        )
 
-def _first_in_segment(
-    context: LogContext,
-    row: EndsRow,
-    descriptor: Descriptor,
-    start: Found,
-    limit: int,
-    timestamp_ms: int,
-) -> tuple[TimeFound | None, bool]:
-    """The record, and whether any batch stood at `start` at all."""
-    scanned = False
-    scan = Scan(
-        context.files,
-        descriptor.number,
-        position=start.position,
-        limit=limit,
-        next_offset=start.offset,
-        check_crc=False,
-    )
-    for position, header in scan:
-        scanned = True
-        if header.max_timestamp >= timestamp_ms and header.next_offset > row.log_start:
-            found = _first_in_batch(context, row, descriptor, position, header, timestamp_ms)
-            if found is not None:
-                return found, True
-    return None, scanned
-
-
-def _first_in_batch(
-    context: LogContext,
-    row: EndsRow,
-    descriptor: Descriptor,
-    position: int,
-    header: BatchHeader,
-    timestamp_ms: int,
-) -> TimeFound | None:
-    batch = read_fully(context.files, descriptor.number, header.size_bytes, position)
-    try:
-        records = decode_batch(batch, 0, "", 0, min_offset=row.log_start)
-    except RecordsUnreadable:
+    def _first_in(self, scan: Scan) -> TimeFound | None:
+        for position, header in scan:
+            if (
+                header.max_timestamp >= self._timestamp_ms
+                and header.next_offset > self._row.log_start
+            ):
+                found = self._first_in_batch(position, header)
+                if found is not None:
+                    return found
         return None
-    for record in records:
-        if record.timestamp >= timestamp_ms:
-            return TimeFound(record.offset, record.timestamp)
-    return None
+
+    def _first_in_batch(self, position: int, header: BatchHeader) -> TimeFound | None:
+        batch = _read_batch(self._context, self._descriptor, position, header)
+        if batch is None:
+            return None
+        try:
+            records = decode_batch(batch, 0, "", 0, min_offset=self._row.log_start)
+        except RecordsUnreadable:
+            return None
+        for record in records:
+            if record.timestamp >= self._timestamp_ms:
+                return TimeFound(record.offset, record.timestamp)
+        return None

@@ -9,15 +9,19 @@ replaced or trimmed; only then is it damage.
 
 from __future__ import annotations
 
+import errno
 from typing import NamedTuple
 
 from seawall.wal.context import LogContext
 from seawall.wal.ends import EndsRow
 from seawall.wal.errors import BatchInvalid, LogDamaged, OffsetOutOfRange
 from seawall.wal.files import Descriptor, read_fully
-from seawall.wal.lookup import locate, open_segment, readable_bytes
+from seawall.wal.lookup import damage, locate, open_segment, readable_bytes
 from seawall.wal.records import HEADER_BYTES, check_batch, parse_header
 from seawall.wal.segment import FoundBatch
+
+# What a file system answers when the disk does not give back what was on it.
+DAMAGE_ERRNOS = frozenset({errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO)})
 
 
 class Chunk(NamedTuple):
@@ -55,6 +59,17 @@ class Reader:
 
         Raises `OffsetOutOfRange`, `LogDamaged`, `LogGone`.
         """
+        try:
+            return self._read_in_range(max_bytes)
+        except LogDamaged:
+            self._descriptor = None
+        try:
+            return self._read_in_range(max_bytes)
+        except LogDamaged:
+            self._descriptor = None
+            raise
+
+    def _read_in_range(self, max_bytes: int) -> Chunk:
         row = self._context.row()
         if self.offset == row.durable_offset:
             return NOTHING
@@ -62,18 +77,19 @@ class Reader:
             raise OffsetOutOfRange(
                 offset=self.offset, log_start=row.log_start, durable_end=row.durable_offset
             )
-        looked_up = self._descriptor is None
         try:
             return self._read(row, max_bytes)
-        except LogDamaged:
-            self._descriptor = None
-            if looked_up:
+        except OSError as error:
+            if error.errno not in DAMAGE_ERRNOS:
                 raise
-        try:
-            return self._read(self._context.row(), max_bytes)
-        except LogDamaged:
-            self._descriptor = None
-            raise
+            # What is behind it is not searched for: that would mean to read there.
+            raise LogDamaged(
+                path=self._descriptor.path if self._descriptor else self._context.folder,
+                position=self._position if self._descriptor else 0,
+                offset=self.offset,
+                next_offset=self.offset + 1,
+                reason=f"it cannot be read: {error.strerror}",
+            ) from error
 
     def _read(self, row: EndsRow, max_bytes: int) -> Chunk:
         descriptor = self._descriptor
@@ -94,13 +110,13 @@ class Reader:
             if self._segment == row.segment or not self._context.files.exists(
                 self._context.segment_path(self._base_offset)
             ):
-                raise self._damaged(descriptor, error.reason) from None
+                raise self._damaged(error.reason) from None
             descriptor = self._next_segment()
             limit = readable_bytes(self._context, row, descriptor, self._segment)
             try:
                 chunk = self._read_batches(descriptor, limit, max_bytes)
             except BatchInvalid as second_error:
-                raise self._damaged(descriptor, second_error.reason) from None
+                raise self._damaged(second_error.reason) from None
         self.offset = self._base_offset
         return chunk
 
@@ -114,7 +130,7 @@ class Reader:
 
         Raises `BatchInvalid` only if not even the first one is valid.
         """
-        available = limit - self._position
+        available = max(0, limit - self._position)
         files, number = self._context.files, descriptor.number
         data = read_fully(
             files, number, min(max(max_bytes, HEADER_BYTES), available), self._position
@@ -144,12 +160,14 @@ class Reader:
         self._base_offset = expected
         return Chunk(data, batches)
 
-    def _damaged(self, descriptor: Descriptor, reason: str) -> LogDamaged:
-        return LogDamaged(
-            path=descriptor.path,
-            position=self._position,
-            offset=max(self.offset, self._base_offset),
-            reason=reason,
+    def _damaged(self, reason: str) -> LogDamaged:
+        return damage(
+            self._context,
+            self._segment,
+            self._position,
+            max(self.offset, self._base_offset),
+            reason,
+            expected_offset=self._base_offset,
         )
 
     def close(self) -> None:
