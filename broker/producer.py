@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from seawall.broker.delivery import Batch, Delivery
 from seawall.broker.errors import BrokerClosed, ForkedBroker, RecordTooLarge
-from seawall.broker.routes import Route, as_header_tuple, check_bytes
+from seawall.broker.routes import Route, as_header_tuple, check_bytes, check_timestamp
 from seawall.broker.sender import Sender
 from seawall.broker.translation import translated
 from seawall.wal import forks
@@ -110,7 +110,8 @@ class Producer:
         batches go to the partitions in turn.
 
         Raises `UnknownTopic`, `UnknownPartition`, `RecordTooLarge`, and `BufferFull` if
-        there is no room in the buffer for ``max_block_ms``.
+        there is no room in the buffer for ``max_block_ms``; `TypeError` or `ValueError`
+        for what no record can hold.
         """
         if self._sender.unusable is not None:
             raise self._sender.unusable
@@ -134,6 +135,8 @@ class Producer:
             raise RecordTooLarge(topic=topic, size_bytes=size, max_bytes=route.max_record_bytes)
         if timestamp is None:
             timestamp = time.time_ns() // 1_000_000
+        else:
+            check_timestamp(timestamp)
         queue = route.choose(key, partition, self._partitioner)
         sender = self._sender
         with sender.lock:

@@ -17,6 +17,8 @@ HeaderTuple = tuple[tuple[str, bytes | None], ...]
 # Kafka's own bound on a header's key is the batch; this one is on their number, so that
 # a mistake (a body passed as headers) is named instead of stored.
 MOST_HEADERS = 10_000
+# What the codec can write.
+MOST_TIMESTAMP_MS = 1 << 61
 
 
 class TopicPartition:
@@ -83,6 +85,14 @@ def check_bytes(data: object, what: str) -> bytes:
     raise TypeError(f"a record's {what} is bytes or None, not {type(data).__name__}")
 
 
+def check_timestamp(timestamp: object) -> None:
+    """`TypeError` or `ValueError` for what is no timestamp in ms since the epoch."""
+    if type(timestamp) is not int:
+        raise TypeError(f"a record's timestamp is int, not {type(timestamp).__name__}")
+    if abs(timestamp) > MOST_TIMESTAMP_MS:
+        raise ValueError(f"timestamp {timestamp} is not in ms since the epoch")
+
+
 def as_header_tuple(
     headers: Mapping[str, bytes | None] | Sequence[tuple[str, bytes | None]],
 ) -> tuple[HeaderTuple, int]:
@@ -96,7 +106,10 @@ def as_header_tuple(
         if content is not None and type(content) is not bytes:
             content = check_bytes(content, "header")
         result.append((name, content))
-        size += 10 + 4 * len(name) + (len(content) if content else 0)
+        # The codec writes names so; one that cannot be written is named here, before it
+        # shares a batch with others.
+        name_bytes = len(name.encode("utf-8", "surrogateescape"))
+        size += 10 + name_bytes + (len(content) if content else 0)
     if len(result) > MOST_HEADERS:
         raise ValueError(f"a record has {MOST_HEADERS} headers at the most, not {len(result)}")
     return tuple(result), size

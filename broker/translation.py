@@ -12,6 +12,7 @@ from typing import Any
 
 from seawall.broker import errors as broker
 from seawall.wal import errors as wal
+from seawall.wal.files import NO_ROOM_ERRNOS
 
 _Row = Callable[[Any, str | None, int | None], broker.BrokerError]
 
@@ -99,3 +100,15 @@ def translated(topic: str | None = None, partition: int | None = None) -> Iterat
         yield
     except wal.WalError as error:
         raise translate(error, topic=topic, partition=partition) from error
+    except OSError as error:
+        raise from_os_error(error, topic=topic, partition=partition) from error
+
+
+def from_os_error(
+    error: OSError, *, topic: str | None = None, partition: int | None = None
+) -> broker.BrokerError:
+    """The broker's error for what the operating system said where nothing else names it."""
+    path, reason = str(error.filename or "the directory"), error.strerror or str(error)
+    if error.errno in NO_ROOM_ERRNOS:
+        return broker.StorageFull(path=path, reason=reason, topic=topic, partition=partition)
+    return broker.DirectoryUnusable(path=path, reason=reason)
