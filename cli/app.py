@@ -81,7 +81,7 @@ app = typer.Typer(
 
 @app.callback()
 def _seawall(
-    broker: BrokerOption = "",
+    broker: BrokerOption = None,
     version: Annotated[
         bool,
         typer.Option("--version", help="Show the version", callback=_show_version, is_eager=True),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from seawall.cli.collector import few_collections
 from seawall.cli.errors import CommandFailed, PipeClosed, Stopped, WrongUsage
 from seawall.cli.formats import FormatInvalid, compile_format
 from seawall.cli.jsonlines import to_line
@@ -28,7 +29,6 @@ from seawall.cli.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
     from seawall.broker import Broker, Consumer
-    from seawall.broker.errors import LogDamaged, RecordDecodeError
     from seawall.wal.records import Record
 
     Render = Callable[[Sequence[Record]], bytes]
@@ -42,7 +42,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command()
 def consume(
     topic: TopicArgument,
-    broker: BrokerOption = "",
+    broker: BrokerOption = None,
     offsets: RangeOption = None,
     group: Annotated[
         str | None,
@@ -105,7 +105,7 @@ def consume(
     render = _renderer(json, output_format, null)
     wanted = parse_range_option(offsets)
 
-    with Signals() as signals, open_broker(broker) as opened:
+    with open_broker(broker) as opened, few_collections(), Signals() as signals:
         numbers = _partitions(opened, topic, partition)
         starts, stops = resolve_range(opened, topic, numbers, wanted, stop_at_end=exit_at_end)
         with opened.consumer(
@@ -117,18 +117,23 @@ def consume(
             if group is None:
                 for number, offset in starts.items():
                     consumer.seek(topic, number, offset)
-            printer = _Printer(
-                opened, consumer, topic, render, signals, stops, group is not None, skip_bad
+            printer = Printer(
+                consumer,
+                topic,
+                render,
+                signals,
+                stops=stops,
+                acknowledge=group is not None,
+                skip_bad=skip_bad,
             )
             _print_and_report(printer, count, signals, quiet)
 
 
-class _Printer:
+class Printer:
     """Polls, prints and acknowledges until there is a reason to stop."""
 
     def __init__(
         self,
-        broker: "Broker",
         consumer: "Consumer",
         topic: str,
         render: "Render",
@@ -140,7 +145,6 @@ class _Printer:
     ) -> None:
         self.printed = 0
         self.skipped = 0
-        self._broker = broker
         self._consumer = consumer
         self._topic = topic
         self._render = render
@@ -166,7 +170,8 @@ class _Printer:
                 self._signals.wait(write_bytes, self._render(wanted))
                 self.printed += len(wanted)
                 if self._acknowledge:
-                    self._consumer.ack(wanted if len(wanted) < len(records) else None)
+                    # What was handed out, but lies behind a stop, is not among them.
+                    self._consumer.ack(list({r.partition: r for r in wanted}.values()))
             meter.update(self.printed)
 
     def _poll(self, limit: int) -> "list[Record]":
@@ -175,21 +180,11 @@ class _Printer:
         try:
             return self._consumer.poll(limit, IDLE_CHECK_MS)
         except (LogDamaged, RecordDecodeError) as error:
-            next_offset = self._behind(error) if self._skip_bad else None
-            if next_offset is None or error.partition is None:
+            if not self._skip_bad or error.partition is None or error.next_offset <= error.offset:
                 raise
-            self._consumer.seek(self._topic, error.partition, next_offset)
-            self.skipped += next_offset - error.offset
+            self._consumer.seek(self._topic, error.partition, error.next_offset)
+            self.skipped += error.next_offset - error.offset
             return []
-
-    def _behind(self, error: "LogDamaged | RecordDecodeError") -> int | None:
-        """Where reading can go on behind damage, None if nowhere."""
-        if hasattr(error, "next_offset"):
-            return error.next_offset
-        for finding in self._broker.verify(self._topic):
-            if (finding.partition, finding.offset) == (error.partition, error.offset):
-                return finding.next_offset
-        return None
 
     def _at_stops(self) -> bool:
         return bool(self._stops) and all(
@@ -209,7 +204,7 @@ class _Printer:
         return [r for r in records if r.partition not in beyond or r.offset < beyond[r.partition]]
 
 
-def _print_and_report(printer: _Printer, count: int | None, signals: Signals, quiet: bool) -> None:
+def _print_and_report(printer: Printer, count: int | None, signals: Signals, quiet: bool) -> None:
     """Run the printer and say how much came out, whatever ends it."""
     from seawall.broker.errors import BrokerError
 
@@ -231,7 +226,7 @@ def _print_and_report(printer: _Printer, count: int | None, signals: Signals, qu
         say(_summary(printer))
 
 
-def _summary(printer: _Printer) -> str:
+def _summary(printer: Printer) -> str:
     summary = f"{counted(printer.printed, 'record')} printed"
     if printer.skipped:
         summary += f", {counted(printer.skipped, 'damaged record')} skipped"

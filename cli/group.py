@@ -29,7 +29,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_(
-    broker: BrokerOption = "",
+    broker: BrokerOption = None,
     json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the names")] = False,
 ) -> None:
@@ -50,7 +50,7 @@ def list_(
 
 
 @app.command()
-def describe(group: GroupArgument, broker: BrokerOption = "", json: JsonOption = False) -> None:
+def describe(group: GroupArgument, broker: BrokerOption = None, json: JsonOption = False) -> None:
     """Show a group: who holds it, and how far it has acknowledged.
 
     COMMITTED is the offset of the next record that it reads, LAG what lies between that
@@ -94,7 +94,7 @@ def reset(
             help="start, end, N, -N (before the end), @-1h, @2026-01-01T00:00 (UTC) or @MS",
         ),
     ],
-    broker: BrokerOption = "",
+    broker: BrokerOption = None,
     partition: Annotated[
         list[int] | None,
         typer.Option(
@@ -128,7 +128,7 @@ def reset(
 
 
 @app.command()
-def delete(group: GroupArgument, broker: BrokerOption = "") -> None:
+def delete(group: GroupArgument, broker: BrokerOption = None) -> None:
     """Forget a group and what it acknowledged. Nobody may hold the group meanwhile."""
     with open_broker(broker) as opened:
         opened.delete_group(group)

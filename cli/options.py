@@ -44,8 +44,12 @@ def complete_group(ctx: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
-def open_broker(location: str, *, create: bool = False, timeout_ms: int | None = None) -> "Broker":
+def open_broker(
+    location: str | None, *, create: bool = False, timeout_ms: int | None = None
+) -> "Broker":
     """Open the broker at a location. Only now is the broker imported: --help needs none."""
+    if not location:
+        raise WrongUsage("-b: the location is empty")
     if location.startswith("kafka://"):
         raise WrongUsage(f"{location!r}: this version opens directories only")
     from seawall.broker import Broker
@@ -56,7 +60,7 @@ def open_broker(location: str, *, create: bool = False, timeout_ms: int | None =
 
 
 BrokerOption = Annotated[
-    str,
+    str | None,  # never None once `_locate` has seen it
     typer.Option(
         "-b",
         "--broker",

@@ -60,7 +60,8 @@ def write_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         for i, name in enumerate(header)
     ]
     numeric = [
-        bool(rows) and all(cell is None or isinstance(cell, int) for cell in column)
+        all(cell is None or isinstance(cell, int) for cell in column)
+        and any(c is not None for c in column)
         for column in zip(*rows, strict=True)
     ] or [False] * len(header)
     write_text(

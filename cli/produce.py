@@ -3,10 +3,11 @@
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from seawall.cli.collector import few_collections
 from seawall.cli.errors import CommandFailed, Stopped, WrongUsage
 from seawall.cli.feeder import STDIN, Feeder
 from seawall.cli.jsonlines import PARTITION_MAX, NotARecord, from_line
@@ -29,7 +30,7 @@ def produce(
         list[str] | None,
         typer.Argument(metavar="FILE", help="Input; - or none is stdin", show_default=False),
     ] = None,
-    broker: BrokerOption = "",
+    broker: BrokerOption = None,
     key: Annotated[
         str | None, typer.Option("-k", "--key", metavar="KEY", help="Key of every record")
     ] = None,
@@ -99,7 +100,7 @@ def produce(
 
     from seawall.broker.errors import RecordTooLarge
 
-    with Signals() as signals, open_broker(broker) as opened:
+    with open_broker(broker) as opened, few_collections(), Signals() as signals:
         opened.topic(topic)  # an unknown one is refused before anything is read
         meter = Meter("lines", enabled=not quiet)
         with opened.producer(
@@ -167,7 +168,7 @@ def _line_sender(
     null: bool,
 ) -> Callable[[bytes], "Delivery"]:
     """A function that sends a line as it is, or with its key split off."""
-    fixed: dict[str, object] = {}
+    fixed: dict[str, Any] = {}
     if headers:
         fixed["headers"] = headers
     if partition is not None:

@@ -29,7 +29,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_(
-    broker: BrokerOption = "",
+    broker: BrokerOption = None,
     json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the names")] = False,
 ) -> None:
@@ -50,7 +50,7 @@ def list_(
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(metavar="TOPIC", help="Name of the new topic")],
-    broker: BrokerOption = "",
+    broker: BrokerOption = None,
     partitions: Annotated[
         int, typer.Option("-p", "--partitions", metavar="N", min=1, help="Number of partitions")
     ] = 1,
@@ -74,7 +74,7 @@ def create(
 
 
 @app.command()
-def describe(topic: TopicArgument, broker: BrokerOption = "", json: JsonOption = False) -> None:
+def describe(topic: TopicArgument, broker: BrokerOption = None, json: JsonOption = False) -> None:
     """Show the partitions and the configuration of a topic.
 
     START is the first offset that is still there, END the one that the next durable
@@ -110,7 +110,7 @@ def delete(
             metavar="TOPIC...", help="Names of the topics", autocompletion=complete_topic
         ),
     ],
-    broker: BrokerOption = "",
+    broker: BrokerOption = None,
     if_exists: Annotated[
         bool, typer.Option("--if-exists", help="A topic that is not there is no error")
     ] = False,

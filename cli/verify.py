@@ -25,7 +25,7 @@ def verify(
             show_default=False,
         ),
     ] = None,
-    broker: BrokerOption = "",
+    broker: BrokerOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Read everything, and name what is damaged.
@@ -51,8 +51,8 @@ def _line(finding: "Finding") -> str:
         where += f":{finding.position}"
     what = finding.problem
     if finding.offset is not None:
-        what += (
-            f" (partition {finding.partition} of {finding.topic!r}, from offset {finding.offset}"
-        )
-        what += ")" if finding.next_offset is None else f" to {finding.next_offset})"
+        offsets = f"from offset {finding.offset}"
+        if finding.next_offset is not None:
+            offsets += f" to {finding.next_offset}"
+        what += f" (partition {finding.partition} of {finding.topic!r}, {offsets})"
     return f"{where}: {what}\n"

@@ -27,6 +27,9 @@ class Ended(NamedTuple):
         return self.out.splitlines()
 
 
+Cli = Callable[..., Ended]  # the fixture `cli`: a command in this process
+
+
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The present environment without what would change a command's behaviour."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SEAWALL", "_SEAWALL"))}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from commands import SEAWALL, environment, seawall
+from commands import SEAWALL, Cli, environment, seawall
 
 from seawall.cli.app import COMMANDS, build
 
@@ -39,8 +39,8 @@ def test_the_summaries_are_those_of_the_commands() -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_and_takes_a_broker(verb: str) -> None:
-    ended = seawall(*verb.split(), "-h")
+def test_every_verb_has_help_and_takes_a_broker(cli: Cli, verb: str) -> None:
+    ended = cli(*verb.split(), "-h")
     assert (ended.code, ended.err) == (0, "")
     assert b"-b, --broker LOCATION" in ended.out
     assert b"<int range>" not in ended.out, "a metavar is missing"
@@ -51,8 +51,8 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["", "topic", "group"])
-def test_without_a_verb_the_help_is_what_it_says(arguments: str) -> None:
-    ended = seawall(*arguments.split())
+def test_without_a_verb_the_help_is_what_it_says(cli: Cli, arguments: str) -> None:
+    ended = cli(*arguments.split())
     assert (ended.code, ended.out) == (2, b"")
     assert "Commands:" in ended.err
 
@@ -87,11 +87,13 @@ def test_without_a_verb_the_help_is_what_it_says(arguments: str) -> None:
         (["topic", "create", "t", "-p", "0"], "0 is less than 1"),
         (["group", "reset", "g", "-t", "t"], "Missing option '-o'"),
         (["group", "reset", "g", "-t", "t", "-o", "1:2"], "a range, where one position is wanted"),
+        (["topic", "list", "-b", ""], "the location is empty"),
+        (["-b", "", "topic", "list"], "the location is empty"),
         (["topic", "list", "-b", "kafka://x:9092"], "opens directories only"),
     ],
 )
-def test_wrong_usage_is_one_line(arguments: list[str], complaint: str) -> None:
-    ended = seawall(*arguments)
+def test_wrong_usage_is_one_line(cli: Cli, arguments: list[str], complaint: str) -> None:
+    ended = cli(*arguments)
     assert (ended.code, ended.out) == (2, b"")
     assert complaint in ended.err
     assert ended.err.startswith("seawall: ")

@@ -1,0 +1,119 @@
+"""`seawall group`: list, describe, reset, delete."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Cli
+
+from seawall.broker import Broker
+
+
+@pytest.fixture
+def group(orders: str, cli: Cli, tmp_path: Path) -> str:
+    """A group that has acknowledged three of five records."""
+    (tmp_path / "five").write_bytes(b"0\n1\n2\n3\n4\n")
+    cli("produce", orders, "-q", tmp_path / "five")
+    assert cli("consume", orders, "-g", "billing", "-n", 3, "-q").code == 0
+    return "billing"
+
+
+def place(cli: Cli, group: str) -> dict[str, Any]:
+    facts = json.loads(cli("group", "describe", group, "--json").out)
+    (found,) = facts["offsets"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_list_and_describe(cli: Cli, group: str) -> None:
+    assert cli("group", "list").out.decode() == "GROUP    LAG  HOLDER\nbilling    2  -\n"
+    assert cli("group", "list", "-q").out == b"billing\n"
+    facts = json.loads(cli("group", "list", "--json").out)
+    assert facts == {
+        "group": "billing",
+        "holder": None,
+        "offsets": [
+            {"topic": "orders", "partition": 0, "committed": 3, "start": 0, "end": 5, "lag": 2}
+        ],
+    }
+    assert cli("group", "describe", group).out.decode() == (
+        "GROUP    HOLDER\n"
+        "billing  -\n"
+        "\n"
+        "TOPIC   PARTITION  COMMITTED  START  END  LAG\n"
+        "orders          0          3      0    5    2\n"
+    )
+
+
+def test_a_holder_is_named_and_in_the_way(cli: Cli, group: str, data: Path) -> None:
+    with Broker.open(data) as broker, broker.consumer("orders", group=group):
+        holder = json.loads(cli("group", "describe", group, "--json").out)["holder"]
+        assert holder == {"pid": os.getpid(), "host": os.uname().nodename}
+        assert f"process {os.getpid()} on" in cli("group", "list").out.decode()
+        for verb in (("reset", group, "-t", "orders", "-o", "start"), ("delete", group)):
+            ended = cli("group", *verb)
+            assert (ended.code, ended.out, ended.err.count("\n")) == (1, b"", 1)
+            assert f"held by process {os.getpid()}" in ended.err
+        assert cli("group", "reset", group, "-t", "orders", "-o", "start", "--dry-run").code == 0
+    assert place(cli, group)["committed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("offset", "committed"),
+    [("start", 0), ("end", 5), ("1", 1), ("-1", 4), ("@-1h", 0), ("@0", 0)],
+)
+def test_reset(cli: Cli, group: str, offset: str, committed: int) -> None:
+    arguments = ("group", "reset", group, "-t", "orders", "-o", offset)
+    shown = f"TOPIC   PARTITION  FROM  TO\norders          0     3   {committed}\n".encode()
+    assert cli(*arguments, "--dry-run") == (0, shown, "")
+    assert place(cli, group)["committed"] == 3
+    assert cli(*arguments) == (0, shown, "")
+    assert place(cli, group)["committed"] == committed
+    printed = cli("consume", "orders", "-g", group, "-e", "-q").lines
+    assert printed == [b"%d" % n for n in range(committed, 5)]
+
+
+def test_reset_one_partition_as_json(cli: Cli, group: str) -> None:
+    ended = cli("group", "reset", group, "-t", "orders", "-o", "2", "-p", 0, "--json")
+    assert json.loads(ended.out) == {"topic": "orders", "partition": 0, "from": 3, "to": 2}
+
+
+def test_reset_makes_a_group(cli: Cli, group: str) -> None:
+    ended = cli("group", "reset", "new", "-t", "orders", "-o", "4")
+    assert ended.out.decode().splitlines()[1].split() == ["orders", "0", "-", "4"]
+    assert cli("consume", "orders", "-g", "new", "-e", "-q").out == b"4\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("-t", "nosuch", "-o", "0"), "no topic 'nosuch'"),
+        (("-t", "orders", "-o", "6"), "offset 6 is out of range"),
+        (("-t", "orders", "-o", "0", "-p", "1"), "has no partition 1"),
+    ],
+)
+def test_a_bad_reset(cli: Cli, group: str, arguments: tuple[str, ...], complaint: str) -> None:
+    ended = cli("group", "reset", group, *arguments)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (1, b"", 1)
+    assert complaint in ended.err
+    assert place(cli, group)["committed"] == 3
+
+
+def test_delete(cli: Cli, group: str) -> None:
+    assert cli("group", "delete", group) == (0, b"", "")
+    assert cli("group", "list").out == b"GROUP  LAG  HOLDER\n"
+    for verb in ("delete", "describe"):
+        ended = cli("group", verb, group)
+        assert (ended.code, ended.out, ended.err.count("\n")) == (1, b"", 1)
+        assert ended.err.startswith("seawall: no group 'billing'")
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 256])
+def test_a_bad_name(cli: Cli, orders: str, name: str) -> None:
+    ended = cli("consume", orders, "-e", "-g", name)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (1, b"", 1)
+    assert "is not a valid group name" in ended.err
