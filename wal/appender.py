@@ -31,9 +31,11 @@ from seawall.wal.errors import (
     LockTimeout,
     LogFenced,
     LogGone,
+    OffsetOutOfRange,
     PublishTimeout,
     SyncFailed,
     WalError,
+    WriteError,
 )
 from seawall.wal.files import (
     CREATE,
@@ -95,11 +97,10 @@ class Appender:
 
         Nothing is durable or visible when this returns: see `sync`.
 
-        Raises `AppendLockTimeout`, `StorageFull`, `WriteFailed` (in all three nothing
-        was appended), `LogFenced`, `LogGone`.
+        Raises `AppendLockTimeout`, `StorageFull`, `WriteFailed`, `LogFenced`, `LogGone`,
+        `LogStateLost`, or `SyncFailed` from rolling: in all of them nothing was appended.
         """
         size = sum(map(len, batches))
-        context = self._context
         with self._lock:
             row = self._row_for_append()
             if row.position and self._is_full(row, size):
@@ -111,13 +112,10 @@ class Appender:
                 offset += _LAST_OFFSET_DELTA.unpack_from(batch, _LAST_OFFSET_DELTA_AT)[0] + 1
             self._write(active, row.position, batches, size)
             try:
-                context.ends.write(
-                    context.partition_id,
-                    row._replace(next_offset=offset, position=row.position + size),
-                )
-            except OSError as error:
+                self._write_row(row, row._replace(next_offset=offset, position=row.position + size))
+            except WriteError:
                 self._cut(active, row.position)
-                raise write_error(error, context.ends.path) from error
+                raise
         return Appended(row.next_offset, offset)
 
     def roll(self) -> None:
@@ -130,6 +128,10 @@ class Appender:
     def _row_for_append(self) -> EndsRow:
         row = self._context.row()
         if row.flags & FENCED or self._fenced:
+            if not row.flags & FENCED:
+                # The lock was not to be had when the sync failed; now it is ours.
+                with contextlib.suppress(WriteError):
+                    self._set_fence(row)
             raise LogFenced(path=self._context.folder)
         now = self._context.now_ms()
         if row.created_ms > now:
@@ -153,8 +155,9 @@ class Appender:
         if len(batches) > MOST_BUFFERS_PER_WRITE:
             batches = [bytearray().join(batches)]
         try:
-            if self._files.pread(descriptor, HEADER_BYTES, position).strip(b"\0"):
-                self._cut(active, position)
+            behind = self._files.pread(descriptor, HEADER_BYTES, position)
+            if behind.strip(b"\0") and not self._cut(active, position):
+                raise LogFenced(path=self._context.folder)
             self._allocate(active, position + size)
             written = self._files.pwritev(descriptor, batches, position)
         except OSError as error:
@@ -183,18 +186,17 @@ class Appender:
             self._files.allocate(active.descriptor.number, allocated, target - allocated)
         active.allocated_bytes = target
 
-    def _cut(self, active: _Active, position: int) -> None:
-        """Make the bytes from `position` on read as zeros, or fence the log."""
+    def _cut(self, active: _Active, position: int) -> bool:
+        """Make the bytes from `position` on read as zeros; if not, fence the log: False."""
         active.allocated_bytes = position
         try:
             self._files.truncate(active.descriptor.number, position)
         except OSError:
-            with contextlib.suppress(OSError, WalError):
-                row = self._context.row()
-                self._context.ends.write(
-                    self._context.partition_id, row._replace(flags=row.flags | FENCED)
-                )
             self._fenced = True
+            with contextlib.suppress(WalError):
+                self._set_fence(self._context.row())
+            return False
+        return True
 
     # -- segments --------------------------------------------------------------------
 
@@ -211,17 +213,20 @@ class Appender:
             if row.durable_position == 0:
                 # The file may be new, by us or by a process that died before this.
                 self._files.sync_directory(self._context.folder)
+            active = _Active(descriptor, row.segment, allocated)
+            if row.position > row.durable_position:
+                self._write_again(active, row)
         except OSError as error:
-            raise write_error(error, path) from error
-        active = _Active(descriptor, row.segment, allocated)
-        if row.position > row.durable_position:
-            self._write_again(active, row)
+            raise write_error(error, path, row.durable_position) from error
         self._active = active
         return active
 
     def _write_again(self, active: _Active, row: EndsRow) -> None:
-        """Make the un-synced bytes of others dirty again, so that our sync covers them."""
-        descriptor, path = active.descriptor.number, active.descriptor.path
+        """Make the un-synced bytes of others dirty again, so that our sync covers them.
+
+        They stay what they are, so it harms nothing if this fails; it is then done again.
+        """
+        descriptor = active.descriptor.number
         scan = Scan(
             self._files,
             descriptor,
@@ -236,11 +241,7 @@ class Appender:
             raise LogFenced(path=self._context.folder)
         size = row.position - row.durable_position
         data = read_fully(self._files, descriptor, size, row.durable_position)
-        try:
-            write_fully(self._files, descriptor, data, row.durable_position)
-        except OSError as error:
-            self._set_fence(row)
-            raise write_error(error, path, row.durable_position) from error
+        write_fully(self._files, descriptor, data, row.durable_position)
 
     def _roll(self, row: EndsRow) -> EndsRow:
         """Seal the newest segment and begin another. The caller holds the append lock."""
@@ -263,10 +264,7 @@ class Appender:
         # creates the file if it is not there. The other way round, a process that died
         # in between would leave a segment whose name cuts off what is appended to the
         # old one.
-        try:
-            context.ends.write(context.partition_id, new_row)
-        except OSError as error:
-            raise write_error(error, context.ends.path) from error
+        self._write_row(row, new_row)
         return new_row
 
     # -- syncing ---------------------------------------------------------------------
@@ -288,21 +286,22 @@ class Appender:
             with self._publishing_lock():
                 row = context.row()
                 self._check_fence(row)
-                active = self._open_active(row)
+                try:
+                    active = self._open_active(row)
+                except WriteError as error:
+                    raise SyncFailed(
+                        path=context.segment_path(row.segment), reason=str(error)
+                    ) from error
         self._sync_descriptor(active.descriptor, None)
         with self._publishing_lock():
-            now = context.row()
+            before = now = context.row()
             self._check_fence(now)
             if now.segment == row.segment and row.position > now.durable_position:
-                now = now._replace(
-                    durable_offset=row.next_offset, durable_position=row.position
-                )
+                now = now._replace(durable_offset=row.next_offset, durable_position=row.position)
                 try:
-                    context.ends.write(context.partition_id, now)
-                except OSError as error:
-                    raise SyncFailed(
-                        path=context.ends.path, reason=error.strerror or str(error)
-                    ) from error
+                    self._write_row(before, now)
+                except WriteError as error:
+                    raise SyncFailed(path=context.ends.path, reason=str(error)) from error
         return now.durable_offset
 
     def _sync_descriptor(self, descriptor: Descriptor, locked_row: EndsRow | None) -> None:
@@ -311,21 +310,17 @@ class Appender:
             self._files.sync(descriptor.number)
         except OSError as error:
             self._fenced = True
-            with contextlib.suppress(OSError, WalError):
+            with contextlib.suppress(WalError):
                 if locked_row is not None:
                     self._set_fence(locked_row)
                 else:
                     with self._lock:
                         self._set_fence(self._context.row())
-            raise SyncFailed(
-                path=descriptor.path, reason=error.strerror or str(error)
-            ) from error
+            raise SyncFailed(path=descriptor.path, reason=error.strerror or str(error)) from error
 
     def _set_fence(self, row: EndsRow) -> None:
         self._fenced = True
-        self._context.ends.write(
-            self._context.partition_id, row._replace(flags=row.flags | FENCED)
-        )
+        self._write_row(row, row._replace(flags=row.flags | FENCED))
 
     def _check_fence(self, row: EndsRow) -> None:
         if row.flags & FENCED or self._fenced:
@@ -347,13 +342,18 @@ class Appender:
     # -- the row ---------------------------------------------------------------------
 
     def set_log_start(self, offset: int) -> None:
-        """Raise the log start in the row; a lower one is a no-op."""
+        """Raise the log start in the row; a lower one is a no-op.
+
+        Raises `OffsetOutOfRange` above the durable end.
+        """
         with self._lock:
             row = self._context.row()
-            if offset > row.log_start:
-                self._context.ends.write(
-                    self._context.partition_id, row._replace(log_start=offset)
+            if offset > row.durable_offset:
+                raise OffsetOutOfRange(
+                    offset=offset, log_start=row.log_start, durable_end=row.durable_offset
                 )
+            if offset > row.log_start:
+                self._write_row(row, row._replace(log_start=offset))
 
     def mark_deleted(self) -> None:
         """Have every process refuse this log from now on."""
@@ -362,9 +362,18 @@ class Appender:
                 row = self._context.row()
             except LogGone:
                 return
-            self._context.ends.write(
-                self._context.partition_id, row._replace(flags=row.flags | DELETED)
-            )
+            self._write_row(row, row._replace(flags=row.flags | DELETED))
+
+    def _write_row(self, row: EndsRow, new_row: EndsRow) -> None:
+        """Replace `row`, or leave it as it was. The caller holds the append lock."""
+        ends, partition_id = self._context.ends, self._context.partition_id
+        try:
+            ends.write(partition_id, new_row)
+        except OSError as error:
+            # Part of the new row may stand there.
+            with contextlib.suppress(OSError):
+                ends.write(partition_id, row)
+            raise write_error(error, ends.path) from error
 
     def close(self) -> None:
         """Close the files. Safe to call twice; nothing is synced."""

@@ -46,8 +46,22 @@ class _Walk:
         self.position = self.entry_position = 0
         self.max_timestamp = NO_TIMESTAMP
 
-    def walk(self, context: LogContext, descriptor: Descriptor, limit: int) -> None:
-        """Pass all batches of the open segment up to `limit`."""
+    def walk(self, context: LogContext, descriptor: Descriptor, limit: int) -> bool:
+        """Pass all batches of the open segment up to `limit`; False if it ends in damage.
+
+        Headers alone are read as long as they follow one another. A damaged one may lead
+        astray for a while before that shows, so then all is done again with the CRCs.
+        """
+        before, entry_count = self.checkpoint(), len(self.entries)
+        if self._walk(context, descriptor, limit, check_crc=False):
+            return True
+        self.offset, _, self.position, self.max_timestamp, self.entry_position = before
+        del self.entries[entry_count:]
+        return self._walk(context, descriptor, limit, check_crc=True)
+
+    def _walk(
+        self, context: LogContext, descriptor: Descriptor, limit: int, *, check_crc: bool
+    ) -> bool:
         while True:
             scan = Scan(
                 context.files,
@@ -55,7 +69,7 @@ class _Walk:
                 position=self.position,
                 limit=limit,
                 next_offset=self.offset,
-                check_crc=False,
+                check_crc=check_crc,
             )
             for position, header in scan:
                 if position - self.entry_position >= self.interval_bytes:
@@ -67,7 +81,9 @@ class _Walk:
                     self.max_timestamp = header.max_timestamp
             self.position, self.offset = scan.result.position, scan.result.next_offset
             if self.position >= limit:
-                return
+                return True
+            if not check_crc:
+                return False
             behind = find_batch(
                 context.files,
                 descriptor.number,
@@ -76,7 +92,7 @@ class _Walk:
                 after_offset=self.offset,
             )
             if behind is None:
-                return
+                return False
             self.position, self.offset = behind.position, behind.header.base_offset
 
 
@@ -100,9 +116,7 @@ def _step(context: LogContext) -> bool:
         bases = [row.segment]
     else:
         bases = [
-            base
-            for base in list_segments(context.files, context.folder)
-            if base <= row.segment
+            base for base in list_segments(context.files, context.folder) if base <= row.segment
         ]
     if not bases:
         return True
@@ -130,17 +144,16 @@ def _step(context: LogContext) -> bool:
             continue
         limit = readable_bytes(context, row, descriptor, segment)
         passed_bytes += limit - walk.position
-        walk.walk(context, descriptor, limit)
+        is_whole = walk.walk(context, descriptor, limit)
         if segment == row.segment:
             walk.position, walk.offset = row.durable_position, row.durable_offset
         else:
-            walk.sealed.append(Sealed(segment, walk.offset, limit, walk.max_timestamp))
+            if is_whole:
+                walk.sealed.append(Sealed(segment, walk.offset, limit, walk.max_timestamp))
             if passed_bytes >= STEP_BYTES:
                 break
     end = walk.checkpoint()
     if end == stored:
         return True
-    won = context.index.advance(
-        context.partition_id, stored, end, walk.entries, walk.sealed
-    )
+    won = context.index.advance(context.partition_id, stored, end, walk.entries, walk.sealed)
     return not won or end.segment == row.segment

@@ -29,20 +29,26 @@ class Committer:
         """Return the durable end, once it is at `next_offset` or beyond.
 
         Raises what `sync` raises. A follower whose leader failed syncs for itself, so
-        each waiter gets the error that holds for its own records.
+        each waiter gets the error that holds for its own records. An offset beyond the
+        log's end is a ValueError.
         """
-        with self._changed:
-            while self._durable_end < next_offset and self._syncing:
-                self._changed.wait()
-            if self._durable_end >= next_offset:
-                return self._durable_end
-            self._syncing = True
         durable_end = 0
+        leads = False
         try:
+            with self._changed:
+                while self._durable_end < next_offset and self._syncing:
+                    self._changed.wait()
+                if self._durable_end >= next_offset:
+                    return self._durable_end
+                # Inside the try: an interrupt at any later moment hands the lead back.
+                leads = self._syncing = True
             durable_end = self._sync()
         finally:
-            with self._changed:
-                self._syncing = False
-                self._durable_end = max(self._durable_end, durable_end)
-                self._changed.notify_all()
+            if leads:
+                with self._changed:
+                    self._syncing = False
+                    self._durable_end = max(self._durable_end, durable_end)
+                    self._changed.notify_all()
+        if durable_end < next_offset:
+            raise ValueError(f"cannot commit up to {next_offset}: the log ends at {durable_end}")
         return durable_end

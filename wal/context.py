@@ -65,7 +65,10 @@ class LogContext:
 
     def row(self) -> EndsRow:
         """The partition's row in ``run/ends``."""
-        row = self.ends.read(self.partition_id)
+        try:
+            row = self.ends.read(self.partition_id)
+        except OSError as error:
+            raise LogStateLost(path=self.ends.path, partition_id=self.partition_id) from error
         if row is None:
             if not self.files.exists(self.folder):
                 raise LogGone(path=self.folder)

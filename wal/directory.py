@@ -20,6 +20,7 @@ import time
 import uuid
 
 from seawall.wal.errors import (
+    DirectoryError,
     DirectoryUnusable,
     ForeignDirectory,
     ForeignNamespace,
@@ -61,10 +62,18 @@ class Directory:
     """A directory that this process holds open, alone (`is_sole`) or with others."""
 
     def __init__(
-        self, files: Files, path: str, descriptor: int, *, is_sole: bool, cluster_id: str | None
+        self,
+        files: Files,
+        path: str,
+        descriptor: int,
+        *,
+        is_sole: bool,
+        cluster_id: str | None,
+        timeout_ms: int,
     ) -> None:
         self._files = files
         self._lock_descriptor = descriptor
+        self._timeout_ms = timeout_ms
         self.path = path
         self.is_sole = is_sole
         self.is_new = cluster_id is None
@@ -97,7 +106,12 @@ class Directory:
         _refuse_network_file_system(files, path)
         cluster_id = read_format(files, path)
         if cluster_id is None:
-            _refuse_foreign(files, path)
+            try:
+                _refuse_foreign(files, path)
+            except DirectoryError:
+                # Unless another process has made it seawall's just now.
+                if read_format(files, path) is None:
+                    raise
             if not create:
                 raise DirectoryUnusable(path=path, reason="it is not a seawall directory")
         descriptor = files.open(os.path.join(path, "LOCK"), READ_WRITE | CREATE)
@@ -108,15 +122,20 @@ class Directory:
                 line = namespace.encode() + b"\n"
                 write_fully(files, descriptor, line.ljust(64, b" "), 0)
             else:
-                found = files.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
-                if found != namespace:
-                    raise ForeignNamespace(path=path, namespace=found, own_namespace=namespace)
+                _refuse_foreign_namespace(files, descriptor, path)
             # Another process may have made it ours in the meantime.
             cluster_id = read_format(files, path)
         except BaseException:
             files.close(descriptor)
             raise
-        return cls(files, path, descriptor, is_sole=is_sole, cluster_id=cluster_id)
+        return cls(
+            files,
+            path,
+            descriptor,
+            is_sole=is_sole,
+            cluster_id=cluster_id,
+            timeout_ms=timeout_ms,
+        )
 
     def join(self, *names: str) -> str:
         """A path inside the directory."""
@@ -135,13 +154,25 @@ class Directory:
         self.is_new = False
 
     def share(self) -> None:
-        """Let others in: the sole opener's work is done."""
+        """Let others in: the sole opener's work is done.
+
+        Raises `LockTimeout` or `ForeignNamespace` if another process came in between.
+        """
         if self.is_sole:
             # Not atomic (flock(2)): another process may be sole in between. It then
-            # finds a directory in good order, and nothing to do.
+            # finds a directory in good order, and nothing to do; but it may be stopped, or
+            # of another namespace.
+            deadline = time.monotonic() + self._timeout_ms / 1000
             while not self._files.try_lock(self._lock_descriptor, exclusive=False):
+                if time.monotonic() >= deadline:
+                    raise LockTimeout(
+                        path=self.join("LOCK"),
+                        holder_pid=lock_holder(self._files, self._lock_descriptor),
+                        timeout_ms=self._timeout_ms,
+                    )
                 time.sleep(JOIN_PAUSE_S)
             self.is_sole = False
+            _refuse_foreign_namespace(self._files, self._lock_descriptor, self.path)
 
     def close(self) -> None:
         """Let go of the directory. Safe to call twice."""
@@ -191,6 +222,13 @@ def _take_lock(files: Files, descriptor: int, path: str, timeout_ms: int) -> boo
                 timeout_ms=timeout_ms,
             )
         time.sleep(JOIN_PAUSE_S)
+
+
+def _refuse_foreign_namespace(files: Files, descriptor: int, path: str) -> None:
+    own = files.pid_namespace()
+    found = files.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
+    if found != own:
+        raise ForeignNamespace(path=path, namespace=found, own_namespace=own)
 
 
 def _refuse_foreign(files: Files, path: str) -> None:

@@ -37,7 +37,7 @@ from typing import NamedTuple
 import google_crc32c
 
 from seawall.wal.errors import ForkedHandle, HandleClosed
-from seawall.wal.files import CREATE, READ_WRITE, TRUNCATE, Files, write_fully
+from seawall.wal.files import CREATE, READ_WRITE, TRUNCATE, Descriptor, Files, write_fully
 
 SLOT_BYTES = 128
 READ_ATTEMPTS = 200
@@ -68,9 +68,9 @@ class EndsRow(NamedTuple):
 class Ends:
     """The open ``run/ends`` file."""
 
-    def __init__(self, files: Files, path: str, *, descriptor: int) -> None:
+    def __init__(self, files: Files, path: str, *, descriptor: Descriptor) -> None:
         self._files = files
-        self._descriptor = descriptor
+        self._descriptor: Descriptor | None = descriptor
         self._pid_of_opener = 0
         self.path = path
 
@@ -78,31 +78,26 @@ class Ends:
     def create(cls, files: Files, path: str, boot_id: bytes) -> Ends:
         """A new file without rows, in place of whatever was there. Sole opener only."""
         aside = path + ".new"
-        descriptor = files.open(aside, READ_WRITE | CREATE | TRUNCATE)
-        try:
-            device, inode = files.identity(descriptor)
-            header = _HEADER.pack(_MAGIC, boot_id, device, inode)
-            header += _CRC.pack(google_crc32c.value(header))
-            write_fully(files, descriptor, header.ljust(SLOT_BYTES, b"\0"), 0)
-            files.rename(aside, path)
-        except BaseException:
-            files.close(descriptor)
-            raise
+        descriptor = Descriptor(files, aside, READ_WRITE | CREATE | TRUNCATE)
+        device, inode = files.identity(descriptor.number)
+        header = _HEADER.pack(_MAGIC, boot_id, device, inode)
+        header += _CRC.pack(google_crc32c.value(header))
+        write_fully(files, descriptor.number, header.ljust(SLOT_BYTES, b"\0"), 0)
+        files.rename(aside, path)
         return cls(files, path, descriptor=descriptor)
 
     @classmethod
     def open(cls, files: Files, path: str, boot_id: bytes) -> Ends | None:
         """The file of this boot, None if there is none."""
         try:
-            descriptor = files.open(path, READ_WRITE)
+            descriptor = Descriptor(files, path, READ_WRITE)
         except FileNotFoundError:
             return None
-        header = files.pread(descriptor, _HEADER.size + _CRC.size, 0)
-        device, inode = files.identity(descriptor)
+        header = files.pread(descriptor.number, _HEADER.size + _CRC.size, 0)
+        device, inode = files.identity(descriptor.number)
         expected = _HEADER.pack(_MAGIC, boot_id, device, inode)
         if header == expected + _CRC.pack(google_crc32c.value(expected)):
             return cls(files, path, descriptor=descriptor)
-        files.close(descriptor)
         return None
 
     @staticmethod
@@ -123,23 +118,16 @@ class Ends:
             files.close(descriptor)
         if len(header) < _HEADER.size + _CRC.size:
             return False
-        if _CRC.unpack_from(header, _HEADER.size)[0] != google_crc32c.value(
-            header[: _HEADER.size]
-        ):
+        if _CRC.unpack_from(header, _HEADER.size)[0] != google_crc32c.value(header[: _HEADER.size]):
             return False
         magic, other_boot_id, device, inode = _HEADER.unpack_from(header)
         return magic == _MAGIC and other_boot_id != boot_id and (device, inode) == identity
 
     def read(self, partition_id: int) -> EndsRow | None:
         """The row of a partition, None if it has none (or none that can be read)."""
+        descriptor = self._usable()
         for attempt in range(READ_ATTEMPTS):
-            try:
-                slot = self._files.pread(
-                    self._descriptor, _ROW_CRC.size, partition_id * SLOT_BYTES
-                )
-            except OSError:
-                self._check_usable()
-                raise
+            slot = self._files.pread(descriptor.number, _ROW_CRC.size, partition_id * SLOT_BYTES)
             if len(slot) == _ROW_CRC.size:
                 fields = _ROW_CRC.unpack(slot)
                 if fields[9] == google_crc32c.value(slot[: _ROW.size]):
@@ -156,29 +144,29 @@ class Ends:
         """Replace a row. The caller holds the partition's append lock."""
         slot = _ROW.pack(partition_id, *row)
         slot += _CRC.pack(google_crc32c.value(slot))
-        try:
-            write_fully(self._files, self._descriptor, slot, partition_id * SLOT_BYTES)
-        except OSError:
-            self._check_usable()
-            raise
+        self._write(partition_id, slot)
 
     def clear(self, partition_id: int) -> None:
         """Remove a row (of a partition whose files are gone)."""
-        write_fully(
-            self._files, self._descriptor, bytes(SLOT_BYTES), partition_id * SLOT_BYTES
-        )
+        self._write(partition_id, bytes(SLOT_BYTES))
 
-    def _check_usable(self) -> None:
+    def _write(self, partition_id: int, slot: bytes) -> None:
+        # The reference keeps the file open: after a close() by another thread its number
+        # might be another file's.
+        descriptor = self._usable()
+        write_fully(self._files, descriptor.number, slot, partition_id * SLOT_BYTES)
+
+    def _usable(self) -> Descriptor:
+        descriptor = self._descriptor
+        if descriptor is not None:
+            return descriptor
         if self._pid_of_opener:
             raise ForkedHandle(what="log", opened_by_pid=self._pid_of_opener)
-        if self._descriptor < 0:
-            raise HandleClosed(what="log")
+        raise HandleClosed(what="log")
 
     def close(self) -> None:
         """Close the file. Safe to call twice."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            self._files.close(descriptor)
+        self._descriptor = None
 
     def abandon(self, pid_of_opener: int) -> None:
         """In a forked child: close our copy; any further use raises `ForkedHandle`."""

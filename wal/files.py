@@ -262,8 +262,15 @@ class Descriptor:
         self.path = path
         self.number = files.open(path, flags)
 
-    def __del__(self) -> None:
-        if self.number >= 0:
+    def abandon(self) -> None:
+        """In a forked child: close our copy now, whoever still refers to it.
+
+        What the parent's other threads referred to is never let go of in the child.
+        """
+        number, self.number = self.number, -1
+        if number >= 0:
             with contextlib.suppress(OSError):
-                self._files.close(self.number)
-            self.number = -1
+                self._files.close(number)
+
+    def __del__(self) -> None:
+        self.abandon()

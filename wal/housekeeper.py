@@ -12,7 +12,7 @@ import math
 import threading
 import time
 
-from seawall.wal.errors import LogGone, WalError
+from seawall.wal.errors import LockTimeout, LogGone, WalError
 from seawall.wal.log import Log
 
 logger = logging.getLogger("seawall.wal")
@@ -52,10 +52,15 @@ class Housekeeper:
 
     def _wake(self) -> None:
         if self._thread is None and not self._closed:
-            self._thread = threading.Thread(
-                target=self._run, name="seawall-housekeeper", daemon=True
-            )
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="seawall-housekeeper", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                # No more threads, or the interpreter is ending. The append that brought us
+                # here was made: it must not fail for this. The next one tries again.
+                logger.warning("no thread for checkpoints and late syncs: %s", error)
+                return
+            self._thread = thread
         self._work.notify()
 
     def _run(self) -> None:
@@ -91,6 +96,12 @@ class Housekeeper:
         for log in unsynced:
             try:
                 log.sync()
+            except LogGone:
+                pass
+            except LockTimeout as error:
+                logger.warning("%s: not synced yet: %s", log.context.folder, error)
+                if not self._closed:
+                    self.needs_sync(log)
             except (WalError, OSError) as error:
                 logger.error("%s: could not sync: %s", log.context.folder, error)
         for log in dirty:

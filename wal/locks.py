@@ -16,8 +16,8 @@ import random
 import threading
 import time
 
-from seawall.wal.errors import LockTimeout
-from seawall.wal.files import CREATE, READ_WRITE, Files, read_file
+from seawall.wal.errors import ForkedHandle, HandleClosed, HandleUnusable, LockTimeout
+from seawall.wal.files import CREATE, READ_WRITE, Descriptor, Files, read_file
 
 FIRST_PAUSE_S = 0.00002
 LONGEST_PAUSE_S = 0.002
@@ -42,28 +42,38 @@ class FileLock:
         self._threads = threading.Lock()
         self.path = path
         self.timeout_ms = timeout_ms
-        self._descriptor = files.open(path, READ_WRITE | CREATE)
+        self._pid = os.getpid()
+        self._descriptor: Descriptor | None = Descriptor(files, path, READ_WRITE | CREATE)
+        # Whoever holds the lock keeps its file open, so that a close() by another thread
+        # in the meantime does not free it.
+        self._held: Descriptor | None = None
 
     def acquire(self) -> None:
         """Take the lock, or raise after ``timeout_ms``."""
+        descriptor = self._descriptor
+        if descriptor is None:
+            raise self._unusable()
         threads = self._threads
         if not threads.acquire(blocking=False):
             deadline = time.monotonic() + self.timeout_ms / 1000
             if not threads.acquire(timeout=self.timeout_ms / 1000):
-                raise self._timed_out()
+                raise self._timed_out(descriptor)
         else:
             deadline = 0.0
         try:
-            if not self._files.try_lock(self._descriptor):
-                self._wait(deadline or time.monotonic() + self.timeout_ms / 1000)
+            if not self._files.try_lock(descriptor.number):
+                self._wait(descriptor, deadline or time.monotonic() + self.timeout_ms / 1000)
+            self._held = descriptor
         except BaseException:
             threads.release()
             raise
 
     def release(self) -> None:
         """Free the lock."""
+        held, self._held = self._held, None
         try:
-            self._files.unlock(self._descriptor)
+            if held is not None:
+                self._files.unlock(held.number)
         finally:
             self._threads.release()
 
@@ -73,29 +83,32 @@ class FileLock:
     def __exit__(self, *exc: object) -> None:
         self.release()
 
-    def _wait(self, deadline: float) -> None:
+    def _wait(self, descriptor: Descriptor, deadline: float) -> None:
         pause = FIRST_PAUSE_S
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise self._timed_out()
+                raise self._timed_out(descriptor)
             time.sleep(min(left, pause * (0.5 + random.random())))
-            if self._files.try_lock(self._descriptor):
+            if self._files.try_lock(descriptor.number):
                 return
             pause = min(pause * 2, LONGEST_PAUSE_S)
 
-    def _timed_out(self) -> LockTimeout:
+    def _timed_out(self, descriptor: Descriptor) -> LockTimeout:
         return self._error(
             path=self.path,
-            holder_pid=lock_holder(self._files, self._descriptor),
+            holder_pid=lock_holder(self._files, descriptor.number),
             timeout_ms=self.timeout_ms,
         )
 
+    def _unusable(self) -> HandleUnusable:
+        if self._pid != os.getpid():
+            return ForkedHandle(what=f"lock {self.path!r}", opened_by_pid=self._pid)
+        return HandleClosed(what=f"lock {self.path!r}")
+
     def close(self) -> None:
-        """Close the file, which frees the lock. Safe to call twice."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            self._files.close(descriptor)
+        """Close the file, once nobody in this process holds the lock. Safe to call twice."""
+        self._descriptor = None
 
     def abandon(self) -> None:
         """In a forked child: close our copy of the descriptor and unlock nothing.
@@ -103,7 +116,11 @@ class FileLock:
         An flock is freed when the last copy of its descriptor is closed; a child that
         kept one would hold its parent's lock beyond the parent's death.
         """
-        self.close()
+        descriptor, self._descriptor = self._descriptor, None
+        held, self._held = self._held, None
+        for each in (descriptor, held):
+            if each is not None:
+                each.abandon()
         self._threads = threading.Lock()
 
 

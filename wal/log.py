@@ -7,6 +7,7 @@ keeps the index up to date, `recovery` judges after a power cut.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -17,10 +18,10 @@ from seawall.wal import lookup
 from seawall.wal.appender import Appended, Appender
 from seawall.wal.checkpoint import checkpoint
 from seawall.wal.committer import Committer
-from seawall.wal.context import LogContext
+from seawall.wal.context import LogContext, write_error
 from seawall.wal.ends import DELETED
 from seawall.wal.errors import OffsetOutOfRange
-from seawall.wal.files import Descriptor
+from seawall.wal.files import Descriptor, remove_file
 from seawall.wal.lookup import TimeFound, readable_bytes
 from seawall.wal.reader import Reader
 from seawall.wal.segment import Scan, find_batch, list_segments
@@ -138,16 +139,14 @@ class Log:
         context = self.context
         row = context.row()
         bases = [
-            base
-            for base in list_segments(context.files, context.folder)
-            if base <= row.segment
+            base for base in list_segments(context.files, context.folder) if base <= row.segment
         ]
         expected = row.log_start
         for at, base in enumerate(bases):
             after = bases[at + 1] if at + 1 < len(bases) else None
             if after is not None and after <= row.log_start:
                 continue
-            if base > expected:
+            if base > expected and context.row().log_start < base:
                 yield Damage(
                     path=context.segment_path(expected),
                     position=0,
@@ -219,16 +218,21 @@ class Log:
         context = self.context
         self._appender.set_log_start(before_offset)
         row = context.row()
-        bases = list_segments(context.files, context.folder)
-        doomed = [
-            base
-            for base, after in zip(bases, bases[1:], strict=False)
-            if after <= before_offset and base < row.segment
-        ]
-        for base in doomed:
-            context.files.unlink(context.segment_path(base))
+        try:
+            bases = list_segments(context.files, context.folder)
+            doomed = [
+                base
+                for base, after in itertools.pairwise(bases)
+                if after <= before_offset and base < row.segment
+            ]
+            for base in doomed:
+                # Another process may be doing the same.
+                remove_file(context.files, context.segment_path(base))
+            if doomed:
+                context.files.sync_directory(context.folder)
+        except OSError as error:
+            raise write_error(error, context.folder) from error
         if doomed:
-            context.files.sync_directory(context.folder)
             context.index.forget_segments(context.partition_id, doomed[-1] + 1)
         return len(doomed)
 
@@ -255,7 +259,7 @@ def remove_log_files(context: LogContext) -> None:
     files = context.files
     if files.is_directory(context.folder):
         for name in files.list(context.folder):
-            files.unlink(os.path.join(context.folder, name))
+            remove_file(files, os.path.join(context.folder, name))
         files.rmdir(context.folder)
         files.sync_directory(os.path.dirname(context.folder))
     context.index.forget(context.partition_id)

@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 
 from seawall.wal.context import LogContext
 from seawall.wal.ends import EndsRow
+from seawall.wal.errors import ValueDamaged
 from seawall.wal.files import (
     CREATE,
     READ_WRITE,
@@ -102,7 +103,10 @@ def recover(
     files = context.files
     make_directory(files, context.folder)
     _remove_asides(context)
-    checkpoint = context.index.checkpoint(context.partition_id)
+    try:
+        checkpoint = context.index.checkpoint(context.partition_id)
+    except ValueDamaged:
+        checkpoint = None  # the index is a cache: without it more is scanned
     floor = max(floor, log_start, checkpoint.offset if checkpoint else 0)
     bases = list_segments(files, context.folder)
     if not bases or (checkpoint is not None and bases[-1] < checkpoint.segment):
@@ -132,9 +136,7 @@ class _Judge:
         self._segment = segment
         self._floor = floor
         self._log_start = log_start
-        self._descriptor = Descriptor(
-            context.files, context.segment_path(segment), READ_WRITE
-        )
+        self._descriptor = Descriptor(context.files, context.segment_path(segment), READ_WRITE)
         self._size = context.files.size(self._descriptor.number)
         self._findings: list[Finding] = []
 
@@ -183,9 +185,12 @@ class _Judge:
             return beginning
         if not 0 < checkpoint.position <= self._size:
             return beginning
-        before = self._context.index.at_or_before(
-            self._context.partition_id, self._segment, checkpoint.offset - 1
-        )
+        try:
+            before = self._context.index.at_or_before(
+                self._context.partition_id, self._segment, checkpoint.offset - 1
+            )
+        except ValueDamaged:
+            return beginning
         position, offset = (before.position, before.offset) if before else beginning
         scan = Scan(
             self._files,

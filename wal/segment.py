@@ -16,6 +16,7 @@ for the first). Scanning ends in one of four ways (`ScanEnd`), never in an excep
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import struct
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ BLOCK_BYTES = 1 << 20
 MOST_OFFSETS_PER_BYTE = 256
 
 _MAGIC_AT = 16
-_PREFIX = struct.Struct(">qiib")
+_PREFIX = struct.Struct(">qi")
 
 
 def segment_name(base_offset: int) -> str:
@@ -165,13 +166,13 @@ def is_zero(files: Files, descriptor: int, position: int, limit: int) -> bool:
 def plausible_extent(prefix: bytes, next_offset: int) -> int:
     """The size of the batch that a damaged header seems to begin, 0 if it seems none.
 
-    A header is plausible if what a search could mistake it by is right: base offset,
-    magic, and a length that holds at least the header.
+    A header is plausible if its base offset is the expected one and its length holds at
+    least the header.
     """
     if len(prefix) < _PREFIX.size:
         return 0
-    base_offset, length, _epoch, magic = _PREFIX.unpack_from(prefix)
-    if base_offset != next_offset or magic != 2 or length < HEADER_BYTES - 12:
+    base_offset, length = _PREFIX.unpack_from(prefix)
+    if base_offset != next_offset or length < HEADER_BYTES - 12:
         return 0
     return int(length) + 12
 
@@ -183,11 +184,18 @@ def find_batch(
 
     `after_offset` is the offset that should have stood at `position`. A batch counts
     only if its base offset lies behind that and can have been reached within the bytes
-    skipped; and nothing counts that lies inside the extent of a plausible header,
-    because a record's value may itself be a record batch.
+    skipped; and nothing counts that lies inside the extent of a plausible header, or of
+    a batch that is valid but for its offset, because a record's value may itself be a
+    record batch.
     """
-    prefix = files.pread(descriptor, HEADER_BYTES, position)
-    search = position + max(1, plausible_extent(prefix, after_offset))
+    prefix = read_fully(files, descriptor, HEADER_BYTES, position)
+    extent = plausible_extent(prefix, after_offset)
+    with contextlib.suppress(BatchInvalid):
+        header = parse_header(prefix)
+        if not extent and header.size_bytes <= limit - position:
+            batch = read_fully(files, descriptor, header.size_bytes, position)
+            extent = check_batch(batch, 0, len(batch)).size_bytes
+    search = position + max(1, extent)
     while search < limit:
         block = read_fully(
             files, descriptor, min(BLOCK_BYTES + HEADER_BYTES, limit - search), search

@@ -13,6 +13,7 @@ To wait without missing anything: take `generation`, look at the log, and only t
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import threading
@@ -22,6 +23,8 @@ POLL_INTERVAL_S = 0.02
 # A busy writer makes thousands of events a second; readers gain nothing from being
 # woken more often than this.
 SHORTEST_INTERVAL_S = 0.0005
+
+logger = logging.getLogger("seawall.wal")
 
 
 class Watcher:
@@ -52,7 +55,12 @@ class Watcher:
             self._changed.notify_all()
             listeners = tuple(self._listeners)
         for listener in listeners:
-            listener()
+            try:
+                listener()
+            except Exception:
+                # It is called in the watcher's thread and in those that commit: neither
+                # may fail for it. A closed event loop, for one, raises here.
+                logger.exception("a listener of %s failed", self._path)
 
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Have `listener` called, in the watcher's thread, at every change."""
@@ -68,10 +76,14 @@ class Watcher:
     def _start(self) -> None:
         if self._thread is None and not self._closed:
             self._stop_reader, self._stop_writer = os.pipe()
-            self._thread = threading.Thread(
-                target=self._run, name="seawall-watcher", daemon=True
-            )
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="seawall-watcher", daemon=True)
+            try:
+                thread.start()
+            except BaseException:
+                os.close(self._stop_reader)
+                os.close(self._stop_writer)
+                raise
+            self._thread = thread
 
     def _run(self) -> None:
         try:

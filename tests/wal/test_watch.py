@@ -1,0 +1,193 @@
+"""Watcher: whoever waits is woken by a write to the file, from whatever process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from storage import Child
+
+from seawall.wal import watch
+from seawall.wal.watch import Watcher
+
+
+@pytest.fixture
+def path(folder: str) -> str:
+    path = os.path.join(folder, "ends")
+    with open(path, "wb") as file:
+        file.write(bytes(256))
+    return path
+
+
+@pytest.fixture
+def watcher(path: str) -> Iterator[Watcher]:
+    watcher = Watcher(path)
+    yield watcher
+    watcher.close()
+
+
+def write(path: str) -> None:
+    with open(path, "r+b", buffering=0) as file:
+        file.write(b"x")
+
+
+def settle(watcher: Watcher) -> int:
+    """Start the thread, let its first news pass, and return the generation."""
+    watcher.wait(0, 10)
+    time.sleep(0.01)
+    return watcher.generation
+
+
+def test_a_write_by_another_process_wakes_the_waiter(path: str, watcher: Watcher) -> None:
+    generation = settle(watcher)
+
+    def work(say: Callable[[str], None]) -> None:
+        write(path)
+
+    child = Child(work)
+    assert watcher.wait(generation, 10)
+    assert watcher.generation > generation
+    child.wait()
+
+
+def test_without_a_write_the_time_runs_out(watcher: Watcher) -> None:
+    generation = settle(watcher)
+    assert not watcher.wait(generation, 0.02)
+
+
+def test_a_write_before_the_first_wait_is_not_missed(path: str, watcher: Watcher) -> None:
+    generation = watcher.generation
+    write(path)
+    assert watcher.wait(generation, 10)
+
+
+def test_no_write_is_missed_by_who_looks_and_then_waits(path: str, watcher: Watcher) -> None:
+    """The order that the module asks for: generation, look, wait."""
+    written = 0
+
+    def work() -> None:
+        nonlocal written
+        for _ in range(50):
+            written += 1
+            write(path)
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while True:
+        generation = watcher.generation
+        if written == 50:
+            break
+        assert watcher.wait(generation, 10)
+    thread.join()
+
+
+def test_notify_wakes_without_a_write(watcher: Watcher) -> None:
+    generation = settle(watcher)
+    timer = threading.Timer(0.01, watcher.notify)
+    timer.start()
+    assert watcher.wait(generation, 10)
+    timer.join()
+
+
+def test_listeners_hear_of_changes_until_they_unsubscribe(path: str, watcher: Watcher) -> None:
+    heard = threading.Event()
+    watcher.subscribe(heard.set)
+    assert heard.wait(10)  # the look after the watch was set
+    time.sleep(0.01)
+    heard.clear()
+    write(path)
+    assert heard.wait(10)
+    watcher.unsubscribe(heard.set)
+    watcher.unsubscribe(heard.set)
+
+
+def test_a_listener_that_fails_harms_nobody_else(
+    path: str, watcher: Watcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An event loop that was closed raises at each call; others must still be woken."""
+
+    def fail() -> None:
+        raise RuntimeError("the loop is closed")
+
+    heard = threading.Event()
+    watcher.subscribe(fail)
+    watcher.subscribe(heard.set)
+    assert heard.wait(10)
+    generation = settle(watcher)
+    heard.clear()
+    write(path)
+    assert heard.wait(10)
+    assert watcher.generation > generation
+    watcher.notify()  # as a committing thread does
+    assert "the loop is closed" in caplog.text
+
+
+def test_closing_wakes_the_waiters_and_ends_the_thread(watcher: Watcher) -> None:
+    generation = settle(watcher)
+    timer = threading.Timer(0.01, watcher.close)
+    timer.start()
+    assert watcher.wait(generation, 10)
+    timer.join()
+    watcher.close()
+    assert watcher.wait(watcher.generation, 0.01)  # returns at once
+
+
+def test_without_inotify_it_polls(
+    path: str, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "inotify_simple", None)
+    generation = watcher.generation
+    assert watcher.wait(generation, 10)
+    assert watcher.wait(watcher.generation, 10)
+
+
+def test_a_missing_file_is_polled_for(folder: str) -> None:
+    watcher = Watcher(os.path.join(folder, "nowhere"))
+    assert watcher.wait(watcher.generation, 10)
+    watcher.close()
+
+
+def test_a_busy_file_does_not_wake_at_every_write(path: str, watcher: Watcher) -> None:
+    settle(watcher)
+    before = watcher.generation
+    deadline = time.monotonic() + 0.1
+    writes = 0
+    while time.monotonic() < deadline:
+        write(path)
+        writes += 1
+    assert watcher.generation - before <= 0.15 / watch.SHORTEST_INTERVAL_S
+
+
+def test_a_child_waits_for_nothing(path: str, watcher: Watcher) -> None:
+    settle(watcher)
+
+    def work(say: Callable[[str], None]) -> None:
+        watcher.abandon()
+        assert watcher.wait(watcher.generation, 10)
+        watcher.close()
+        say("done")
+
+    assert Child(work).wait() == ["done"]
+    generation = watcher.generation
+    write(path)
+    assert watcher.wait(generation, 10)  # the parent's goes on
+
+
+def test_without_a_thread_to_start_nothing_is_left_behind(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    watcher = Watcher(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            watcher.wait(watcher.generation, 0.01)
+    assert watcher.wait(watcher.generation, 10)
+    watcher.close()
