@@ -87,9 +87,9 @@ class AsyncProducer:
         for future, delivery in self._waiting.pop(batch, ()):
             if future.done():
                 continue
-            if batch.error is not None:
-                batch.retrieved = True
-                future.set_exception(batch.error)
+            error = delivery.exception()
+            if error is not None:
+                future.set_exception(error)
             else:
                 future.set_result(delivery.metadata())
 

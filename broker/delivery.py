@@ -39,7 +39,9 @@ class Batch:
     """
 
     __slots__ = (
+        "_asked",
         "_callbacks",
+        "_count",
         "_event",
         "append_time_ms",
         "base_offset",
@@ -49,7 +51,6 @@ class Batch:
         "error",
         "queue",
         "records",
-        "retrieved",
         "size_bytes",
         "taken",
     )
@@ -70,7 +71,9 @@ class Batch:
         self.base_offset = -1
         self.append_time_ms: int | None = None
         self.error: BrokerError | None = None
-        self.retrieved = False
+        # For an error only: how many records met it, and which of them were asked for.
+        self._count = 0
+        self._asked: set[int] | None = None
         self._event: threading.Event | None = None
         self._callbacks: list[Callable[[], object]] | None = None
 
@@ -92,23 +95,40 @@ class Batch:
                     self._callbacks = []
                 self._callbacks.append(callback)
                 return
-        callback()
+        _call(callback)
 
     def resolve(self, base_offset: int, error: BrokerError | None) -> None:
         """Settle the outcome, wake everyone who waits for it, call everyone back."""
         with _lock:
             self.base_offset = base_offset
             self.error = error
+            self._count = len(self.records)
             self.done = True
             event, callbacks = self._event, self._callbacks
             self._callbacks = None
         if event is not None:
             event.set()
         for callback in callbacks or ():
-            try:
-                callback()
-            except Exception:
-                logger.exception("a delivery callback failed")
+            _call(callback)
+
+    def asked_for(self, index: int) -> None:
+        """Somebody got to know the error that befell a record."""
+        if self._asked is None:
+            self._asked = set()
+        self._asked.add(index)
+
+    @property
+    def has_unasked_error(self) -> bool:
+        """Whether an error befell records whose outcome nobody has asked for."""
+        return self.error is not None and len(self._asked or ()) < self._count
+
+
+def _call(callback: Callable[[], object]) -> None:
+    """Call back; what a user's callback raises must not reach who happens to call it."""
+    try:
+        callback()
+    except Exception:
+        logger.exception("a delivery callback failed")
 
 
 # Guards the hand-over between "not done, so wait" and "done, so wake" of every batch.
@@ -156,7 +176,7 @@ class Delivery:
             self._wait(timeout)
         error = batch.error
         if error is not None:
-            batch.retrieved = True
+            batch.asked_for(self._index)
             raise error
         return self.metadata()
 
@@ -164,8 +184,10 @@ class Delivery:
         """Like `result`, but return the error; None if the record is acknowledged."""
         if not self._batch.done:
             self._wait(timeout)
-        self._batch.retrieved = True
-        return self._batch.error
+        error = self._batch.error
+        if error is not None:
+            self._batch.asked_for(self._index)
+        return error
 
     def add_done_callback(self, callback: Callable[[Delivery], object]) -> None:
         """Call `callback(delivery)` once the outcome is known.

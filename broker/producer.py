@@ -194,12 +194,12 @@ class Producer:
         if sender.unusable is not None:
             raise sender.unusable
         sender.drain_all(timeout_ms)
-        failed, sender.failed = sender.failed, None
-        if self._on_delivery is not None or failed is None or failed.retrieved:
+        failed, sender.failed = sender.failed, []
+        if self._on_delivery is not None:
             return
-        failed.retrieved = True
-        if failed.error is not None:
-            raise failed.error
+        for batch in failed:
+            if batch.error is not None and batch.has_unasked_error:
+                raise batch.error
 
     def close(self, timeout_ms: float | None = None) -> None:
         """Flush, then end the producer's thread. Safe to call twice.

@@ -17,6 +17,8 @@ HeaderTuple = tuple[tuple[str, bytes | None], ...]
 # Kafka's own bound on a header's key is the batch; this one is on their number, so that
 # a mistake (a body passed as headers) is named instead of stored.
 MOST_HEADERS = 10_000
+# How much one round takes from one partition; bounds what is encoded at once.
+MOST_BYTES_PER_ROUND = 8 << 20
 # What the codec can write.
 MOST_TIMESTAMP_MS = 1 << 61
 
@@ -44,6 +46,8 @@ class Route:
         settings = info.settings
         self.max_record_bytes = settings.max_message_bytes - HEADER_BYTES
         self.batch_bytes = max(1, min(batch_bytes, self.max_record_bytes))
+        # One round is one append, and a segment is full only between two of them.
+        self.round_bytes = min(MOST_BYTES_PER_ROUND, settings.segment_bytes)
         self.is_log_append_time = settings.message_timestamp_type == "LogAppendTime"
         # Each producer begins at another partition, so that many short-lived ones
         # spread evenly.
@@ -89,7 +93,7 @@ def check_timestamp(timestamp: object) -> None:
     """`TypeError` or `ValueError` for what is no timestamp in ms since the epoch."""
     if type(timestamp) is not int:
         raise TypeError(f"a record's timestamp is int, not {type(timestamp).__name__}")
-    if abs(timestamp) > MOST_TIMESTAMP_MS:
+    if abs(timestamp) >= MOST_TIMESTAMP_MS:
         raise ValueError(f"timestamp {timestamp} is not in ms since the epoch")
 
 

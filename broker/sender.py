@@ -9,7 +9,6 @@ goes out together in the next.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,38 +18,21 @@ from seawall.broker.delivery import Batch
 from seawall.broker.errors import (
     BrokerError,
     BufferFull,
-    OutcomeUnknown,
     UnknownPartition,
 )
+from seawall.broker.rounds import Round, interrupted, named
 from seawall.broker.routes import TopicPartition
-from seawall.broker.translation import translate
-from seawall.wal.appender import Appended
-from seawall.wal.errors import LogGone, WalError
+from seawall.wal.errors import LogGone
 from seawall.wal.log import Log
-from seawall.wal.records import encode_batch
 
 if TYPE_CHECKING:
     from seawall.broker.engine import Engine
 
-logger = logging.getLogger("seawall.broker")
-
-# How much one round takes from one partition; bounds what is encoded at once.
-MOST_BYTES_PER_ROUND = 8 << 20
+# How many failed batches are kept for `Producer.flush` to raise the first of.
+MOST_FAILED = 1000
 # For so long after the last record the thread looks by itself whether there is work,
 # instead of being woken for each.
 IDLE_AFTER_S = 1.0
-
-
-class _Round:
-    """What one round takes from one partition, and how far it came."""
-
-    __slots__ = ("appended", "batches", "log", "queue")
-
-    def __init__(self, queue: TopicPartition, batches: list[Batch]) -> None:
-        self.queue = queue
-        self.batches = batches
-        self.log: Log | None = None
-        self.appended = Appended(-1, -1)
 
 
 class Sender:
@@ -93,8 +75,12 @@ class Sender:
         self.buffered_bytes = 0
         # Why nothing more is accepted, once that is so.
         self.unusable: BrokerError | None = None
-        # The first batch that failed since `Producer.flush` last asked.
-        self.failed: Batch | None = None
+        # The batches that failed since `Producer.flush` last asked, the first ones.
+        self.failed: list[Batch] = []
+        # What was taken and may not have an outcome yet. Whoever holds the drain lock owns it.
+        self._rounds: list[Round] = []
+        self._drainer = 0
+        self._forked: BrokerError | None = None
 
     # -- gathering -------------------------------------------------------------------
 
@@ -148,6 +134,8 @@ class Sender:
 
     def drive(self, batch: Batch, deadline_s: float | None) -> None:
         """Somebody wants this batch's outcome: write it now, or have it written."""
+        if self._forked is not None:
+            raise self._forked  # nobody in this process will write it
         if self._drain_lock.acquire(blocking=False):
             try:
                 while not batch.taken and self.unusable is None:
@@ -170,40 +158,56 @@ class Sender:
         Whatever is raised in here (a signal's exception too), every batch that was taken
         gets an outcome, because nobody else knows of it any more.
         """
-        taken: list[_Round] = []
+        self._drainer = threading.get_ident()
         try:
+            self._settle_interrupted()  # only if another signal hit the line below
             for queue in queues:
-                batches = self._take(queue)
-                if batches:
-                    taken.append(_Round(queue, batches))
-                    self._append(taken[-1])
-            for each in taken:
+                each = self._take(queue)
+                if each.batches:
+                    self._append(each)
+            for each in self._rounds:
                 if each.log is not None:
                     self._commit(each, each.log)
         finally:
-            for each in taken:
-                if not each.batches[0].done:
-                    self._settle(each.batches, -1, _interrupted(each.queue))
+            self._settle_interrupted()
+            self._drainer = 0
 
-    def _take(self, queue: TopicPartition) -> list[Batch]:
+    def _settle_interrupted(self) -> None:
+        """Give an outcome to whatever a round that did not come to its end has taken."""
+        for each in self._rounds:
+            left = [batch for batch in each.batches if not batch.done]
+            if left:
+                self._settle(left, -1, interrupted(each.queue))
+        self._rounds = []
+
+    def _take(self, queue: TopicPartition) -> Round:
+        """Take what gathered in one partition. Holds the drain lock.
+
+        The steps are in such an order that a signal's exception between any two of them
+        loses no batch: one that is still in the queue, but taken, was being moved.
+        """
+        each = Round(queue)
+        self._rounds.append(each)
         with self.lock:
+            queue.open = None
             size = 0
-            taken: list[Batch] = []
-            while queue.batches and (size < MOST_BYTES_PER_ROUND or not taken):
-                batch = queue.batches.popleft()
-                batch.taken = True
+            while queue.batches:
+                batch = queue.batches[0]
                 size += batch.size_bytes
-                taken.append(batch)
-            if not queue.batches:
-                queue.open = None
-                self._pending.pop(queue, None)
-                self._urgent.discard(queue)
-            return taken
+                if size > queue.route.round_bytes and each.batches:
+                    return each
+                batch.taken = True
+                if not batch.done:
+                    each.batches.append(batch)
+                queue.batches.popleft()
+            self._pending.pop(queue, None)
+            self._urgent.discard(queue)
+        return each
 
-    def _append(self, each: _Round) -> None:
+    def _append(self, each: Round) -> None:
         """Encode and append; sets what `_commit` needs, or settles the batches."""
         try:
-            encoded = self._encode(each)
+            encoded = each.encode(self._compression)
             partition_id = each.queue.partition_id
             try:
                 log = self._engine.log(partition_id)
@@ -214,26 +218,13 @@ class Sender:
                 log = self._engine.log(partition_id)
                 appended = log.append(encoded)
         except Exception as error:  # noqa: BLE001 - whoever waits gets to know, whatever it is
-            self._settle(each.batches, -1, self._named(error, each.queue))
+            self._settle(each.batches, -1, named(error, each.queue))
             return
         if self._waits_for_sync:
             each.log, each.appended = log, appended
         else:
             self._engine.housekeeper.needs_sync(log)
             self._settle(each.batches, appended.base_offset, None)
-
-    def _encode(self, each: _Round) -> list[bytearray]:
-        is_log_append_time = each.queue.route.is_log_append_time
-        now_ms = time.time_ns() // 1_000_000 if is_log_append_time else None
-        encoded = []
-        for batch in each.batches:
-            batch.append_time_ms = now_ms
-            encoded.append(
-                encode_batch(
-                    batch.records, compression=self._compression, log_append_time_ms=now_ms
-                )
-            )
-        return encoded
 
     def _new_partition_id(self, queue: TopicPartition) -> int:
         self._on_gone(queue.topic)
@@ -244,38 +235,29 @@ class Sender:
             )
         return info.partitions[queue.partition].id
 
-    def _commit(self, each: _Round, log: Log) -> None:
+    def _commit(self, each: Round, log: Log) -> None:
         try:
             log.commit(each.appended.next_offset)
         except Exception as error:  # noqa: BLE001 - as above
-            self._settle(each.batches, -1, self._named(error, each.queue))
+            self._settle(each.batches, -1, named(error, each.queue))
         else:
             self._settle(each.batches, each.appended.base_offset, None)
 
-    def _named(self, error: Exception, queue: TopicPartition) -> BrokerError:
-        if isinstance(error, BrokerError):
-            return error
-        if isinstance(error, WalError):
-            return translate(error, topic=queue.topic, partition=queue.partition)
-        logger.exception("an unexpected error while writing to %s", queue.topic)
-        unexpected = BrokerError(f"{type(error).__name__}: {error}")
-        unexpected.__cause__ = error
-        return unexpected
-
     def _settle(self, batches: list[Batch], base_offset: int, error: BrokerError | None) -> None:
-        size = 0
-        for batch in batches:
-            size += batch.size_bytes
-            if error is not None:
-                self.failed = self.failed or batch
-            batch.resolve(base_offset, error)
-            if error is None:
-                base_offset += len(batch.records)
-            batch.records = []
         with self.lock:
-            self.buffered_bytes -= size
+            for batch in batches:
+                self.buffered_bytes -= batch.size_bytes
+                batch.size_bytes = 0
             if self._blocked:
                 self._room.notify_all()
+        for batch in batches:
+            if error is not None and len(self.failed) < MOST_FAILED:
+                self.failed.append(batch)
+            count = len(batch.records)
+            batch.resolve(base_offset, error)
+            if error is None:
+                base_offset += count
+            batch.records = []
 
     # -- the thread ------------------------------------------------------------------
 
@@ -301,7 +283,7 @@ class Sender:
             due = [
                 queue
                 for queue in self._pending
-                if queue in self._urgent or queue.batches[0].due_s <= now_s
+                if queue in self._urgent or not queue.batches or queue.batches[0].due_s <= now_s
             ]
             if due:
                 return due
@@ -324,14 +306,21 @@ class Sender:
     # -- ending ----------------------------------------------------------------------
 
     def drain_all(self, timeout_ms: float | None) -> None:
-        """Write whatever waits; raises `TimeoutError`."""
+        """Write what waits now; raises `TimeoutError`.
+
+        Not what others send in the meantime: it might never end.
+        """
+        if self._drainer == threading.get_ident():
+            raise RuntimeError("a delivery callback cannot wait for other deliveries")
         timeout_s = -1.0 if timeout_ms is None else timeout_ms / 1000
         deadline_s = time.monotonic() + timeout_s
         late = TimeoutError(f"records are still on their way after {timeout_ms} ms")
+        with self.lock:
+            last = [queue.batches[-1] for queue in self._pending if queue.batches]
         if not self._drain_lock.acquire(timeout=timeout_s):
             raise late
         try:
-            while self._pending:
+            while self._rounds or not all(batch.taken for batch in last):
                 if timeout_ms is not None and time.monotonic() > deadline_s:
                     raise late
                 with self.lock:
@@ -348,27 +337,35 @@ class Sender:
             self._wake.notify_all()
             self._room.notify_all()
             thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
+        if self._drainer == threading.get_ident():
+            self._refuse(reason)
+            return
+        if thread is not None:
             thread.join()
-        while self._pending:
-            for queue in list(self._pending):
-                self._settle(self._take(queue), -1, reason)
+        # Others may be writing for their own sake; what they use is closed after this.
+        with self._drain_lock:
+            self._refuse(reason)
+
+    def _refuse(self, reason: BrokerError) -> None:
+        """Fail what nobody has taken."""
+        with self.lock:
+            batches = [batch for queue in self._pending for batch in queue.batches]
+            for queue in self._pending:
+                queue.batches.clear()
+                queue.open = None
+            self._pending.clear()
+            self._urgent.clear()
+            for batch in batches:
+                batch.taken = True
+        self._settle(batches, -1, reason)
 
     def abandon(self, reason: BrokerError) -> None:
         """In a forked child: refuse everything, settle nothing (it is the parent's)."""
         if self.unusable is None:
             self.unusable = reason
+        self._forked = reason
         self._stop = True
         self._thread = None
         self._drain_lock = threading.Lock()
         self.lock = threading.Lock()
         self._wake = self._room = threading.Condition(self.lock)
-
-
-def _interrupted(queue: TopicPartition) -> OutcomeUnknown:
-    return OutcomeUnknown(
-        path=queue.topic,
-        reason="writing it was interrupted",
-        topic=queue.topic,
-        partition=queue.partition,
-    )

@@ -1,0 +1,101 @@
+"""Brokers in temporary directories, and short words for what their tests do all the time."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from seawall.broker import Broker, Consumer, Record
+from seawall.broker.engine import Engine, acquire_engine
+from seawall.wal.files import Files
+
+
+def read_all(broker: Broker, topic: str = "orders", **settings: Any) -> list[Record]:
+    """Every record of a topic, by a consumer in no group."""
+    with broker.consumer(topic, **settings) as consumer:
+        return drain(consumer)
+
+
+def drain(consumer: Consumer, max_records: int = 500) -> list[Record]:
+    """What a consumer can have right now."""
+    records: list[Record] = []
+    while found := consumer.poll(max_records):
+        records += found
+    return records
+
+
+def values(records: list[Record]) -> list[bytes | None]:
+    return [record.value for record in records]
+
+
+def put(broker: Broker, *wanted: bytes, topic: str = "orders", partition: int = 0) -> None:
+    """Publish, and wait until it is on disk."""
+    with broker.producer(linger_ms=0) as producer:
+        for value in wanted:
+            producer.send(topic, value, partition=partition)
+
+
+def broker_on(files: Files, path: str, *, lock_timeout_ms: int = 10_000) -> Broker:
+    """A broker whose calls to the operating system go through `files`."""
+    engine = acquire_engine(
+        path,
+        create=True,
+        open_timeout_ms=10_000,
+        lock_timeout_ms=lock_timeout_ms,
+        files=files,
+    )
+    return Broker(engine, durability="fsync")
+
+
+def crash(broker: Broker) -> None:
+    """Let go of a broker as the kernel does when its process dies: nothing is flushed.
+
+    In a child process of the test this would be a SIGKILL; within the test's own it is
+    the nearest there is.
+    """
+    engine: Engine = broker.engine
+    engine.housekeeper.abandon()
+    for user in list(broker._users):
+        sender = getattr(user, "_sender", None)
+        if sender is not None:
+            thread = sender._thread
+            with sender.lock:
+                sender._stop = True
+                sender._wake.notify_all()
+            if thread is not None:
+                thread.join()
+            sender._pending.clear()
+    broker.close()
+
+
+@contextlib.contextmanager
+def in_thread(work: Callable[[], object]) -> Iterator[threading.Thread]:
+    """Run `work` beside the test; what it raises, the test raises."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        thread.join(30)
+        assert not thread.is_alive(), "the thread is stuck"
+    if failures:
+        raise failures[0]
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+    """Wait until something is so."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "it never happened"
+        time.sleep(0.005)
