@@ -157,9 +157,9 @@ class Printer:
         """Print until `count` records, all the stops, a signal or a closed pipe."""
         while (count is None or self.printed < count) and not self._at_stops():
             limit = BATCH_RECORDS if count is None else min(BATCH_RECORDS, count - self.printed)
-            records = self._poll(limit)
             if self._signals.received:
                 return
+            records = self._poll(limit)
             if not records:
                 meter.update(self.printed)
                 if reader_is_gone():
@@ -167,7 +167,7 @@ class Printer:
                 continue
             wanted = self._within_stops(records)
             if wanted:
-                self._signals.wait(write_bytes, self._render(wanted))
+                write_bytes(self._render(wanted), self._signals.wait)
                 self.printed += len(wanted)
                 if self._acknowledge:
                     # What was handed out, but lies behind a stop, is not among them.

@@ -67,6 +67,13 @@ class Feeder:
             except OSError as error:
                 raise CommandFailed(f"cannot read {path!r}: {error.strerror or error}") from error
 
+    def settle(self) -> None:
+        """Count what is acknowledged by now. Raises CommandFailed at a line that failed."""
+        self.ledger.settle()
+        self._meter.update(self.ledger.settled)
+        if self.ledger.failure is not None:
+            raise CommandFailed(f"{self._place(self.ledger.settled)}: {self.ledger.failure}")
+
     def resume_hint(self) -> str:
         """A command that prints the input from the first line that is not settled."""
         path, lines_before = self._file_of(self.ledger.settled)
@@ -89,7 +96,7 @@ class Feeder:
         poller = select.poll()
         poller.register(file, select.POLLIN)
         while True:
-            self._settle()
+            self.settle()
             interval_ms = None
             if self.ledger.pending:
                 interval_ms = SETTLE_INTERVAL_MS
@@ -113,13 +120,7 @@ class Feeder:
                 ledger.skip()
         while ledger.pending > LINES_IN_FLIGHT_MAX:
             self._wait_for_oldest()
-            self._settle()
-
-    def _settle(self) -> None:
-        self.ledger.settle()
-        self._meter.update(self.ledger.settled)
-        if self.ledger.failure is not None:
-            raise CommandFailed(f"{self._place(self.ledger.settled)}: {self.ledger.failure}")
+            self.settle()
 
     def _wait_for_oldest(self) -> None:
         oldest = self.ledger.oldest()

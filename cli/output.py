@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,20 +25,30 @@ def say(message: str) -> None:
         pass
 
 
-def write_bytes(data: bytes) -> None:
-    """Write all of it to stdout, unbuffered. Raises PipeClosed, CommandFailed."""
+def write_bytes(
+    data: bytes, wait: Callable[[Callable[[], object]], object] = lambda ready: ready()
+) -> None:
+    """Write all of it to stdout, unbuffered. Raises PipeClosed, CommandFailed.
+
+    `wait` calls what waits until stdout takes more; whatever it raises instead ends the
+    writing between two pieces. So when this returns, all was written; when not, not all.
+    """
+    poller = select.poll()
+    poller.register(STDOUT, select.POLLOUT)
     view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(STDOUT, view) :]
-        except BlockingIOError:  # somebody made the terminal or pipe non-blocking
-            poller = select.poll()
-            poller.register(STDOUT, select.POLLOUT)
-            poller.poll()
-        except BrokenPipeError:
-            raise PipeClosed from None
-        except OSError as error:
-            raise CommandFailed(f"cannot write to stdout: {error.strerror}") from error
+    try:
+        # A file takes everything at once. For a pipe, "ready" promises this much only.
+        piece_bytes = len(data) if stat.S_ISREG(os.fstat(STDOUT).st_mode) else select.PIPE_BUF
+        while view:
+            wait(poller.poll)
+            try:
+                view = view[os.write(STDOUT, view[:piece_bytes]) :]
+            except BlockingIOError:  # a pipe that somebody made non-blocking, full again
+                pass
+    except BrokenPipeError:
+        raise PipeClosed from None
+    except OSError as error:
+        raise CommandFailed(f"cannot write to stdout: {error.strerror}") from error
 
 
 def write_text(text: str) -> None:

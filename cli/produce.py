@@ -10,7 +10,7 @@ import typer
 from seawall.cli.collector import few_collections
 from seawall.cli.errors import CommandFailed, Stopped, WrongUsage
 from seawall.cli.feeder import STDIN, Feeder
-from seawall.cli.jsonlines import PARTITION_MAX, NotARecord, from_line
+from seawall.cli.jsonlines import PARTITION_MAX, from_line
 from seawall.cli.options import BrokerOption, QuietOption, TopicArgument, open_broker
 from seawall.cli.output import Meter, counted, say
 from seawall.cli.signals import Interrupted, Signals
@@ -98,7 +98,11 @@ def produce(
         raise WrongUsage("--keep-partition goes with --json, and without -p")
     headers = [_header(text) for text in header or []]
 
-    from seawall.broker.errors import RecordTooLarge
+    from seawall.broker.errors import InvalidRecord, RecordTooLarge, UnknownPartition
+
+    bad_line: tuple[type[Exception], ...] = (ValueError, RecordTooLarge, InvalidRecord)
+    if keep_partition:
+        bad_line += (UnknownPartition,)
 
     with open_broker(broker) as opened, few_collections(), Signals() as signals:
         opened.topic(topic)  # an unknown one is refused before anything is read
@@ -114,7 +118,7 @@ def produce(
                 )
             feeder = Feeder(
                 send_line,
-                bad_line=(NotARecord, RecordTooLarge),
+                bad_line=bad_line,
                 skip_bad=skip_bad,
                 signals=signals,
                 meter=meter,
@@ -130,32 +134,35 @@ def _feed_and_report(
     meter: Meter,
     quiet: bool,
 ) -> None:
-    """Feed, flush and say how far it came, whatever happens."""
-    problem: Exception | None = None
-    try:
-        feeder.feed(paths)
-    except Interrupted:
-        pass
-    except Exception as error:  # noqa: BLE001 - reported, or raised again, once the count is known
-        problem = error
-    try:
-        producer.flush()
-    except Exception as error:  # noqa: BLE001 - the same
-        problem = problem or error
-    ledger = feeder.ledger
-    ledger.settle()
+    """Feed, flush, close and say how far it came, whatever happens."""
+    fed = _attempt(partial(feeder.feed, paths))
+    flushed = _attempt(producer.flush)
+    settled = _attempt(feeder.settle)
+    closed = _attempt(producer.close)
     meter.clear()
+    ledger = feeder.ledger
     acknowledged = f"{counted(ledger.settled, 'line')} acknowledged"
     if ledger.skipped:
         acknowledged += f" or skipped ({ledger.skipped} skipped)"
     resume = f"{acknowledged}, resume with: {feeder.resume_hint()}"
-    problem = problem or (ledger.failure if isinstance(ledger.failure, Exception) else None)
+    problem = fed or settled or flushed or closed  # `settled` names the line, `flushed` does not
     if problem is not None:
         raise CommandFailed(f"{problem}; {resume}") from problem
     if signals.received:
         raise Stopped(f"{signals.what}; {resume}", signal_number=signals.received)
     if not quiet or ledger.skipped:
         say(acknowledged)
+
+
+def _attempt(step: Callable[[], object]) -> Exception | None:
+    """Take a step; return what it raised. An interruption is no error."""
+    try:
+        step()
+    except Interrupted:
+        pass
+    except Exception as error:  # noqa: BLE001 - reported once it is known how far it came
+        return error
+    return None
 
 
 def _line_sender(

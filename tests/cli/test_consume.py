@@ -114,7 +114,7 @@ def test_what_lies_behind_a_stop_is_neither_printed_nor_acknowledged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     written: list[bytes] = []
-    monkeypatch.setattr("seawall.cli.consume.write_bytes", written.append)
+    monkeypatch.setattr("seawall.cli.consume.write_bytes", lambda data, _: written.append(data))
     consumer = TwoPartitions()
     printer = Printer(
         cast("Any", consumer),

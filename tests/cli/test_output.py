@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pty
-from collections.abc import Iterator
+import select
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from seawall.cli import output
 from seawall.cli.errors import CommandFailed, PipeClosed
+from seawall.cli.signals import Interrupted
 
 
 @pytest.fixture
@@ -49,6 +51,26 @@ def test_a_pipe_that_does_not_block_is_waited_for(pipe: tuple[int, int]) -> None
     output.write_bytes(b"x" * 1_000_000)
     thread.join()
     assert sum(map(len, received)) == 1_000_000
+
+
+def test_it_can_be_interrupted_between_two_pieces(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    os.set_blocking(writer, False)
+    waits = 0
+
+    def wait(ready: Callable[[], object]) -> object:
+        nonlocal waits
+        waits += 1
+        if waits == 3:
+            raise Interrupted
+        return ready()
+
+    with pytest.raises(Interrupted):
+        output.write_bytes(b"x" * 100_000, wait)
+    assert len(os.read(reader, 100_000)) == 2 * select.PIPE_BUF
+    waits = 0
+    output.write_bytes(b"x" * 2 * select.PIPE_BUF, wait)
+    assert waits == 2, "what is written whole is not interrupted"
 
 
 def test_a_closed_pipe_is_noticed(pipe: tuple[int, int]) -> None:
