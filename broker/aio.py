@@ -8,7 +8,10 @@ waits is woken by the watcher. One object belongs to one event loop.
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -16,11 +19,17 @@ from typing import Any, TypeVar
 from seawall.broker.broker import Broker
 from seawall.broker.consumer import DEFAULT_MAX_RECORDS, Consumer
 from seawall.broker.delivery import Batch, Delivery, RecordMetadata
-from seawall.broker.errors import BrokerClosed
+from seawall.broker.errors import BrokerClosed, BrokerError
 from seawall.broker.producer import Headers, Producer
 from seawall.wal.records import Record
 
 Result = TypeVar("Result")
+Acknowledgement = asyncio.Future[RecordMetadata]
+
+# What `Producer.send` raises for a record.
+_REFUSALS = (BrokerError, TypeError, ValueError)
+# How many records that had to wait are sent before their futures hear of it.
+MOST_PER_TURN = 500
 
 
 class AsyncProducer:
@@ -29,7 +38,10 @@ class AsyncProducer:
     def __init__(self, broker: Broker, **settings: Any) -> None:
         self._producer: Producer = broker.producer(**settings)
         self._executor = broker.engine.executor
-        self._waiting: dict[Batch, list[tuple[asyncio.Future[RecordMetadata], Delivery]]] = {}
+        self._waiting: dict[Batch, list[tuple[Acknowledgement, Delivery]]] = {}
+        # Records that could not be taken at once, and the task that sends them in turn.
+        self._line: deque[tuple[Acknowledgement, Callable[[], Delivery]]] = deque()
+        self._sending: asyncio.Task[None] | None = None
 
     def send(
         self,
@@ -40,11 +52,12 @@ class AsyncProducer:
         headers: Headers | None = None,
         partition: int | None = None,
         timestamp: int | None = None,
-    ) -> asyncio.Future[RecordMetadata]:
+    ) -> Acknowledgement:
         """Publish a record; await what this returns for its acknowledgement.
 
-        Raises (when awaited) what `Producer.send` and `Delivery.result` raise. While the
-        buffer is full, awaiting takes that much longer; the loop goes on.
+        Raises, when awaited, what `Producer.send` and `Delivery.result` raise. While the
+        buffer is full, awaiting takes that much longer; the loop goes on. Records keep
+        the order of the calls, whether these are awaited or not.
         """
         send = partial(
             self._producer.send,
@@ -55,28 +68,45 @@ class AsyncProducer:
             partition=partition,
             timestamp=timestamp,
         )
-        size = len(value) if value is not None else 0
-        if self._producer.can_take_at_once(topic, size):
-            return self._follow(send())
-        return asyncio.ensure_future(self._send_slowly(send))
-
-    async def _send_slowly(self, send: Callable[[], Delivery]) -> RecordMetadata:
         loop = asyncio.get_running_loop()
-        return await self._follow(await loop.run_in_executor(self._executor, send))
+        future: Acknowledgement = loop.create_future()
+        size = len(value or b"") + len(key or b"")
+        if headers or self._sending or not self._producer.can_take_at_once(topic, size):
+            self._line.append((future, send))
+            if self._sending is None:
+                self._sending = loop.create_task(self._send_in_turn())
+            return future
+        try:
+            delivery = send()
+        except _REFUSALS as error:
+            future.set_exception(error)
+        else:
+            self._follow(future, delivery)
+        return future
 
-    def _follow(self, delivery: Delivery) -> asyncio.Future[RecordMetadata]:
-        """A future for a delivery; one call-back per batch serves all its records."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[RecordMetadata] = loop.create_future()
+    async def _send_in_turn(self) -> None:
+        try:
+            while self._line:
+                turn = [self._line.popleft() for _ in range(min(len(self._line), MOST_PER_TURN))]
+                outcomes = await self._run(partial(_send_all, turn))
+                for (future, _), outcome in zip(turn, outcomes, strict=True):
+                    if isinstance(outcome, Delivery):
+                        self._follow(future, outcome)
+                    elif outcome is not None and not future.done():
+                        future.set_exception(outcome)
+        finally:
+            self._sending = None
+
+    def _follow(self, future: Acknowledgement, delivery: Delivery) -> None:
+        """Have a future settled; one call-back per batch serves all its records."""
         batch = delivery.batch
         followers = self._waiting.get(batch)
         if followers is not None:
             followers.append((future, delivery))
-            return future
+            return
         self._waiting[batch] = [(future, delivery)]
-        batch.when_done(partial(self._call_loop, loop, batch))
+        batch.when_done(partial(self._call_loop, asyncio.get_running_loop(), batch))
         self._producer.hurry(batch)
-        return future
 
     def _call_loop(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
         # In the thread that wrote the batch. A loop that is closed has no one waiting.
@@ -95,11 +125,19 @@ class AsyncProducer:
 
     async def flush(self, timeout_ms: float | None = None) -> None:
         """Return once the outcome of everything sent so far is known."""
+        await self._line_sent()
         await self._run(partial(self._producer.flush, timeout_ms))
 
     async def close(self) -> None:
         """Flush, then close. Safe to call twice."""
-        await self._run(self._producer.close)
+        try:
+            await self._line_sent()
+        finally:
+            await self._run(self._producer.close)
+
+    async def _line_sent(self) -> None:
+        if self._sending is not None:
+            await asyncio.shield(self._sending)
 
     async def _run(self, call: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
@@ -116,6 +154,29 @@ class AsyncProducer:
         await self.close()
 
 
+def _send_all(
+    turn: Sequence[tuple[Acknowledgement, Callable[[], Delivery]]],
+) -> list[Delivery | Exception | None]:
+    """In a thread of the executor: send in order, for those who still want it."""
+    outcomes: list[Delivery | Exception | None] = []
+    for future, send in turn:
+        try:
+            outcomes.append(None if future.cancelled() else send())
+        except _REFUSALS as error:
+            outcomes.append(error)
+    return outcomes
+
+
+class _Poll:
+    """What a thread of the executor has polled, for a caller who may have given up."""
+
+    __slots__ = ("given_up", "records")
+
+    def __init__(self) -> None:
+        self.given_up = False
+        self.records: list[Record] = []
+
+
 class AsyncConsumer:
     """Reads records in an event loop. Make it with `AsyncConsumer.open`."""
 
@@ -126,6 +187,9 @@ class AsyncConsumer:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._closed = False
+        # One thread at a time uses the consumer; what cancelled polls took goes back first.
+        self._turn = threading.Lock()
+        self._given_up: list[_Poll] = []
         self._watcher.subscribe(self._wake)
 
     @classmethod
@@ -133,11 +197,12 @@ class AsyncConsumer:
         cls, broker: Broker, topics: str | Sequence[str], **settings: Any
     ) -> AsyncConsumer:
         """A consumer; takes the settings of `Broker.consumer`."""
-        loop = asyncio.get_running_loop()
-        consumer = await loop.run_in_executor(
-            broker.engine.executor, partial(broker.consumer, topics, **settings)
-        )
-        return cls(broker, consumer)
+        opening = broker.engine.executor.submit(broker.consumer, topics, **settings)
+        try:
+            return cls(broker, await asyncio.wrap_future(opening))
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unwanted)
+            raise
 
     def _wake(self) -> None:
         # In the watcher's thread.
@@ -152,7 +217,7 @@ class AsyncConsumer:
         deadline_s = None if timeout_ms is None else loop.time() + timeout_ms / 1000
         while True:
             self._changed.clear()
-            records = await self._run(partial(self._consumer.poll, max_records))
+            records = await self._poll(max_records)
             if records:
                 return records
             left_s = None if deadline_s is None else deadline_s - loop.time()
@@ -163,6 +228,20 @@ class AsyncConsumer:
             except TimeoutError:
                 return []
 
+    async def _poll(self, max_records: int) -> list[Record]:
+        poll = _Poll()
+        try:
+            return await self._run(partial(self._poll_in_thread, poll, max_records))
+        except asyncio.CancelledError:
+            poll.given_up = True
+            self._given_up.append(poll)
+            raise
+
+    def _poll_in_thread(self, poll: _Poll, max_records: int) -> list[Record]:
+        if not poll.given_up:
+            poll.records = self._consumer.poll(max_records)
+        return poll.records
+
     async def __aiter__(self) -> AsyncIterator[Record]:
         """Every record from here on; ends with `close`."""
         while True:
@@ -170,14 +249,8 @@ class AsyncConsumer:
                 records = await self.poll(timeout_ms=None)
             except BrokerClosed:
                 return
-            handed_out = 0
-            try:
-                for record in records:
-                    handed_out += 1
-                    yield record
-            finally:
-                if handed_out < len(records):
-                    self._consumer.give_back(records[handed_out:])
+            for record in self._consumer.hand_out(records):
+                yield record
 
     async def ack(self, records: Record | Sequence[Record] | None = None) -> None:
         """Acknowledge, durably on return; see `Consumer.ack`."""
@@ -208,11 +281,20 @@ class AsyncConsumer:
         if not self._closed:
             self._closed = True
             self._watcher.unsubscribe(self._wake)
-            await self._run(self._consumer.close)
-            self._changed.set()
+            try:
+                await self._loop.run_in_executor(self._executor, self._consumer.close)
+            finally:
+                self._changed.set()
 
     async def _run(self, call: Callable[[], Result]) -> Result:
-        return await self._loop.run_in_executor(self._executor, call)
+        return await self._loop.run_in_executor(self._executor, self._in_turn, call)
+
+    def _in_turn(self, call: Callable[[], Result]) -> Result:
+        """In a thread of the executor."""
+        with self._turn:
+            while self._given_up:  # the earliest last, so that reading goes on there
+                self._consumer.give_back(self._given_up.pop().records)
+            return call()
 
     async def __aenter__(self) -> AsyncConsumer:
         return self
@@ -224,3 +306,9 @@ class AsyncConsumer:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _close_unwanted(opening: Future[Consumer]) -> None:
+    """Nobody waits any more for this consumer; it must not keep its group."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

@@ -15,7 +15,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,9 @@ from seawall.broker.errors import (
     UnknownPartition,
 )
 from seawall.broker.fetch import Fetcher
-from seawall.broker.translation import translate
+from seawall.broker.translation import from_os_error, translate, translated
 from seawall.wal import forks
-from seawall.wal.errors import WalError
+from seawall.wal.errors import LogGone, WalError
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Consumer:
         self._membership = membership
         self._release = release
         self._unusable: BrokerError | None = None
+        # What iteration has read, but not handed out yet.
+        self._rest: deque[Record] = deque()
         self._closing = threading.Lock()
         self._acknowledging = threading.Lock()
         self._committed: dict[int, int] = dict(membership.start_offsets) if membership else {}
@@ -81,6 +84,8 @@ class Consumer:
         """
         if max_records < 1:
             raise ValueError(f"max_records is at least 1, not {max_records}")
+        if self._rest:
+            self._give_back_rest()
         deadline_s: float | None = None
         while True:
             generation = self._engine.watcher.generation
@@ -103,12 +108,18 @@ class Consumer:
         order = self._order
         for turn in range(len(order)):
             fetcher = order[turn]
+            position = fetcher.position
             try:
                 found = fetcher.take(max_records - len(records))
-            except WalError as error:
+            except (WalError, OSError) as error:
                 if records:
                     break  # the next poll raises it
                 raise self._named(error, fetcher) from error
+            except BaseException:
+                # A signal's, say: the caller gets nothing, so nothing was handed out.
+                fetcher.rewind(position)
+                self.give_back(records)
+                raise
             if found:
                 records = records + found if records else found
                 if len(records) >= max_records:
@@ -121,28 +132,32 @@ class Consumer:
         """Every record from here on; waits for new ones, and ends with `close`.
 
         The position is behind the record that was handed out last, so leaving the loop
-        loses nothing.
+        loses nothing, and `ack` inside it acknowledges no record that is still to come.
         """
         while True:
             try:
                 records = self.poll(timeout_ms=None)
             except BrokerClosed:
                 return
-            handed_out = 0
-            try:
-                for record in records:
-                    handed_out += 1
-                    yield record
-            finally:
-                if handed_out < len(records):
-                    self.give_back(records[handed_out:])
+            yield from self.hand_out(records)
+
+    def hand_out(self, records: Sequence[Record]) -> Iterator[Record]:
+        """Give the records of the last `poll` one by one; the rest of them count as not
+        handed out until then, and belong to whoever polls next."""
+        rest = self._rest = deque(records)
+        next_one = rest.popleft
+        while rest:
+            yield next_one()
+
+    def _give_back_rest(self) -> None:
+        """Let go of what an iterator has not handed out; it is read again."""
+        rest, self._rest = self._rest, deque()
+        self.give_back(list(rest))
+        rest.clear()
 
     def give_back(self, records: Sequence[Record]) -> None:
-        """Hand these records out again; they are the last ones that `poll` returned."""
-        first: dict[TopicPartition, int] = {}
-        for record in records:
-            first.setdefault((record.topic, record.partition), record.offset)
-        for partition, offset in first.items():
+        """Hand these records out again; they are the last ones that were taken."""
+        for partition, offset in _first_offsets(records).items():
             self._fetchers[partition].rewind(offset)
 
     # -- places ----------------------------------------------------------------------
@@ -153,7 +168,8 @@ class Consumer:
 
     def position(self, topic: str, partition: int) -> int:
         """The offset of the next record that `poll` hands out."""
-        return self._fetcher(topic, partition).position
+        position = self._fetcher(topic, partition).position
+        return _first_offsets(self._rest.copy()).get((topic, partition), position)
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """Read on from another offset; what is committed does not change.
@@ -162,9 +178,11 @@ class Consumer:
         """
         self._check_usable()
         fetcher = self._fetcher(topic, partition)
+        if self._rest:
+            self._give_back_rest()
         try:
             fetcher.seek(offset)
-        except WalError as error:
+        except (WalError, OSError) as error:
             raise self._named(error, fetcher) from error
 
     def committed(self, topic: str, partition: int) -> int | None:
@@ -181,9 +199,11 @@ class Consumer:
         for partition, fetcher in self._fetchers.items():
             try:
                 durable_end = fetcher.ends().durable_end
-            except WalError as error:
+            except (WalError, OSError) as error:
                 raise self._named(error, fetcher) from error
-            done = self._committed.get(fetcher.partition_id, fetcher.position)
+            done = self._committed.get(fetcher.partition_id)
+            if done is None:
+                done = self.position(*partition)
             lags[partition] = max(0, durable_end - done)
         return lags
 
@@ -196,7 +216,8 @@ class Consumer:
         `records`, everything that was handed out. One that is acknowledged already is
         a no-op.
 
-        Raises `NotInGroup` without a group, `GroupFenced` if the group was taken over.
+        Raises `NotInGroup` without a group, `GroupFenced` if the group was taken over,
+        and `UnknownTopic` for a topic that was deleted (the others are acknowledged).
         """
         self._check_usable()
         membership = self._membership
@@ -204,7 +225,11 @@ class Consumer:
             raise NotInGroup()
         wanted: dict[int, int] = {}
         if records is None:
-            wanted = {each.partition_id: each.position for each in self._order}
+            still_to_come = _first_offsets(self._rest.copy())
+            wanted = {
+                each.partition_id: still_to_come.get((each.topic, each.partition), each.position)
+                for each in self._order
+            }
         else:
             for record in (records,) if isinstance(records, Record) else records:
                 partition_id = self._fetcher(record.topic, record.partition).partition_id
@@ -216,20 +241,23 @@ class Consumer:
                 for partition_id, offset in wanted.items()
                 if offset > committed.get(partition_id, 0)
             }
-            if not ahead:
-                return
+            gone: BrokerError | None = None
             for fetcher in self._order:
-                offset = ahead.get(fetcher.partition_id, 0)
-                if offset > fetcher.position:
-                    try:
-                        fetcher.check_offset(offset)
-                    except WalError as error:
-                        raise self._named(error, fetcher) from error
-            try:
-                membership.commit(ahead)
-            except WalError as error:
-                raise translate(error) from error
-            committed.update(ahead)
+                if fetcher.partition_id not in ahead:
+                    continue
+                try:
+                    fetcher.check_end(ahead[fetcher.partition_id])
+                except LogGone as error:
+                    gone = self._named(error, fetcher)
+                    del ahead[fetcher.partition_id]
+                except (WalError, OSError) as error:
+                    raise self._named(error, fetcher) from error
+            if ahead:
+                with translated():
+                    membership.commit(ahead)
+                committed.update(ahead)
+            if gone is not None:
+                raise gone
 
     # -- the rest --------------------------------------------------------------------
 
@@ -243,7 +271,9 @@ class Consumer:
             )
         return fetcher
 
-    def _named(self, error: WalError, fetcher: Fetcher) -> BrokerError:
+    def _named(self, error: WalError | OSError, fetcher: Fetcher) -> BrokerError:
+        if isinstance(error, OSError):
+            return from_os_error(error, topic=fetcher.topic, partition=fetcher.partition)
         return translate(error, topic=fetcher.topic, partition=fetcher.partition)
 
     def _check_usable(self) -> None:
@@ -284,3 +314,11 @@ class Consumer:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _first_offsets(records: Iterable[Record]) -> dict[TopicPartition, int]:
+    """The offset of the first of these records in each partition."""
+    first: dict[TopicPartition, int] = {}
+    for record in records:
+        first.setdefault((record.topic, record.partition), record.offset)
+    return first

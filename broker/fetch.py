@@ -135,6 +135,17 @@ class Fetcher:
         """Raise `OffsetOutOfRange` unless ``log_start <= offset <= durable_end``."""
         self._log.check_offset(offset)
 
+    def check_end(self, offset: int) -> None:
+        """Raise `OffsetOutOfRange` for an offset that the log has not reached.
+
+        One below the log start is fine: it stands for what was trimmed since.
+        """
+        ends = self._log.ends()
+        if offset > ends.durable_end:
+            raise OffsetOutOfRange(
+                offset=offset, log_start=ends.log_start, durable_end=ends.durable_end
+            )
+
     def seek(self, offset: int) -> None:
         """Go on at another offset; raises like `check_offset`."""
         self.check_offset(offset)
