@@ -55,16 +55,29 @@ def main() -> int:
     if options.worker:
         measure(options.rows[0], options.dir, options.quick)
         return 0
-    options.dir.mkdir(exist_ok=True)
+    try:
+        options.dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"cannot write to {options.dir}: {error.strerror}", file=sys.stderr)
+        return 1
     print_heading(options.dir, options.quick)
-    missed = 0
+    missed = failed = 0
     for row in options.rows or ROWS:
         for core in ROWS[row]:
-            for result in run(row, core, options.dir, options.quick):
-                print_result(row, core, result)
-                missed += result.is_missed
-    print(f"\n{missed} missed" if missed else "\nall within their targets")
-    return 0
+            try:
+                for result in run(row, core, options.dir, options.quick):
+                    print_result(row, core, result)
+                    missed += result.is_missed
+            except RowFailed as failure:
+                print(f"\n{row:11} FAILED: {failure}", flush=True)
+                failed += 1
+    summary = f"{missed} missed" if missed else "all within their targets"
+    print(f"\n{summary}{f', {failed} failed' if failed else ''}")
+    return 1 if failed else 0
+
+
+class RowFailed(Exception):
+    """A row's process ended before its time."""
 
 
 def run(row: str, core: str, parent: Path, is_quick: bool) -> Iterator[Result]:
@@ -84,7 +97,7 @@ def run(row: str, core: str, parent: Path, is_quick: bool) -> Iterator[Result]:
             for line in worker.stdout or ():
                 yield Result(**json.loads(line))
         if worker.returncode:
-            raise SystemExit(f"{row}: it ended with code {worker.returncode}")
+            raise RowFailed(f"its process ended with code {worker.returncode}")
     finally:
         shutil.rmtree(folder)
 
