@@ -41,8 +41,14 @@ def keep_for_ever(value: object) -> None:
 def _after_fork_in_child() -> None:
     handles = list(_registered)
     _registered.clear()
+    failed = None
     for handle in handles:
-        handle.abandon()
+        try:
+            handle.abandon()
+        except Exception as error:  # noqa: BLE001 - raised below: the others come first
+            failed = error
+    if failed is not None:
+        raise failed  # the interpreter reports it and goes on
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

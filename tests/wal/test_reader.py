@@ -144,10 +144,10 @@ def read_over_damage(store: Store, start: int = 0) -> tuple[list[int], list[LogD
             chunk = reader.read(200)
         except LogDamaged as error:
             damages.append(error)
-            assert error.next_offset > error.offset
-            reader.seek(error.next_offset)
+            reader.seek(max(error.next_offset, error.offset + 1))
             continue
         if not chunk.batches:
+            assert all(each.next_offset > each.offset for each in damages)
             return offsets, damages
         for _, header in chunk.batches:
             offsets += range(header.base_offset, header.next_offset)

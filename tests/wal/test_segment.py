@@ -75,11 +75,21 @@ def test_names_sort_like_their_offsets(base: int) -> None:
     assert base == 0 or segment_name(base - 1) < segment_name(base)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["", "LOCK", "1.log", "0" * 20, "0" * 19 + ".log", "0" * 21 + ".log", "٠" * 20 + ".log"]
-    + ["-" + "0" * 19 + ".log", "0" * 20 + ".log.rewrite", "0" * 20 + ".LOG"],
-)
+OTHER_NAMES = [
+    "",
+    "LOCK",
+    "1.log",
+    "0" * 20,
+    "0" * 19 + ".log",
+    "0" * 21 + ".log",
+    "\u0660" * 20 + ".log",
+    "-" + "0" * 19 + ".log",
+    "0" * 20 + ".log.rewrite",
+    "0" * 20 + ".LOG",
+]
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
 def test_other_names_are_no_segments(name: str) -> None:
     assert segment_base(name) is None
 
