@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import socket
 import time
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ from seawall.wal.files import CREATE, READ_WRITE, Files, make_directory
 from seawall.wal.locks import lock_holder
 
 PAUSE_S = 0.05
+# Whoever looks whether a group is held locks its file for a moment; that is waited out.
+GLANCE_S = 1.0
+GLANCE_PAUSE_S = 0.001
 
 
 class Membership:
@@ -79,7 +83,11 @@ def hold(files: Files, state: State, folder: str, group: str, *, wait_ms: float)
     try:
         deadline_s = time.monotonic() + wait_ms / 1000
         while not files.try_lock(descriptor):
-            if time.monotonic() >= deadline_s:
+            now_s = time.monotonic()
+            if now_s < deadline_s + GLANCE_S and _is_glanced_at(files, descriptor):
+                time.sleep(GLANCE_PAUSE_S * random.random())
+                continue
+            if now_s >= deadline_s:
                 holder = state.holder(group)
                 raise GroupBusy(
                     group=group,
@@ -93,18 +101,29 @@ def hold(files: Files, state: State, folder: str, group: str, *, wait_ms: float)
     return descriptor
 
 
+def _is_glanced_at(files: Files, descriptor: int) -> bool:
+    """Whether a lock that could not be had is only somebody's who looks (see `is_held`)."""
+    shared = files.try_lock(descriptor, exclusive=False)
+    if shared:
+        files.unlock(descriptor)
+    return shared
+
+
 def group_path(folder: str, group: str) -> str:
     """The lock file of a group; names may hold anything, so it is named by a hash."""
     return os.path.join(folder, hashlib.sha256(group.encode()).hexdigest()[:32])
 
 
 def is_held(files: Files, folder: str, group: str) -> bool:
-    """Whether somebody holds a group right now."""
+    """Whether somebody holds a group right now.
+
+    A shared lock finds that out, so those who look are not in each other's way.
+    """
     try:
         descriptor = files.open(group_path(folder, group), READ_WRITE)
     except FileNotFoundError:
         return False
     try:
-        return not files.try_lock(descriptor)
+        return not files.try_lock(descriptor, exclusive=False)
     finally:
         files.close(descriptor)
