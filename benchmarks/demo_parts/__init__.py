@@ -1,0 +1,1 @@
+"""The parts of demo.py: who produces, who consumes, who kills, who checks."""
