@@ -8,10 +8,11 @@ waits is woken by the watcher. One object belongs to one event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -30,6 +31,17 @@ Acknowledgement = asyncio.Future[RecordMetadata]
 _REFUSALS = (BrokerError, TypeError, ValueError)
 # How many records that had to wait are sent before their futures hear of it.
 MOST_PER_TURN = 500
+
+
+def _submit(executor: ThreadPoolExecutor, call: Callable[[], Result]) -> Future[Result]:
+    try:
+        return executor.submit(call)
+    except RuntimeError:  # it was shut down
+        raise BrokerClosed(what="broker") from None
+
+
+async def _in_executor(executor: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:
+    return await asyncio.wrap_future(_submit(executor, call))
 
 
 class AsyncProducer:
@@ -133,14 +145,15 @@ class AsyncProducer:
         try:
             await self._line_sent()
         finally:
-            await self._run(self._producer.close)
+            with contextlib.suppress(BrokerClosed):  # then the broker has closed it, too
+                await self._run(self._producer.close)
 
     async def _line_sent(self) -> None:
         if self._sending is not None:
             await asyncio.shield(self._sending)
 
     async def _run(self, call: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        return await _in_executor(self._executor, call)
 
     async def __aenter__(self) -> AsyncProducer:
         return self
@@ -197,7 +210,7 @@ class AsyncConsumer:
         cls, broker: Broker, topics: str | Sequence[str], **settings: Any
     ) -> AsyncConsumer:
         """A consumer; takes the settings of `Broker.consumer`."""
-        opening = broker.engine.executor.submit(broker.consumer, topics, **settings)
+        opening = _submit(broker.engine.executor, partial(broker.consumer, topics, **settings))
         try:
             return cls(broker, await asyncio.wrap_future(opening))
         except asyncio.CancelledError:
@@ -282,12 +295,13 @@ class AsyncConsumer:
             self._closed = True
             self._watcher.unsubscribe(self._wake)
             try:
-                await self._loop.run_in_executor(self._executor, self._consumer.close)
+                with contextlib.suppress(BrokerClosed):  # then the broker has closed it, too
+                    await _in_executor(self._executor, self._consumer.close)
             finally:
                 self._changed.set()
 
     async def _run(self, call: Callable[[], Result]) -> Result:
-        return await self._loop.run_in_executor(self._executor, self._in_turn, call)
+        return await _in_executor(self._executor, partial(self._in_turn, call))
 
     def _in_turn(self, call: Callable[[], Result]) -> Result:
         """In a thread of the executor."""

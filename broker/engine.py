@@ -15,7 +15,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from seawall.broker.catalog import PartitionInfo, TopicInfo
-from seawall.broker.errors import UnknownTopic
+from seawall.broker.errors import BrokerClosed, UnknownTopic
 from seawall.broker.opening import Opening
 from seawall.wal import forks
 from seawall.wal.errors import ForkedHandle, LogGone
@@ -49,6 +49,7 @@ class Engine:
         self._catalog_version: object = None
         self._executor: ThreadPoolExecutor | None = None
         self._forked = False
+        self._closed = False
         self.users = 0
         self.pid = os.getpid()
         self.files = files
@@ -137,8 +138,11 @@ class Engine:
     @property
     def executor(self) -> ThreadPoolExecutor:
         """The threads that do the disk's work for event loops."""
+        self.check_usable()
         with self._lock:
             if self._executor is None:
+                if self._closed:
+                    raise BrokerClosed(what="broker")
                 self._executor = ThreadPoolExecutor(EXECUTOR_THREADS, "seawall-executor")
             return self._executor
 
@@ -161,6 +165,8 @@ class Engine:
             self._close()
 
     def _close(self) -> None:
+        with self._lock:
+            self._closed = True
         with contextlib.ExitStack() as closing:
             closing.callback(self._opening.close)
             closing.callback(self.topics_lock.close)

@@ -1,0 +1,323 @@
+"""`AsyncProducer` and `AsyncConsumer`: the same promises, and a loop that never waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import pytest
+from brokers import broker_on, put, read_all, values
+from storage import FaultyFiles
+
+from seawall.broker import AsyncConsumer, AsyncProducer, Broker
+from seawall.broker.errors import (
+    BrokerClosed,
+    BrokerError,
+    GroupBusy,
+    RecordTooLarge,
+    UnknownTopic,
+)
+
+# Far above what a busy machine does to a loop by itself, far below any wait for a lock.
+LONGEST_STALL_S = 0.35
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 60))
+
+
+@contextlib.asynccontextmanager
+async def no_stall() -> AsyncIterator[None]:
+    """Fail if the loop stands still for longer than `LONGEST_STALL_S`."""
+    longest_s = 0.0
+
+    async def tick() -> None:
+        nonlocal longest_s
+        while True:
+            before_s = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest_s = max(longest_s, time.monotonic() - before_s - 0.005)
+
+    ticking = asyncio.create_task(tick())
+    try:
+        yield
+    finally:
+        ticking.cancel()
+    assert longest_s < LONGEST_STALL_S
+
+
+def test_publish_and_read(broker: Broker) -> None:
+    async def work() -> None:
+        async with AsyncProducer(broker) as producer:
+            first = await producer.send(
+                "orders", b"v", key=b"k", headers={"a": b"1"}, partition=0, timestamp=5
+            )
+            assert first == ("orders", 0, 0, 5)
+            await producer.flush()
+        async with await AsyncConsumer.open(broker, "orders", group="g") as consumer:
+            [record] = await consumer.poll(timeout_ms=1000)
+            assert (record.key, record.value, list(record.headers)) == (b"k", b"v", [("a", b"1")])
+            assert consumer.assignment() == [("orders", 0)]
+            assert consumer.position("orders", 0) == 1
+            assert await consumer.lag() == {("orders", 0): 1}
+            await consumer.ack()
+            assert consumer.committed("orders", 0) == 1
+            await consumer.seek("orders", 0, 0)
+            assert len(await consumer.poll()) == 1
+
+    run(work())
+
+
+def test_records_keep_the_order_of_the_calls(broker: Broker) -> None:
+    """Also while the topic is looked up, and while there is no room."""
+
+    async def work() -> None:
+        async with AsyncProducer(broker, buffer_bytes=2000) as producer:
+            futures = [producer.send("orders", b"%d" % number) for number in range(2000)]
+            got = await asyncio.gather(*futures)
+            assert [metadata.offset for metadata in got] == list(range(2000))
+
+    run(work())
+    assert values(read_all(broker)) == [b"%d" % number for number in range(2000)]
+
+
+def test_many_tasks(broker: Broker) -> None:
+    async def work() -> None:
+        async def publish(name: int) -> list[int]:
+            return [(await producer.send("orders", b"%d" % name)).offset for _ in range(50)]
+
+        async with no_stall(), AsyncProducer(broker) as producer:
+            offsets = await asyncio.gather(*map(publish, range(64)))
+        assert sorted(offset for mine in offsets for offset in mine) == list(range(64 * 50))
+        assert all(mine == sorted(mine) for mine in offsets)
+
+    run(work())
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_errors_are_raised_where_they_are_awaited(broker: Broker, known: bool) -> None:
+    async def work() -> None:
+        async with AsyncProducer(broker) as producer:
+            if known:
+                await producer.send("orders", b"x")
+            bad = producer.send("orders", b"x" * (2 << 20))
+            unknown = producer.send("nowhere", b"x")
+            wrong = producer.send("orders", "text")  # type: ignore[arg-type]
+            good = producer.send("orders", b"x")
+            with pytest.raises(RecordTooLarge):
+                await bad
+            with pytest.raises(UnknownTopic):
+                await unknown
+            with pytest.raises(TypeError):
+                await wrong
+            assert (await good).offset == int(known)
+
+    run(work())
+
+
+def test_a_failed_write_reaches_who_awaits_it(folder: str) -> None:
+    files = FaultyFiles()
+
+    async def work() -> None:
+        async with AsyncProducer(broker) as producer:
+            await producer.send("orders", b"x")
+            files.fail("pwritev")
+            with pytest.raises(BrokerError):
+                await producer.send("orders", b"lost")
+            await producer.flush()
+            assert (await producer.send("orders", b"y")).offset == 1
+
+    with broker_on(files, folder) as broker:
+        broker.create_topic("orders")
+        run(work())
+
+
+def test_a_send_that_is_cancelled_harms_nobody(broker: Broker) -> None:
+    async def work() -> None:
+        async with AsyncProducer(broker) as producer:
+            futures = [producer.send("orders", b"%d" % number) for number in range(10)]
+            futures[3].cancel()
+            assert len(await asyncio.gather(*futures, return_exceptions=True)) == 10
+            assert (await producer.send("orders", b"x")).offset >= 9
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(producer.send("orders", b"x"), 0)
+
+    run(work())
+
+
+def test_close_waits_for_everything_that_was_sent(broker: Broker) -> None:
+    async def work() -> None:
+        producer = AsyncProducer(broker, linger_ms=10_000, buffer_bytes=1000)
+        futures = [producer.send("orders", b"x" * 100) for _ in range(100)]
+        await producer.close()
+        await producer.close()
+        assert sorted([(await future).offset for future in futures]) == list(range(100))
+        with pytest.raises(BrokerClosed):
+            await producer.send("orders", b"x")
+
+    run(work())
+
+
+def test_the_loop_goes_on_while_a_lock_or_the_disk_is_not_free(folder: str) -> None:
+    files = FaultyFiles()
+
+    async def work() -> None:
+        log = broker.engine.log(broker.topic("orders").partitions[0].id)
+        async with no_stall(), AsyncProducer(broker, buffer_bytes=3000) as producer:
+            await producer.send("orders", b"x")
+            other = files.open(log.context.lock_path, 2)
+            assert files.try_lock(other)  # as another process that was stopped
+            futures = [producer.send("orders", b"x" * 500) for _ in range(50)]
+            await asyncio.sleep(0.6)
+            assert not any(future.done() for future in futures)
+            files.close(other)
+            await asyncio.gather(*futures)
+
+    with broker_on(files, folder) as broker:
+        broker.create_topic("orders")
+        run(work())
+
+
+def test_a_waiting_poll_is_woken(broker: Broker) -> None:
+    async def work() -> None:
+        async with (
+            AsyncProducer(broker) as producer,
+            await AsyncConsumer.open(broker, "orders") as consumer,
+        ):
+            assert await consumer.poll(timeout_ms=50) == []
+            for number in range(200):
+                waiting = asyncio.create_task(consumer.poll(timeout_ms=None))
+                await producer.send("orders", b"%d" % number)
+                assert values(await waiting) == [b"%d" % number]
+
+    run(work())
+
+
+def test_a_cancelled_poll_loses_nothing(broker: Broker) -> None:
+    put(broker, *[b"%d" % number for number in range(300)])
+
+    async def work() -> None:
+        got: list[bytes | None] = []
+        async with await AsyncConsumer.open(broker, "orders", group="g") as consumer:
+            for attempt in range(400):
+                polling = asyncio.create_task(consumer.poll(1, timeout_ms=0))
+                for _ in range(attempt % 4):
+                    await asyncio.sleep(0)
+                if attempt % 5 == 0:
+                    await asyncio.sleep(0.0005)
+                polling.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    got += values(await polling)
+                await consumer.ack()
+                assert consumer.committed("orders", 0) == len(got)
+            while records := await consumer.poll():
+                got += values(records)
+        assert got == [b"%d" % number for number in range(300)]
+
+    run(work())
+
+
+def test_a_waiting_poll_can_be_cancelled(broker: Broker) -> None:
+    async def work() -> None:
+        async with await AsyncConsumer.open(broker, "orders") as consumer:
+            for timeout_s in (0.001, 0.05):
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(consumer.poll(timeout_ms=None), timeout_s)
+            put(broker, b"x")
+            assert values(await consumer.poll(timeout_ms=5000)) == [b"x"]
+
+    run(work())
+
+
+def test_closing_while_a_poll_waits(broker: Broker) -> None:
+    async def work() -> None:
+        consumer = await AsyncConsumer.open(broker, "orders")
+        waiting = asyncio.create_task(consumer.poll(timeout_ms=None))
+        await asyncio.sleep(0.02)
+        await consumer.close()
+        await consumer.close()
+        with pytest.raises(BrokerClosed):
+            await waiting
+
+    run(work())
+
+
+def test_iteration_ends_with_close(broker: Broker) -> None:
+    put(broker, b"a", b"b", b"c")
+
+    async def work() -> None:
+        consumer = await AsyncConsumer.open(broker, "orders")
+        seen = []
+        async for record in consumer:
+            seen.append(record.value)
+            if len(seen) == 3:
+                asyncio.get_running_loop().call_later(
+                    0.02, lambda: closing.append(asyncio.create_task(consumer.close()))
+                )
+        assert seen == [b"a", b"b", b"c"]
+        await closing[0]
+
+    closing: list[asyncio.Task[None]] = []
+    run(work())
+
+
+def test_leaving_a_loop_loses_nothing(broker: Broker) -> None:
+    put(broker, *[b"%d" % number for number in range(10)])
+
+    async def work() -> None:
+        async with await AsyncConsumer.open(broker, "orders", group="g") as consumer:
+            async for record in consumer:
+                await consumer.ack()
+                assert consumer.committed("orders", 0) == record.offset + 1
+                if record.offset == 3:
+                    break
+            assert consumer.position("orders", 0) == 4
+            assert [record.offset for record in await consumer.poll()] == [4, 5, 6, 7, 8, 9]
+
+    run(work())
+
+
+def test_a_group_that_was_waited_for_in_vain_is_not_kept(broker: Broker) -> None:
+    async def work() -> None:
+        holder = await AsyncConsumer.open(broker, "orders", group="g")
+        with pytest.raises(GroupBusy):
+            await AsyncConsumer.open(broker, "orders", group="g")
+        waiting = asyncio.create_task(
+            AsyncConsumer.open(broker, "orders", group="g", group_wait_ms=5000)
+        )
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await holder.close()
+        async with await AsyncConsumer.open(broker, "orders", group="g", group_wait_ms=5000):
+            pass
+
+    run(work())
+
+
+def test_a_broker_that_closes_under_them(folder: str) -> None:
+    async def work() -> None:
+        broker = Broker.open(folder)
+        broker.create_topic("orders")
+        producer = AsyncProducer(broker)
+        consumer = await AsyncConsumer.open(broker, "orders")
+        waiting = asyncio.create_task(consumer.poll(timeout_ms=None))
+        await producer.send("orders", b"x")
+        assert values(await waiting) == [b"x"]
+        waiting = asyncio.create_task(consumer.poll(timeout_ms=None))
+        await asyncio.sleep(0.02)
+        await asyncio.to_thread(broker.close)
+        with pytest.raises(BrokerClosed):
+            await waiting
+        with pytest.raises(BrokerClosed):
+            await producer.send("orders", b"y")
+        with pytest.raises(BrokerClosed):
+            await AsyncConsumer.open(broker, "orders")
+        await consumer.close()
+        await producer.close()
+
+    run(work())
