@@ -65,7 +65,8 @@ class Feeder:
             except LineTooLong as error:
                 raise CommandFailed(f"{self._place(self.ledger.count)}: {error}") from None
             except OSError as error:
-                raise CommandFailed(f"cannot read {path!r}: {error.strerror or error}") from error
+                name = "stdin" if path == STDIN else repr(path)
+                raise CommandFailed(f"cannot read {name}: {error.strerror or error}") from error
 
     def settle(self) -> None:
         """Count what is acknowledged by now. Raises CommandFailed at a line that failed."""

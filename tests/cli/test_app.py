@@ -184,11 +184,25 @@ def test_an_unexpected_error_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
         assert (done.returncode, b"Traceback" in done.stderr) == (1, trace)
 
 
-def test_a_closed_stdout_does_not_end_up_in_a_file() -> None:
-    done = subprocess.run(
-        ["sh", "-c", f"exec {SEAWALL} --version >&-"],
-        capture_output=True,
-        env=environment(),
-        check=False,
+def test_what_is_meant_for_a_closed_stdout_goes_nowhere(cli: Cli, orders: str, data: Path) -> None:
+    """Not into the file that happened to get its number."""
+
+    def shell(command: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            ["sh", "-c", f"exec {SEAWALL} -b {data} {command}"],
+            capture_output=True,
+            env=environment(),
+            check=False,
+        )
+
+    assert seawall("produce", orders, "-b", data, stdin=b"a\n").code == 0
+    done = shell(f"consume {orders} -e >&-")
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"seawall: cannot write to stdout: Bad file descriptor; 0 records printed\n",
     )
-    assert b"Traceback" not in done.stderr
+    done = shell(f"produce {orders} <&-")
+    assert done.returncode == 1
+    assert b"cannot read stdin: Bad file descriptor; 0 lines acknowledged" in done.stderr
+    assert cli("verify").code == 0
+    assert cli("consume", orders, "-e", "-q").out == b"a\n"
