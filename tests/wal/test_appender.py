@@ -411,6 +411,35 @@ def test_a_real_file_size_limit_is_no_room(store: Store) -> None:
     assert len(store.values()) == 20
 
 
+def test_a_sync_publishes_only_what_stood_there_when_it_began(store: Store) -> None:
+    class Meanwhile(FaultyFiles):
+        def sync(self, descriptor: int) -> None:
+            super().sync(descriptor)
+            store.append(b"too late")
+
+    store.append(b"in time")
+    with store.peer(Meanwhile()) as peer:
+        assert peer.sync() == 1
+    assert store.log.ends() == (0, 1, 2)
+    assert store.values() == [b"in time"]
+    store.assert_works(b"in time", b"too late")
+
+
+def test_a_roll_during_a_sync_is_no_trouble(store: Store) -> None:
+    class Meanwhile(FaultyFiles):
+        def sync(self, descriptor: int) -> None:
+            super().sync(descriptor)
+            store.append(b"b")
+            store.log.roll()
+            store.append(b"c")
+
+    store.append(b"a")
+    with store.peer(Meanwhile()) as peer:
+        assert peer.sync() == 2
+    assert store.log.ends() == (0, 2, 3)
+    store.assert_works(b"a", b"b", b"c")
+
+
 # -- failed syncs ------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage import FaultyFiles, Store, batch, flip, memory_folder
 
@@ -31,6 +31,7 @@ def append_times(store: Store, times: list[list[int]]) -> None:
     store.log.sync()
 
 
+@settings(max_examples=settings().max_examples // 2)
 @given(
     st.lists(st.lists(st.integers(-5, 60), min_size=1, max_size=4), min_size=1, max_size=40),
     st.integers(0, 40),

@@ -203,7 +203,7 @@ def test_a_missing_segment(many: Store) -> None:
 def test_every_flipped_byte_of_a_log_is_found(make_store: MakeStore) -> None:
     """By reading and by verifying, or it is a leader epoch, which nobody reads."""
     store = make_store(segment_bytes=900, index_interval_bytes=200)
-    for number in range(30):
+    for number in range(24):
         store.append(b"%d" % number * 20, b"x" * 40)
     store.log.sync()
     store.log.checkpoint()
@@ -222,7 +222,7 @@ def test_every_flipped_byte_of_a_log_is_found(make_store: MakeStore) -> None:
         while position < size:
             epochs |= {position + n for n in range(12, 16)}
             position += reader.read(1).batches[0].header.size_bytes
-        for position in range(0, size, 3):
+        for position in range(int(name[:20]) % 4, size, 4):
             flip(store.path(base), position, 0x10)
             found = list(store.log.verify())
             if position in epochs:
@@ -236,7 +236,7 @@ def test_every_flipped_byte_of_a_log_is_found(make_store: MakeStore) -> None:
                     store.read_all()
             flip(store.path(base), position, 0x10)
             checked += 1
-    assert checked > 1000
+    assert checked > 800
     assert store.read_all() == expected
 
 
