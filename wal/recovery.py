@@ -44,7 +44,7 @@ from seawall.wal.files import (
 )
 from seawall.wal.index import Checkpoint
 from seawall.wal.quarantine import BLOCK_BYTES, Quarantine
-from seawall.wal.records import empty_batch
+from seawall.wal.records import HEADER_BYTES, empty_batch
 from seawall.wal.segment import Scan, ScanEnd, find_batch, list_segments
 
 ASIDE_SUFFIX = ".rewrite"
@@ -117,6 +117,37 @@ def recover(
     return _Judge(context, quarantine, bases[-1], max(floor, bases[-1]), log_start).run(
         checkpoint, cache_is_certain
     )
+
+
+def agrees(context: LogContext, row: EndsRow) -> bool:
+    """Whether the newest segment seems to end where a row of this boot says. Scans nothing.
+
+    It does not if the file system was lost and mounted again without a boot (a disk that
+    was pulled out, a forced unmount): then the row may be older than the log, and the next
+    append would overwrite what was acknowledged. A batch that stands right behind the end
+    may also be one whose writer died before its row; that cannot be told apart, and
+    `recover` keeps it in either case.
+    """
+    files = context.files
+    bases = list_segments(files, context.folder)
+    if not bases or bases[-1] < row.segment:
+        return row.position == 0
+    if bases[-1] > row.segment:
+        return False
+    descriptor = Descriptor(files, context.segment_path(row.segment))
+    size = files.size(descriptor.number)
+    if size < row.position:
+        return False
+    if not files.pread(descriptor.number, HEADER_BYTES, row.position).strip(b"\0"):
+        return True
+    scan = Scan(
+        files,
+        descriptor.number,
+        position=row.position,
+        limit=size,
+        next_offset=row.next_offset,
+    )
+    return next(iter(scan), None) is None
 
 
 class _Judge:

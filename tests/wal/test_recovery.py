@@ -12,7 +12,7 @@ from storage import Crash, FaultyFiles, LossyDisk, Store, batch, content, flip
 
 from seawall.wal.errors import LogDamaged, SyncFailed, WalError
 from seawall.wal.records import HEADER_BYTES, stamp
-from seawall.wal.recovery import Verdict
+from seawall.wal.recovery import Verdict, agrees
 
 MakeStore = Callable[..., Store]
 
@@ -359,6 +359,77 @@ def test_a_full_disk_at_recovery_cuts_nothing(make_store: MakeStore) -> None:
         store.reopen(reboot=True)
     assert content(store.path()) == before
     assert store_root == store.root
+
+
+# -- rows that are older than the log ----------------------------------------------------
+
+
+def test_a_row_agrees_with_the_log_that_it_was_written_for(make_store: MakeStore) -> None:
+    store = make_store()
+
+    def row_agrees() -> bool:
+        row = store.ends.read(1)
+        assert row is not None
+        return agrees(store.context, row)
+
+    assert row_agrees()
+    for step in (
+        lambda: store.append(b"a"),
+        lambda: store.log.sync(),
+        lambda: store.log.roll(),
+        lambda: store.reopen(),
+        lambda: store.append(b"b"),
+        lambda: store.log.roll(),
+        lambda: store.log.drop_segments(1),
+        lambda: store.reopen(clean=True),
+    ):
+        step()
+        assert row_agrees()
+
+
+def test_a_row_that_is_older_than_the_log_does_not_agree(make_store: MakeStore) -> None:
+    """As after a forced unmount, which loses what was not synced, without a boot."""
+    store = make_store()
+    rows = [store.ends.read(1)]
+    for value in (b"a", b"b", b"c"):
+        store.put(value)
+        rows.append(store.ends.read(1))
+        if value == b"b":
+            store.log.roll()
+    for old in rows[:-1]:
+        assert old is not None
+        store.ends.write(1, old)
+        assert not agrees(store.context, old)
+        store.recover(floor=old.durable_offset, cache_is_certain=False)
+        assert store.log.ends() == (0, 3, 3)
+    store.reopen()
+    store.assert_works(b"a", b"b", b"c")
+
+
+def test_a_row_that_is_newer_than_the_log_does_not_agree(make_store: MakeStore) -> None:
+    store = make_store()
+    store.put(b"a" * 100)
+    row = store.ends.read(1)
+    assert row is not None
+    os.truncate(store.path(), row.position - 1)
+    assert not agrees(store.context, row)
+    os.unlink(store.path())
+    assert not agrees(store.context, row)
+
+
+def test_half_a_batch_behind_the_end_is_no_disagreement(make_store: MakeStore) -> None:
+    """Its writer died; the next append cuts it off."""
+    store = make_store()
+    store.put(b"a")
+    row = store.ends.read(1)
+    assert row is not None
+    half = batch(b"b" * 100)
+    stamp(half, 1)
+    with open(store.path(), "r+b") as file:
+        file.seek(row.position)
+        file.write(half[:90])
+    assert agrees(store.context, row)
+    store.assert_works(b"a")
 
 
 # -- power cuts --------------------------------------------------------------------------
