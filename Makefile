@@ -10,6 +10,11 @@ LOCK := .ci/requirements.lock
 CORE := wal/codec.py $(wildcard wal/*.pxd)
 # more arguments for pytest: make test ARGS="tests/test_leaks.py -x"
 ARGS ?=
+# how many tests run at once
+WORKERS ?= 2
+
+# Commands that the tests start find their byte code cached, as an installation has it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format bench lock clean
@@ -23,7 +28,7 @@ demo: $(VENV)/.installed ## run the main job on a real input: the standard libra
 	$(BIN)/python benchmarks/demo.py
 
 test: $(VENV)/.installed ## run all tests, in random order (ARGS="…" for pytest)
-	$(BIN)/python -m pytest --durations=10 $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --durations=10 $(ARGS)
 
 lint: $(VENV)/.installed ## ruff, its formatter as a check, and mypy --strict
 	$(BIN)/ruff check .
@@ -63,5 +68,6 @@ $(VENV)/.requirements: $(VENV)/.created $(LOCK)
 # Editable, so that everything runs against the checkout; again when the compiled
 # core's source or the packaging changes.
 $(VENV)/.installed: $(VENV)/.requirements pyproject.toml $(CORE)
+	@rm -f wal/codec.c # not made anew when only the C types have changed
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@

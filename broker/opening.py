@@ -36,7 +36,7 @@ from seawall.wal.kv import Environment
 from seawall.wal.kv_check import Kind, check, check_in_child
 from seawall.wal.kv_folder import remove_environment, remove_leftovers
 from seawall.wal.quarantine import Quarantine
-from seawall.wal.recovery import Finding, recover
+from seawall.wal.recovery import Finding, agrees, recover
 
 logger = logging.getLogger("seawall.broker")
 
@@ -224,7 +224,7 @@ class Opening:
     def _vouch(self, context: LogContext) -> None:
         """Have a row for a partition that says the truth about what is on disk."""
         row = self.ends.read(context.partition_id)
-        if row is not None and not row.flags & FENCED:
+        if row is not None and not row.flags & FENCED and agrees(context, row):
             if row.next_offset == row.durable_offset:
                 return
             try:

@@ -99,7 +99,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = base / "environment"
     venv.create(environment, symlinks=True)  # without pip: ours installs into it
     python = environment / "bin" / "python"
-    done = pip("--python", python, "install", source, cwd=base)
+    done = pip("--python", python, "install", "--no-compile", source, cwd=base)
     if done.returncode != 0:
         probe = pip("download", "--no-deps", "--no-cache-dir", "setuptools", cwd=base)
         if probe.returncode != 0:
@@ -118,7 +118,8 @@ def beside_shadows(tmp_path: Path) -> Path:
     return tmp_path
 
 
-pytestmark = pytest.mark.timeout(300)
+# One worker for all of them, because they share one installation.
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("install")]
 
 
 def test_users_modules_and_ours_do_not_meet(installed: Path, beside_shadows: Path) -> None:

@@ -134,9 +134,7 @@ class Index:
             for segment in sealed:
                 transaction.put(
                     _SEGMENT_KEY.pack(b"S", partition_id, segment.segment),
-                    _SEALED.pack(
-                        segment.end_offset, segment.size_bytes, segment.max_timestamp
-                    ),
+                    _SEALED.pack(segment.end_offset, segment.size_bytes, segment.max_timestamp),
                 )
             transaction.put(key, _pack_checkpoint(end))
         return True
@@ -144,9 +142,7 @@ class Index:
     def at_or_before(self, partition_id: int, segment: int, offset: int) -> Found | None:
         """The last entry of a segment whose offset is not above `offset`."""
         with self._environment.read() as transaction:
-            pair = transaction.last_before(
-                _ENTRY_KEY.pack(b"E", partition_id, segment, offset + 1)
-            )
+            pair = transaction.last_before(_ENTRY_KEY.pack(b"E", partition_id, segment, offset + 1))
         if pair is None or len(pair[0]) != _ENTRY_KEY.size:
             return None
         kind, found_id, found_segment, found_offset = _ENTRY_KEY.unpack(pair[0])

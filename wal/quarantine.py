@@ -42,9 +42,7 @@ class Quarantine:
         try:
             copied = position
             while copied < end:
-                block = read_fully(
-                    self._files, descriptor, min(BLOCK_BYTES, end - copied), copied
-                )
+                block = read_fully(self._files, descriptor, min(BLOCK_BYTES, end - copied), copied)
                 if not block:
                     break
                 write_fully(self._files, target, block, copied - position)
