@@ -213,8 +213,13 @@ def acquire_engine(
                 open_timeout_ms=open_timeout_ms,
                 lock_timeout_ms=lock_timeout_ms,
             )
-            identity = _identity(files, path) or (0, 0)
-            engine = _engines[identity] = Engine(opening, files, identity, lock_timeout_ms)
+            try:
+                identity = _identity(files, path) or (0, 0)
+                engine = Engine(opening, files, identity, lock_timeout_ms)
+            except BaseException:
+                opening.close()
+                raise
+            _engines[identity] = engine
         engine.users += 1
         return engine
 

@@ -22,7 +22,7 @@ from seawall.broker.errors import (
 )
 from seawall.broker.rounds import Round, interrupted, named
 from seawall.broker.routes import TopicPartition
-from seawall.wal.errors import LogGone
+from seawall.wal.errors import HandleClosed, LogGone
 from seawall.wal.log import Log
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class Sender:
             try:
                 log = self._engine.log(partition_id)
                 appended = log.append(encoded)
-            except LogGone:
+            except (LogGone, HandleClosed):
                 # Deleted; perhaps there is a new topic of that name already.
                 partition_id = self._new_partition_id(each.queue)
                 log = self._engine.log(partition_id)
@@ -237,7 +237,11 @@ class Sender:
 
     def _commit(self, each: Round, log: Log) -> None:
         try:
-            log.commit(each.appended.next_offset)
+            try:
+                log.commit(each.appended.next_offset)
+            except HandleClosed:
+                self._engine.topic(each.queue.topic)  # raises what it is, if that is known
+                raise LogGone(path=log.context.folder) from None
         except Exception as error:  # noqa: BLE001 - as above
             self._settle(each.batches, -1, named(error, each.queue))
         else:

@@ -65,7 +65,7 @@ def test_an_interrupt_anywhere_in_a_round_leaves_no_record_without_an_outcome(
     while True:
         at += 1
         with broker.producer(linger_ms=60_000, batch_bytes=200) as producer:
-            monkeypatch.setattr(producer._sender, "_wake_thread", lambda: None)
+            monkeypatch.setattr(producer._sender, "_start", lambda: None)  # it is ours alone
             sent = [producer.send("orders", b"x" * 100) for _ in range(4)]
             with Interruption(at) as interruption:
                 try:
@@ -207,6 +207,7 @@ def test_os_durability_and_a_failed_sync(folder: str, caplog: pytest.LogCaptureF
             files.heal()
             with pytest.raises(LogFenced):
                 producer.send("orders", b"y").result()
+    caplog.clear()  # its errors' tracebacks keep files open
 
 
 # -- the thread ----------------------------------------------------------------------
