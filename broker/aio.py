@@ -71,30 +71,37 @@ class AsyncProducer:
         buffer is full, awaiting takes that much longer; the loop goes on. Records keep
         the order of the calls, whether these are awaited or not.
         """
-        send = partial(
-            self._producer.send,
-            topic,
-            value,
-            key=key,
-            headers=headers,
-            partition=partition,
-            timestamp=timestamp,
-        )
-        loop = asyncio.get_running_loop()
-        future: Acknowledgement = loop.create_future()
+        producer = self._producer
+        future: Acknowledgement = asyncio.get_running_loop().create_future()
         size = len(value or b"") + len(key or b"")
-        if headers or self._sending or not self._producer.can_take_at_once(topic, size):
-            self._line.append((future, send))
-            if self._sending is None:
-                self._sending = loop.create_task(self._send_in_turn())
+        if headers or self._sending or not producer.can_take_at_once(topic, size):
+            self._line_up(
+                future,
+                partial(
+                    producer.send,
+                    topic,
+                    value,
+                    key=key,
+                    headers=headers,
+                    partition=partition,
+                    timestamp=timestamp,
+                ),
+            )
             return future
         try:
-            delivery = send()
+            delivery = producer.send(
+                topic, value, key=key, partition=partition, timestamp=timestamp
+            )
         except _REFUSALS as error:
             future.set_exception(error)
         else:
             self._follow(future, delivery)
         return future
+
+    def _line_up(self, future: Acknowledgement, send: Callable[[], Delivery]) -> None:
+        self._line.append((future, send))
+        if self._sending is None:
+            self._sending = future.get_loop().create_task(self._send_in_turn())
 
     async def _send_in_turn(self) -> None:
         try:
@@ -117,7 +124,7 @@ class AsyncProducer:
             followers.append((future, delivery))
             return
         self._waiting[batch] = [(future, delivery)]
-        batch.when_done(partial(self._call_loop, asyncio.get_running_loop(), batch))
+        batch.when_done(partial(self._call_loop, future.get_loop(), batch))
         self._producer.hurry(batch)
 
     def _call_loop(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
@@ -126,10 +133,11 @@ class AsyncProducer:
             loop.call_soon_threadsafe(self._settle, batch)
 
     def _settle(self, batch: Batch) -> None:
+        failed = batch.error is not None
         for future, delivery in self._waiting.pop(batch, ()):
             if future.done():
                 continue
-            error = delivery.exception()
+            error = delivery.exception() if failed else None
             if error is not None:
                 future.set_exception(error)
             else:

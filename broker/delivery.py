@@ -200,18 +200,22 @@ class Delivery:
     def metadata(self) -> RecordMetadata:
         """What `result` returns; only once it is known that there is no error."""
         batch = self._batch
+        queue = batch.queue
         timestamp = batch.append_time_ms
-        return RecordMetadata(
-            batch.queue.topic,
-            batch.queue.partition,
-            batch.base_offset + self._index,
-            self._timestamp if timestamp is None else timestamp,
+        if timestamp is None:
+            timestamp = self._timestamp
+        # RecordMetadata(…) is a function in Python around this, and twice as slow.
+        return tuple.__new__(
+            RecordMetadata,
+            (queue.topic, queue.partition, batch.base_offset + self._index, timestamp),
         )
 
     def _wait(self, timeout: float | None) -> None:
         batch = self._batch
         deadline = None if timeout is None else time.monotonic() + timeout
         batch.drive(batch, deadline)
+        if batch.done:
+            return
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not batch.wait(left):
             raise TimeoutError(

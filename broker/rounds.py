@@ -17,6 +17,9 @@ from seawall.wal.records import encode_batch
 logger = logging.getLogger("seawall.broker")
 
 
+_NOT_APPENDED = Appended(-1, -1)
+
+
 class Round:
     """The batches that were taken from one partition, and how far they came."""
 
@@ -26,7 +29,7 @@ class Round:
         self.queue = queue
         self.batches: list[Batch] = []
         self.log: Log | None = None
-        self.appended = Appended(-1, -1)
+        self.appended = _NOT_APPENDED
 
     def encode(self, compression: str) -> list[bytearray]:
         """The batches as they are stored, but for their offsets."""
