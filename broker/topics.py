@@ -42,7 +42,7 @@ def create_topic(
     if not 1 <= partitions <= MOST_PARTITIONS:
         raise ValueError(f"a topic has 1 to {MOST_PARTITIONS} partitions, not {partitions}")
     with engine.topics_lock:
-        _finish(engine)
+        _finish(engine, gives_way=name)
         try:
             info = engine.catalog.begin_create(name, partitions, checked)
         except TopicExists:
@@ -72,9 +72,13 @@ def finish_unfinished(engine: Engine) -> None:
             _finish(engine)
 
 
-def _finish(engine: Engine) -> None:
+def _finish(engine: Engine, *, gives_way: str | None = None) -> None:
+    """Finish what is unfinished. A creation of the name `gives_way` is taken back: its
+    creator never heard that it worked, and somebody wants to create it anew."""
     for info in engine.catalog.unfinished():
-        if info.state == "creating":
+        if info.state == "creating" and info.name == gives_way:
+            _undo_create(engine, info)
+        elif info.state == "creating":
             _finish_create(engine, info)
         else:
             _finish_delete(engine, info)
