@@ -22,6 +22,7 @@ from seawall.broker.consumer import DEFAULT_MAX_RECORDS, Consumer
 from seawall.broker.delivery import Batch, Delivery, RecordMetadata
 from seawall.broker.errors import BrokerClosed, BrokerError
 from seawall.broker.producer import Headers, Producer
+from seawall.broker.translation import translated
 from seawall.wal.records import Record
 
 Result = TypeVar("Result")
@@ -218,7 +219,9 @@ class AsyncConsumer:
         cls, broker: Broker, topics: str | Sequence[str], **settings: Any
     ) -> AsyncConsumer:
         """A consumer; takes the settings of `Broker.consumer`."""
-        opening = _submit(broker.engine.executor, partial(broker.consumer, topics, **settings))
+        with translated():
+            executor = broker.engine.executor
+        opening = _submit(executor, partial(broker.consumer, topics, **settings))
         try:
             return cls(broker, await asyncio.wrap_future(opening))
         except asyncio.CancelledError:
