@@ -25,6 +25,7 @@ from seawall.broker.producer import Producer
 from seawall.broker.subscribe import open_consumer
 from seawall.broker.topics import create_topic, delete_topic, finish_unfinished
 from seawall.broker.translation import translated
+from seawall.wal import forks
 from seawall.wal.log import LogEnds
 from seawall.wal.lookup import TimeFound
 
@@ -44,6 +45,7 @@ class Broker:
         self._lock = threading.Lock()
         self._users: list[Producer | Consumer] = []
         self._closed = False
+        forks.register(self)
 
     @classmethod
     def open(
@@ -178,6 +180,8 @@ class Broker:
         with topic, key and number of partitions instead of murmur2.
         """
         with self._usable() as engine, self._lock:
+            if self._closed:
+                raise BrokerClosed(what="broker")
             producer = Producer(
                 engine,
                 linger_ms=linger_ms,
@@ -237,8 +241,11 @@ class Broker:
                 release=self._forget,
             )
             with self._lock:
-                self._users.append(consumer)
-            return consumer
+                if not self._closed:
+                    self._users.append(consumer)
+                    return consumer
+            consumer.close()  # `close` did not know of it
+            raise BrokerClosed(what="broker")
 
     def _forget(self, user: Producer | Consumer) -> None:
         with self._lock, contextlib.suppress(ValueError):
@@ -318,6 +325,10 @@ class Broker:
                 self._engine.release()
         if failed is not None:
             raise failed
+
+    def abandon(self) -> None:
+        """In a forked child: another thread may have held the lock when it was forked."""
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Broker:
         return self

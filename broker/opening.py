@@ -29,6 +29,7 @@ from seawall.wal.errors import (
     EnvironmentDamaged,
     LogFenced,
     SyncFailed,
+    ValueDamaged,
 )
 from seawall.wal.files import Files
 from seawall.wal.index import Index
@@ -36,7 +37,7 @@ from seawall.wal.kv import Environment
 from seawall.wal.kv_check import Kind, check, check_in_child
 from seawall.wal.kv_folder import remove_environment, remove_leftovers
 from seawall.wal.quarantine import Quarantine
-from seawall.wal.recovery import Finding, agrees, recover
+from seawall.wal.recovery import Finding, Recovered, agrees, recover
 
 logger = logging.getLogger("seawall.broker")
 
@@ -98,7 +99,7 @@ class Opening:
         self.index_environment = self._open_index()
         undo.callback(self.index_environment.close)
         self.index = Index(self.index_environment)
-        if directory.is_sole and self.index.owner() != directory.cluster_id:
+        if directory.is_sole and not self._is_index_ours():
             self.index_environment.close()
             remove_environment(files, self.index_environment.path)
             self.index_environment = self._open_index()
@@ -140,6 +141,13 @@ class Opening:
                 logger.warning("%s is damaged (%s): building it again", path, error.reason)
                 remove_environment(self._files, path)
         return self._environment(path, INDEX_MAP_BYTES, create=self.directory.is_sole)
+
+    def _is_index_ours(self) -> bool:
+        try:
+            return self.index.owner() == self.directory.cluster_id
+        except (EnvironmentDamaged, ValueDamaged) as error:
+            logger.warning("%s: building it again", error)
+            return False
 
     def _environment(self, path: str, map_size_bytes: int, *, create: bool) -> Environment:
         return Environment(
@@ -246,13 +254,25 @@ class Opening:
 
     def _recover(self, context: LogContext, row: EndsRow | None) -> None:
         floor = self.state.highest_committed(context.partition_id) or 0
-        recovered = recover(
-            context,
-            self.quarantine,
-            log_start=self.state.log_start(context.partition_id) or 0,
-            floor=max(floor, row.durable_offset if row else 0),
-            cache_is_certain=self._is_other_boot,
-        )
+        log_start = self.state.log_start(context.partition_id) or 0
+        floor = max(floor, row.durable_offset if row else 0)
+
+        def judge() -> Recovered:
+            return recover(
+                context,
+                self.quarantine,
+                log_start=log_start,
+                floor=floor,
+                cache_is_certain=self._is_other_boot,
+            )
+
+        try:
+            recovered = judge()
+        except (EnvironmentDamaged, ValueDamaged) as error:
+            # Without the index everything is read, and it is built again as time goes by.
+            logger.warning("%s: doing without it", error)
+            self.index.forget(context.partition_id)
+            recovered = judge()
         for finding in recovered.findings:
             _report(finding)
         self.ends.write(context.partition_id, recovered.row)
