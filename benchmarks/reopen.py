@@ -93,5 +93,10 @@ def measure(setting: Setting) -> Iterator[Result]:
         values=ratios(larges, smalls),
         at_most=AT_MOST,
         detail=f"{statistics.median(larges):.1f} ms to {statistics.median(smalls):.1f} ms; "
-        f"it reads {max(read[large]):,} bytes to {max(read[small]):,}",
+        f"it reads {spread(read[large])} bytes to {spread(read[small])}",
     )
+
+
+def spread(counts: list[int]) -> str:
+    """The median of counts, and the highest."""
+    return f"{statistics.median(counts):,.0f} (once {max(counts):,})"
