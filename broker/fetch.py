@@ -75,7 +75,7 @@ class Fetcher:
         """Add what else was read already, so that small batches cost no call each."""
         while self._batches and len(taken) + self._batches[0].header.record_count <= most:
             try:
-                records = self._decode_next()
+                records = self._decode_first()
             except WalError:
                 return  # the next call meets it again
             if records:
@@ -91,20 +91,24 @@ class Fetcher:
                     return []
                 self._data = chunk.data
                 self._batches.extend(chunk.batches)
-            inside, header = self._batches[0]
-            if header.next_offset > self.position and not header.is_control:
-                if header.base_offset > self.position:
-                    self.position = header.base_offset
-                records = decode_batch(
-                    self._data, inside, self.topic, self.partition, min_offset=self.position
-                )
-            else:
-                records = []
-            self._batches.popleft()
+            records = self._decode_first()
             if records:
                 return records
-            # A hole, a control batch, or nothing in it from here on.
+
+    def _decode_first(self) -> list[Record]:
+        """The records of the next batch that was read; none in a hole or a control batch."""
+        inside, header = self._batches[0]
+        records: list[Record] = []
+        if header.next_offset > self.position and not header.is_control:
+            if header.base_offset > self.position:
+                self.position = header.base_offset
+            records = decode_batch(
+                self._data, inside, self.topic, self.partition, min_offset=self.position
+            )
+        self._batches.popleft()
+        if not records:
             self.position = max(self.position, header.next_offset)
+        return records
 
     def _read(self) -> Chunk:
         try:

@@ -57,7 +57,6 @@ def crash(broker: Broker) -> None:
     the nearest there is.
     """
     engine: Engine = broker.engine
-    engine.housekeeper.abandon()
     for user in list(broker._users):
         sender = getattr(user, "_sender", None)
         if sender is not None:
@@ -68,6 +67,10 @@ def crash(broker: Broker) -> None:
             if thread is not None:
                 thread.join()
             sender._pending.clear()
+    keeper = engine.housekeeper
+    with keeper._work:
+        keeper._dirty.clear()
+        keeper._unsynced.clear()
     broker.close()
 
 

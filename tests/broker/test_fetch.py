@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage import memory_folder
 
@@ -41,6 +41,7 @@ def fetcher(log: Log, *, position: int = 0, fetch_bytes: int = 1 << 20) -> Fetch
     )
 
 
+@settings(max_examples=60)
 @given(BATCHES, STEPS, st.sampled_from([1, 150, 1 << 20]))
 def test_any_batches_any_steps(
     batches: list[tuple[str, int, str]], steps: list[tuple[str, int]], fetch_bytes: int
