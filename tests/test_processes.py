@@ -81,7 +81,7 @@ def test_producers_and_consumers_that_are_killed_at_random(folder: str) -> None:
     producers = [start_producer() for _ in range(4)]
     consumers = [Child(consume) for _ in range(2)]
     randomness = random.Random()
-    ends_s = time.monotonic() + 4
+    ends_s = time.monotonic() + 3
     while True:
         time.sleep(randomness.uniform(0.02, 0.25))
         is_last = time.monotonic() > ends_s

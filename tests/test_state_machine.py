@@ -283,4 +283,4 @@ class BrokerMachine(RuleBasedStateMachine):
 
 
 TestBroker = BrokerMachine.TestCase
-TestBroker.settings = settings(max_examples=15, stateful_step_count=30)
+TestBroker.settings = settings(max_examples=12, stateful_step_count=30)

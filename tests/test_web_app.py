@@ -84,7 +84,7 @@ def test_nothing_that_was_accepted_is_lost(folder: str, how: object) -> None:
         for thread in clients:
             thread.start()
         deadline_s = time.monotonic() + 40
-        while len(accepted) < 600 or len(workers) < 2:
+        while len(accepted) < 300 or len(workers) < 2:
             assert time.monotonic() < deadline_s, (len(accepted), workers)
             assert server.poll() is None
             time.sleep(0.05)

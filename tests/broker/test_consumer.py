@@ -111,14 +111,15 @@ def test_several_topics_and_partitions_take_turns(broker: Broker) -> None:
         put(broker, *[b"x"] * 100, topic=topic, partition=partition)
     with broker.consumer(["orders", "two", "orders"]) as consumer:
         assert consumer.assignment() == [("orders", 0), ("two", 0), ("two", 1)]
-        records = [record for _ in range(6) for record in consumer.poll(50)]
+        records = drain(consumer, 50)
         places = [(record.topic, record.partition) for record in records]
         assert {place: places.count(place) for place in places} == {
             ("orders", 0): 100,
             ("two", 0): 100,
             ("two", 1): 100,
         }
-        assert set(places[:150]) == set(consumer.assignment())
+        # The last one does not wait until the others are read to their ends.
+        assert {places.index(place) < 200 for place in consumer.assignment()} == {True}
 
 
 def test_some_partitions_only(broker: Broker) -> None:

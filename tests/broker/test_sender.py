@@ -231,7 +231,7 @@ def test_no_wake_up_of_the_thread_is_lost(broker: Broker) -> None:
     """Records that nobody asks about go out in time, whatever the thread was doing."""
     for linger_ms in (0, 1, 5):
         with broker.producer(linger_ms=linger_ms) as producer:
-            for number in range(150):
+            for number in range(60):
                 sent = producer.send("orders", b"x")
                 if number % 3 == 0:
                     time.sleep(0.0005 * (number % 7))

@@ -140,9 +140,9 @@ def void(_: object) -> None:
 
 
 def test_a_death_at_any_step_of_the_first_opening(folder: str) -> None:
-    number = random.randrange(3)  # a third of them each time: each opening takes a while
+    number = random.randrange(5)  # a fifth of them each time: each opening takes a while
     while True:
-        number += 3
+        number += 5
         path = os.path.join(folder, str(number))
 
         def live(say: Callable[[str], None], path: str = path, number: int = number) -> None:
