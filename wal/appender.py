@@ -21,9 +21,10 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from seawall.wal.active import Active
 from seawall.wal.context import LogContext, write_error
 from seawall.wal.ends import DELETED, FENCED, EndsRow
 from seawall.wal.errors import (
@@ -54,7 +55,7 @@ MOST_BUFFERS_PER_WRITE = 512
 
 _LAST_OFFSET_DELTA_AT = 23
 _LAST_OFFSET_DELTA = struct.Struct(">i")
-_NEVER_ALLOCATED = -1
+EVERYTHING = 1 << 63  # no offset is that high
 
 
 class Appended(NamedTuple):
@@ -62,17 +63,6 @@ class Appended(NamedTuple):
 
     base_offset: int
     next_offset: int
-
-
-class _Active:
-    """The open file of the segment that grows."""
-
-    __slots__ = ("allocated_bytes", "descriptor", "segment")
-
-    def __init__(self, descriptor: Descriptor, segment: int, allocated_bytes: int) -> None:
-        self.descriptor = descriptor
-        self.segment = segment
-        self.allocated_bytes = allocated_bytes
 
 
 class Appender:
@@ -87,7 +77,9 @@ class Appender:
             timeout_ms=context.append_lock_timeout_ms,
             error=AppendLockTimeout,
         )
-        self._active: _Active | None = None
+        self._active: Active | None = None
+        # What the last append of this process left; what `sync` begins with.
+        self._appended: EndsRow | None = None
         self._fenced = False
 
     # -- appending -------------------------------------------------------------------
@@ -112,10 +104,12 @@ class Appender:
                 offset += _LAST_OFFSET_DELTA.unpack_from(batch, _LAST_OFFSET_DELTA_AT)[0] + 1
             self._write(active, row.position, batches, size)
             try:
-                self._write_row(row, row._replace(next_offset=offset, position=row.position + size))
+                new_row = row.appended(offset, row.position + size)
+                self._write_row(row, new_row)
             except WriteError:
                 self._cut(active, row.position)
                 raise
+            self._appended = new_row
         return Appended(row.next_offset, offset)
 
     def roll(self) -> None:
@@ -148,7 +142,7 @@ class Appender:
         )
 
     def _write(
-        self, active: _Active, position: int, batches: Sequence[bytearray], size: int
+        self, active: Active, position: int, batches: Sequence[bytearray], size: int
     ) -> None:
         path = active.descriptor.path
         descriptor = active.descriptor.number
@@ -158,7 +152,7 @@ class Appender:
             behind = self._files.pread(descriptor, HEADER_BYTES, position)
             if behind.strip(b"\0") and not self._cut(active, position):
                 raise LogFenced(path=self._context.folder)
-            self._allocate(active, position + size)
+            active.allocate(position + size)
             written = self._files.pwritev(descriptor, batches, position)
         except OSError as error:
             self._cut(active, position)
@@ -168,27 +162,11 @@ class Appender:
             # A short write says "no room" without an errno; the next one would say it.
             short = OSError(next(iter(NO_ROOM_ERRNOS)), f"{written} of {size} bytes written")
             raise write_error(short, path, position)
+        active.write_ahead(position + size, size)
 
-    def _allocate(self, active: _Active, end: int) -> None:
-        """Have blocks for everything up to `end`, and some more ahead of it."""
-        allocated = active.allocated_bytes
-        if end <= allocated:
-            return
-        config = self._context.config
-        ahead = min(allocated + config.allocate_bytes, config.segment_bytes)
-        target = max(end, ahead)
-        try:
-            self._files.allocate(active.descriptor.number, allocated, target - allocated)
-        except OSError as error:
-            if error.errno not in NO_ROOM_ERRNOS or target == end:
-                raise
-            target = end
-            self._files.allocate(active.descriptor.number, allocated, target - allocated)
-        active.allocated_bytes = target
-
-    def _cut(self, active: _Active, position: int) -> bool:
+    def _cut(self, active: Active, position: int) -> bool:
         """Make the bytes from `position` on read as zeros; if not, fence the log: False."""
-        active.allocated_bytes = position
+        active.allocated_bytes = active.written_bytes = position
         try:
             self._files.truncate(active.descriptor.number, position)
         except OSError:
@@ -200,7 +178,7 @@ class Appender:
 
     # -- segments --------------------------------------------------------------------
 
-    def _open_active(self, row: EndsRow) -> _Active:
+    def _open_active(self, row: EndsRow) -> Active:
         """The newest segment's file. The caller holds the append lock."""
         active = self._active
         if active is not None and active.segment == row.segment:
@@ -213,7 +191,7 @@ class Appender:
             if row.durable_position == 0:
                 # The file may be new, by us or by a process that died before this.
                 self._files.sync_directory(self._context.folder)
-            active = _Active(descriptor, row.segment, allocated)
+            active = Active(self._context, descriptor, row.segment, allocated)
             if row.position > row.durable_position:
                 self._write_again(active, row)
         except OSError as error:
@@ -221,7 +199,7 @@ class Appender:
         self._active = active
         return active
 
-    def _write_again(self, active: _Active, row: EndsRow) -> None:
+    def _write_again(self, active: Active, row: EndsRow) -> None:
         """Make the un-synced bytes of others dirty again, so that our sync covers them.
 
         They stay what they are, so it harms nothing if this fails; it is then done again.
@@ -269,39 +247,50 @@ class Appender:
 
     # -- syncing ---------------------------------------------------------------------
 
-    def sync(self) -> int:
-        """Bring to disk what the log holds now, publish it, return the durable end.
+    def sync(self, next_offset: int = EVERYTHING) -> int:
+        """Bring to disk at least what is below `next_offset`, publish it, return the durable end.
+
+        It covers what this process has appended so far, and what any process has if
+        that alone does not reach `next_offset`.
 
         Raises `SyncFailed`, and fences the log, if the sync fails or failed earlier:
         the outcome for everything above the durable end is unknown. `PublishTimeout`
         if the append lock was not free to publish it.
         """
         context = self._context
-        row = context.row()
-        if row.durable_offset == row.next_offset:
-            return row.durable_offset
+        appended = self._appended
+        if appended is not None and appended.next_offset >= next_offset:
+            row = appended
+        else:
+            row = context.row()
+            if row.durable_offset == row.next_offset:
+                return row.durable_offset
         self._check_fence(row)
         active = self._active
         if active is None or active.segment != row.segment:
-            with self._publishing_lock():
+            self._acquire_to_publish()
+            try:
                 row = context.row()
                 self._check_fence(row)
-                try:
-                    active = self._open_active(row)
-                except WriteError as error:
-                    raise SyncFailed(
-                        path=context.segment_path(row.segment), reason=str(error)
-                    ) from error
+                active = self._open_active(row)
+            except WriteError as error:
+                path = context.segment_path(row.segment)
+                raise SyncFailed(path=path, reason=str(error)) from error
+            finally:
+                self._lock.release()
         self._sync_descriptor(active.descriptor, None)
-        with self._publishing_lock():
+        self._acquire_to_publish()
+        try:
             before = now = context.row()
             self._check_fence(now)
             if now.segment == row.segment and row.position > now.durable_position:
-                now = now._replace(durable_offset=row.next_offset, durable_position=row.position)
+                now = now.published(row.next_offset, row.position)
                 try:
                     self._write_row(before, now)
                 except WriteError as error:
                     raise SyncFailed(path=context.ends.path, reason=str(error)) from error
+        finally:
+            self._lock.release()
         return now.durable_offset
 
     def _sync_descriptor(self, descriptor: Descriptor, locked_row: EndsRow | None) -> None:
@@ -326,18 +315,13 @@ class Appender:
         if row.flags & FENCED or self._fenced:
             raise SyncFailed(path=self._context.folder, reason="an earlier sync failed")
 
-    @contextlib.contextmanager
-    def _publishing_lock(self) -> Iterator[None]:
+    def _acquire_to_publish(self) -> None:
         try:
             self._lock.acquire()
         except LockTimeout as error:
             raise PublishTimeout(
                 path=error.path, holder_pid=error.holder_pid, timeout_ms=error.timeout_ms
             ) from error
-        try:
-            yield
-        finally:
-            self._lock.release()
 
     # -- the row ---------------------------------------------------------------------
 

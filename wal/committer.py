@@ -15,11 +15,11 @@ from collections.abc import Callable
 class Committer:
     """Waits for durability of one log, for any number of threads.
 
-    `sync` brings to disk what the log holds when it is called, publishes it, and
-    returns the durable end; it raises if it cannot.
+    `sync` is given an offset, brings to disk at least what is below it, publishes that,
+    and returns the durable end; it raises if it cannot.
     """
 
-    def __init__(self, sync: Callable[[], int]) -> None:
+    def __init__(self, sync: Callable[[int], int]) -> None:
         self._sync = sync
         self._changed = threading.Condition()
         self._syncing = False
@@ -42,7 +42,7 @@ class Committer:
                     return self._durable_end
                 # Inside the try: an interrupt at any later moment hands the lead back.
                 leads = self._syncing = True
-            durable_end = self._sync()
+            durable_end = self._sync(next_offset)
         finally:
             if leads:
                 with self._changed:

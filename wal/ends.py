@@ -64,6 +64,34 @@ class EndsRow(NamedTuple):
     created_ms: int
     flags: int
 
+    def appended(self, next_offset: int, position: int) -> EndsRow:
+        """This row with another end; several times faster than `_replace`."""
+        log_start, _, segment, _, durable_offset, durable_position, created_ms, flags = self
+        return EndsRow(
+            log_start,
+            next_offset,
+            segment,
+            position,
+            durable_offset,
+            durable_position,
+            created_ms,
+            flags,
+        )
+
+    def published(self, durable_offset: int, durable_position: int) -> EndsRow:
+        """This row with another durable end."""
+        log_start, next_offset, segment, position, _, _, created_ms, flags = self
+        return EndsRow(
+            log_start,
+            next_offset,
+            segment,
+            position,
+            durable_offset,
+            durable_position,
+            created_ms,
+            flags,
+        )
+
 
 class Ends:
     """The open ``run/ends`` file."""
@@ -125,7 +153,7 @@ class Ends:
 
     def read(self, partition_id: int) -> EndsRow | None:
         """The row of a partition, None if it has none (or none that can be read)."""
-        descriptor = self._usable()
+        descriptor = self._descriptor or self._usable()
         for attempt in range(READ_ATTEMPTS):
             slot = self._files.pread(descriptor.number, _ROW_CRC.size, partition_id * SLOT_BYTES)
             if len(slot) == _ROW_CRC.size:
@@ -133,7 +161,7 @@ class Ends:
                 if fields[9] == google_crc32c.value(slot[: _ROW.size]):
                     if fields[0] != partition_id:
                         return None
-                    return EndsRow(*fields[1:9])
+                    return EndsRow._make(fields[1:9])
             if not slot.strip(b"\0"):
                 return None
             if attempt:
@@ -143,8 +171,7 @@ class Ends:
     def write(self, partition_id: int, row: EndsRow) -> None:
         """Replace a row. The caller holds the partition's append lock."""
         slot = _ROW.pack(partition_id, *row)
-        slot += _CRC.pack(google_crc32c.value(slot))
-        self._write(partition_id, slot)
+        self._write(partition_id, slot + _CRC.pack(google_crc32c.value(slot)))
 
     def clear(self, partition_id: int) -> None:
         """Remove a row (of a partition whose files are gone)."""
@@ -153,8 +180,10 @@ class Ends:
     def _write(self, partition_id: int, slot: bytes) -> None:
         # The reference keeps the file open: after a close() by another thread its number
         # might be another file's.
-        descriptor = self._usable()
-        write_fully(self._files, descriptor.number, slot, partition_id * SLOT_BYTES)
+        descriptor = self._descriptor or self._usable()
+        position = partition_id * SLOT_BYTES
+        if self._files.pwrite(descriptor.number, slot, position) != len(slot):
+            write_fully(self._files, descriptor.number, slot, position)
 
     def _usable(self) -> Descriptor:
         descriptor = self._descriptor

@@ -88,8 +88,8 @@ class Log:
         """Bring everything that was appended so far to disk; return the durable end."""
         return self.commit(self.context.row().next_offset)
 
-    def _sync(self) -> int:
-        durable_end = self._appender.sync()
+    def _sync(self, next_offset: int) -> int:
+        durable_end = self._appender.sync(next_offset)
         self._on_change()
         return durable_end
 

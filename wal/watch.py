@@ -38,20 +38,28 @@ class Watcher:
         self._stop_reader = -1
         self._stop_writer = -1
         self._closed = False
+        self._waiting = 0
         self.generation = 0
 
     def wait(self, generation: int, timeout_s: float | None) -> bool:
         """Sleep until `generation` is not the latest any more; False when time ran out."""
         with self._changed:
             self._start()
-            return self._changed.wait_for(
-                lambda: self.generation != generation or self._closed, timeout_s
-            )
+            self._waiting += 1
+            try:
+                return self._changed.wait_for(
+                    lambda: self.generation != generation or self._closed, timeout_s
+                )
+            finally:
+                self._waiting -= 1
 
     def notify(self) -> None:
         """Wake everyone who waits in this process."""
+        # Without the lock: a waiter counts itself first and looks at the generation then.
+        self.generation += 1
+        if not self._waiting and not self._listeners:
+            return
         with self._changed:
-            self.generation += 1
             self._changed.notify_all()
             listeners = tuple(self._listeners)
         for listener in listeners:

@@ -22,7 +22,7 @@ class Disk:
         self.began = threading.Event()
         self.error: BaseException | None = None
 
-    def sync(self) -> int:
+    def sync(self, next_offset: int = 0) -> int:
         self.syncs += 1
         covered = self.end
         self.began.set()
@@ -71,7 +71,7 @@ def test_many_waiters_share_few_syncs_and_none_returns_early() -> None:
     lock = threading.Lock()
     early = []
 
-    def slow_sync() -> int:
+    def slow_sync(next_offset: int) -> int:
         covered = disk.end
         time.sleep(0.002)
         disk.syncs += 1

@@ -1,0 +1,67 @@
+"""The open file of the segment that grows, and the blocks ahead of its end.
+
+Syncing is faster if the file system has nothing to note about a file but its bytes. So
+blocks are allocated ahead (`posix_fallocate`): then its size stays what it is. And blocks
+that were written before, be it with zeros, are synced almost twice as fast as blocks that
+are only allocated, which the file system must mark as written then. For small appends,
+for which the sync is what counts, zeros are therefore written ahead of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from seawall.wal.context import LogContext
+from seawall.wal.files import NO_ROOM_ERRNOS, Descriptor
+
+ZEROS_AHEAD = bytes(256 << 10)
+SMALL_APPEND_BYTES = 64 << 10
+
+
+class Active:
+    """The newest segment's file. Whoever uses it holds the append lock.
+
+    ``allocated_bytes`` and ``written_bytes`` say how far, from the beginning, blocks are
+    allocated and written, as far as this process knows.
+    """
+
+    __slots__ = ("_context", "allocated_bytes", "descriptor", "segment", "written_bytes")
+
+    def __init__(
+        self, context: LogContext, descriptor: Descriptor, segment: int, allocated_bytes: int
+    ) -> None:
+        self._context = context
+        self.descriptor = descriptor
+        self.segment = segment
+        self.allocated_bytes = allocated_bytes
+        self.written_bytes = 0
+
+    def allocate(self, end: int) -> None:
+        """Have blocks for everything up to `end`, and some more ahead of it."""
+        allocated = self.allocated_bytes
+        if end <= allocated:
+            return
+        files, config = self._context.files, self._context.config
+        ahead = min(allocated + config.allocate_bytes, config.segment_bytes)
+        target = max(end, ahead)
+        try:
+            files.allocate(self.descriptor.number, allocated, target - allocated)
+        except OSError as error:
+            if error.errno not in NO_ROOM_ERRNOS or target == end:
+                raise
+            target = end
+            files.allocate(self.descriptor.number, allocated, target - allocated)
+        self.allocated_bytes = target
+
+    def write_ahead(self, end: int, size: int) -> None:
+        """Behind an append of `size` bytes that ends at `end`, which is the log's end.
+
+        It is only for speed, so it does not matter if it fails.
+        """
+        if end <= self.written_bytes or size > SMALL_APPEND_BYTES:
+            return
+        self.written_bytes = end + len(ZEROS_AHEAD)
+        count = min(self.allocated_bytes - end, len(ZEROS_AHEAD))
+        if count > 0:
+            with contextlib.suppress(OSError):
+                self._context.files.pwrite(self.descriptor.number, ZEROS_AHEAD[:count], end)
