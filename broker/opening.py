@@ -37,7 +37,7 @@ from seawall.wal.kv import Environment
 from seawall.wal.kv_check import Kind, check, check_in_child
 from seawall.wal.kv_folder import remove_environment, remove_leftovers
 from seawall.wal.quarantine import Quarantine
-from seawall.wal.recovery import Finding, Recovered, agrees, recover
+from seawall.wal.recovery import Finding, Recovered, caught_up, recover
 
 logger = logging.getLogger("seawall.broker")
 
@@ -232,8 +232,9 @@ class Opening:
     def _vouch(self, context: LogContext) -> None:
         """Have a row for a partition that says the truth about what is on disk."""
         row = self.ends.read(context.partition_id)
-        if row is not None and not row.flags & FENCED and agrees(context, row):
-            if row.next_offset == row.durable_offset:
+        if row is not None and not row.flags & FENCED and self._catch_up(context, row):
+            row = self.ends.read(context.partition_id)
+            if row is not None and row.next_offset == row.durable_offset:
                 return
             try:
                 self._sync(context)
@@ -243,6 +244,19 @@ class Opening:
                 return
             row = self.ends.read(context.partition_id)
         self._recover(context, row)
+
+    def _catch_up(self, context: LogContext, row: EndsRow) -> bool:
+        """Have the row say what stands in the newest segment; False: it must be judged."""
+        true_row = caught_up(context, row)
+        if true_row is not None and true_row != row:
+            logger.warning(
+                "%s: keeping offsets %d to %d, whose writer died before it said so",
+                context.folder,
+                row.next_offset,
+                true_row.next_offset,
+            )
+            self.ends.write(context.partition_id, true_row)
+        return true_row is not None
 
     def _sync(self, context: LogContext) -> None:
         """Bring to disk what a process that is gone has appended."""

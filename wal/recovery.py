@@ -119,27 +119,28 @@ def recover(
     )
 
 
-def agrees(context: LogContext, row: EndsRow) -> bool:
-    """Whether the newest segment seems to end where a row of this boot says. Scans nothing.
+def caught_up(context: LogContext, row: EndsRow) -> EndsRow | None:
+    """A row of this boot as it is true of the newest segment; None: `recover` must judge.
 
-    It does not if the file system was lost and mounted again without a boot (a disk that
-    was pulled out, a forced unmount): then the row may be older than the log, and the next
-    append would overwrite what was acknowledged. A batch that stands right behind the end
-    may also be one whose writer died before its row; that cannot be told apart, and
-    `recover` keeps it in either case.
+    Usually that is the row itself, after a look at 61 bytes. Whole batches may stand right
+    behind its end: their writer died before it wrote its row, or the file system was lost
+    and mounted again without a boot (a disk that was pulled out, a forced unmount) and the
+    row is older than the log. That cannot be told apart, so the row that is returned has
+    them, not yet durable; otherwise the next append would overwrite what may have been
+    acknowledged.
     """
     files = context.files
     bases = list_segments(files, context.folder)
     if not bases or bases[-1] < row.segment:
-        return row.position == 0
+        return row if row.position == 0 else None
     if bases[-1] > row.segment:
-        return False
+        return None
     descriptor = Descriptor(files, context.segment_path(row.segment))
     size = files.size(descriptor.number)
     if size < row.position:
-        return False
+        return None
     if not files.pread(descriptor.number, HEADER_BYTES, row.position).strip(b"\0"):
-        return True
+        return row
     scan = Scan(
         files,
         descriptor.number,
@@ -147,7 +148,9 @@ def agrees(context: LogContext, row: EndsRow) -> bool:
         limit=size,
         next_offset=row.next_offset,
     )
-    return next(iter(scan), None) is None
+    for _ in scan:
+        pass
+    return row.appended(scan.result.next_offset, scan.result.position)
 
 
 class _Judge:
