@@ -28,7 +28,8 @@ demo: $(VENV)/.installed ## run the main job on a real input: the standard libra
 	$(BIN)/python benchmarks/demo.py
 
 test: $(VENV)/.installed ## run all tests, in random order (ARGS="…" for pytest)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --durations=10 $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	    --durations=10 $(ARGS)
 
 lint: $(VENV)/.installed ## ruff, its formatter as a check, and mypy --strict
 	$(BIN)/ruff check .

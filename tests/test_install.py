@@ -118,8 +118,7 @@ def beside_shadows(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# One worker for all of them, because they share one installation.
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("install")]
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_users_modules_and_ours_do_not_meet(installed: Path, beside_shadows: Path) -> None:

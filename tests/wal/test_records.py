@@ -708,7 +708,7 @@ def outcomes(body: bytes, count: int, *rest: Any) -> list[Any]:
 mutations = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=3)
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(rows=many_rows, changes=mutations, cut=st.integers(0, 3))
 def test_cores_agree_on_mutated_records(
     rows: list[RecordTuple], changes: list[tuple[int, int]], cut: int
@@ -722,7 +722,7 @@ def test_cores_agree_on_mutated_records(
     assert found == found[:1] * len(CORES)
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(body=st.binary(max_size=100), count=st.integers(0, 5))
 def test_random_records_are_refused_by_name(body: bytes, count: int) -> None:
     found = outcomes(body, count, 5, max(0, count - 1), NOW)

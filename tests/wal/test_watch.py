@@ -117,7 +117,6 @@ def test_a_listener_that_fails_harms_nobody_else(
     heard = threading.Event()
     watcher.subscribe(fail)
     watcher.subscribe(heard.set)
-    assert heard.wait(10)
     generation = settle(watcher)
     heard.clear()
     write(path)
