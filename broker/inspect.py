@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from seawall.wal import records
@@ -49,6 +47,9 @@ class Finding:
 
 def seawall_version() -> str:
     """The version of the installed package."""
+    # Imported here, as is `platform` below, because every command imports this module.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("seawall")
     except PackageNotFoundError:
@@ -57,6 +58,8 @@ def seawall_version() -> str:
 
 def info(engine: Engine) -> BrokerInfo:
     """What the directory is and holds."""
+    import platform
+
     topics = engine.topics()
     partitions = [each for topic in topics for each in topic.partitions]
     record_count = log_bytes = 0
