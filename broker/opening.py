@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 
 from seawall.broker.catalog import Catalog, PartitionInfo, TopicInfo
 from seawall.broker.state import State
@@ -34,7 +33,7 @@ from seawall.wal.errors import (
 from seawall.wal.files import Files
 from seawall.wal.index import Index
 from seawall.wal.kv import Environment
-from seawall.wal.kv_check import Kind, check, check_in_child
+from seawall.wal.kv_check import Kind, Verdict, check, check_in_child
 from seawall.wal.kv_folder import remove_environment, remove_leftovers
 from seawall.wal.quarantine import Quarantine
 from seawall.wal.recovery import Finding, Recovered, caught_up, recover
@@ -114,11 +113,7 @@ class Opening:
     def _open_state(self) -> Environment:
         path = self.directory.join("state.lmdb")
         if self.directory.is_sole:
-            remove_leftovers(self._files, path)
-            verdict = check(self._files, path)
-            if verdict.kind is Kind.FINE and not self._is_this_boot():
-                # After a power cut the quick look is not enough for a truth.
-                verdict = check_in_child(path)
+            verdict = self._judge_environment(path)
             if verdict.kind is Kind.DAMAGED or (
                 verdict.kind is Kind.ABSENT and not self.directory.is_new
             ):
@@ -128,10 +123,7 @@ class Opening:
     def _open_index(self) -> Environment:
         path = self.directory.join("index.lmdb")
         if self.directory.is_sole:
-            remove_leftovers(self._files, path)
-            verdict = check(self._files, path)
-            if verdict.kind is Kind.FINE and not self._is_this_boot():
-                verdict = check_in_child(path)
+            verdict = self._judge_environment(path)
             if verdict.kind is Kind.DAMAGED:
                 logger.warning("%s is damaged (%s): building it again", path, verdict.reason)
                 remove_environment(self._files, path)
@@ -141,6 +133,15 @@ class Opening:
                 logger.warning("%s is damaged (%s): building it again", path, error.reason)
                 remove_environment(self._files, path)
         return self._environment(path, INDEX_MAP_BYTES, create=self.directory.is_sole)
+
+    def _judge_environment(self, path: str) -> Verdict:
+        """Whether an LMDB environment may be opened; clears up what was left beside it."""
+        remove_leftovers(self._files, path)
+        verdict = check(self._files, path)
+        if verdict.kind is Kind.FINE and not self._is_this_boot():
+            # After a power cut the quick look is not enough.
+            verdict = check_in_child(path)
+        return verdict
 
     def _is_index_ours(self) -> bool:
         try:
@@ -185,27 +186,20 @@ class Opening:
     # -- the sole opener's work ------------------------------------------------------
 
     def _bring_in_order(self) -> None:
-        known = set()
+        known: dict[int, str] = {}
         for topic in self.catalog.topics():
             for partition in topic.partitions:
-                context = self.context(topic, partition)
-                known.add(os.path.basename(context.folder))
-                self._vouch(context)
+                known[partition.id] = folder_name(partition.id, topic.name, partition.number)
+                self._vouch(self.context(topic, partition))
         for topic in self.catalog.unfinished():
             # Whatever state it was in: `finish_unfinished` decides, under its lock.
-            known.update(
-                folder_name(partition.id, topic.name, partition.number)
-                for partition in topic.partitions
-            )
-        ids = {
-            partition.id
-            for topic in (*self.catalog.topics(), *self.catalog.unfinished())
-            for partition in topic.partitions
-        }
-        for partition_id in self.state.partition_ids() - ids:
+            for partition in topic.partitions:
+                known[partition.id] = folder_name(partition.id, topic.name, partition.number)
+        for partition_id in self.state.partition_ids() - known.keys():
             self.state.delete_partition(partition_id)
+        folders = set(known.values())
         for name in self._files.list(self.directory.join("logs")):
-            if name not in known:
+            if name not in folders:
                 path = self.directory.join("logs", name)
                 kept = self.quarantine.keep_folder(path, now_ms=wall_clock_ms())
                 logger.warning("%s belongs to no partition: moved to %s", path, kept)
