@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from seawall.broker.groups import GroupInfo, GroupOffset
     from seawall.broker.inspect import BrokerInfo, Finding
     from seawall.broker.producer import Producer
+    from seawall.broker.repair import Repaired
     from seawall.wal.log import LogEnds
     from seawall.wal.records import Record
 
@@ -38,6 +39,7 @@ __all__ = [
     "Producer",
     "Record",
     "RecordMetadata",
+    "Repaired",
     "TopicInfo",
 ]
 
@@ -57,6 +59,7 @@ _WHERE = {
     "Producer": "seawall.broker.producer",
     "Record": "seawall.wal.records",
     "RecordMetadata": "seawall.broker.delivery",
+    "Repaired": "seawall.broker.repair",
     "TopicInfo": "seawall.broker.catalog",
 }
 

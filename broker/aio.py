@@ -21,7 +21,7 @@ from seawall.broker.broker import Broker
 from seawall.broker.consumer import DEFAULT_MAX_RECORDS, Consumer
 from seawall.broker.delivery import Batch, Delivery, RecordMetadata
 from seawall.broker.errors import BrokerClosed, BrokerError
-from seawall.broker.producer import Headers, Producer
+from seawall.broker.producer import Headers, MustWait, Producer
 from seawall.broker.translation import translated
 from seawall.wal.records import Record
 
@@ -72,31 +72,32 @@ class AsyncProducer:
         buffer is full, awaiting takes that much longer; the loop goes on. Records keep
         the order of the calls, whether these are awaited or not.
         """
-        producer = self._producer
         future: Acknowledgement = asyncio.get_running_loop().create_future()
-        size = len(value or b"") + len(key or b"")
-        if headers or self._sending or not producer.can_take_at_once(topic, size):
-            self._line_up(
-                future,
-                partial(
-                    producer.send,
-                    topic,
-                    value,
-                    key=key,
-                    headers=headers,
-                    partition=partition,
-                    timestamp=timestamp,
-                ),
-            )
-            return future
-        try:
-            delivery = producer.send(
-                topic, value, key=key, partition=partition, timestamp=timestamp
-            )
-        except _REFUSALS as error:
-            future.set_exception(error)
-        else:
-            self._follow(future, delivery)
+        if self._sending is None:
+            try:
+                delivery = self._producer.put(
+                    topic, value, key, headers, partition, timestamp, may_wait=False
+                )
+            except MustWait:
+                pass
+            except _REFUSALS as error:
+                future.set_exception(error)
+                return future
+            else:
+                self._follow(future, delivery)
+                return future
+        self._line_up(
+            future,
+            partial(
+                self._producer.send,
+                topic,
+                value,
+                key=key,
+                headers=headers,
+                partition=partition,
+                timestamp=timestamp,
+            ),
+        )
         return future
 
     def _line_up(self, future: Acknowledgement, send: Callable[[], Delivery]) -> None:

@@ -11,15 +11,15 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from seawall.broker import groups, inspect
+from seawall.broker import groups
 from seawall.broker.catalog import TopicInfo
 from seawall.broker.consumer import AUTO_OFFSET_RESETS, Consumer
 from seawall.broker.delivery import Delivery
 from seawall.broker.engine import Engine, acquire_engine
 from seawall.broker.errors import BrokerClosed, BrokerError, UnknownPartition
 from seawall.broker.groups import GroupInfo
-from seawall.broker.inspect import BrokerInfo, Finding
 from seawall.broker.offsets import Position
 from seawall.broker.producer import Producer
 from seawall.broker.subscribe import open_consumer
@@ -28,6 +28,9 @@ from seawall.broker.translation import translated
 from seawall.wal import forks
 from seawall.wal.log import LogEnds
 from seawall.wal.lookup import TimeFound
+
+if TYPE_CHECKING:
+    from seawall.broker.inspect import BrokerInfo, Finding
 
 DURABILITIES = ("fsync", "os")
 
@@ -281,11 +284,15 @@ class Broker:
 
     def info(self) -> BrokerInfo:
         """What the directory is and holds."""
+        from seawall.broker import inspect  # only operators wait for it
+
         with self._usable() as engine:
             return inspect.info(engine)
 
     def verify(self, topic: str | None = None) -> Iterator[Finding]:
         """Read everything, and yield what is damaged: file, position, offset."""
+        from seawall.broker import inspect
+
         with self._usable() as engine:
             yield from inspect.verify(engine, topic)
 

@@ -1,7 +1,6 @@
 """The catalogue: which topics there are, their partitions and settings. ``catalog.db``.
 
-SQLite in WAL mode with ``synchronous=FULL``, through SQLAlchemy Core. Layout (version 1,
-in ``user_version``)::
+SQLite in WAL mode with ``synchronous=FULL``. Layout (version 1, in ``user_version``)::
 
     topics      id  name  uuid  state  created_ms
     partitions  id  topic_id  number
@@ -17,16 +16,19 @@ never be taken for another topic's. A topic's state is one of
 and a crash leaves it in the first or the last, for `unfinished` to give to whoever
 finishes it. Writers begin with BEGIN IMMEDIATE, so they wait for each other, for at
 most ``busy_timeout_ms``, instead of failing halfway. Transactions are short.
+
+Reading is plain SQL here; what is written, SQLAlchemy composes in `catalog_writes`, which
+is imported for the first change: most processes only read, and start in half the time.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-
-import sqlalchemy as sa
+from typing import TYPE_CHECKING
 
 from seawall.broker.catalog_connection import CatalogConnection
 from seawall.broker.errors import (
@@ -38,6 +40,9 @@ from seawall.broker.errors import (
 )
 from seawall.broker.topic_info import PartitionInfo, TopicInfo
 
+if TYPE_CHECKING:
+    from seawall.broker.catalog_writes import Writer
+
 __all__ = ["Catalog", "PartitionInfo", "TopicInfo", "Version"]
 
 SCHEMA_VERSION = 1
@@ -48,37 +53,6 @@ LIVE = "live"
 DELETING = "deleting"
 
 Version = tuple[int, int, int]
-
-_metadata = sa.MetaData()
-
-_topics = sa.Table(
-    "topics",
-    _metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("uuid", sa.Text, nullable=False, unique=True),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("created_ms", sa.Integer, nullable=False),
-    sa.CheckConstraint("state IN ('creating', 'live', 'deleting')"),
-    sqlite_autoincrement=True,
-)
-sa.Index("topics_by_name", _topics.c.name, unique=True, sqlite_where=sa.text("state <> 'deleting'"))
-_partitions = sa.Table(
-    "partitions",
-    _metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("topic_id", sa.ForeignKey("topics.id", ondelete="CASCADE"), nullable=False),
-    sa.Column("number", sa.Integer, nullable=False),
-    sa.UniqueConstraint("topic_id", "number"),
-    sqlite_autoincrement=True,
-)
-_settings = sa.Table(
-    "settings",
-    _metadata,
-    sa.Column("topic_id", sa.ForeignKey("topics.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
-)
 
 
 class Catalog:
@@ -108,7 +82,7 @@ class Catalog:
     def topics(self) -> list[TopicInfo]:
         """Every live topic, by name."""
         with self._file.transaction("BEGIN") as connection:
-            return self._load(connection, _topics.c.state == LIVE)
+            return self._load(connection, "state = ?", LIVE)
 
     def topic(self, name: str) -> TopicInfo:
         """One live topic. Raises `UnknownTopic`."""
@@ -118,60 +92,48 @@ class Catalog:
     def unfinished(self) -> list[TopicInfo]:
         """Topics that are being created or deleted, or were when somebody died."""
         with self._file.transaction("BEGIN") as connection:
-            return self._load(connection, _topics.c.state != LIVE)
+            return self._load(connection, "state <> ?", LIVE)
 
     def begin_create(self, name: str, partitions: int, config: Mapping[str, str]) -> TopicInfo:
         """Store a topic that is not visible yet. Raises `TopicExists`.
 
         Name and settings have been checked. Follow it with `finish_create`.
         """
-        with self._writing() as connection:
-            taken = connection.scalar(
-                sa.select(_topics.c.state).where(
-                    _topics.c.name == name, _topics.c.state != DELETING
-                )
-            )
+        with self._writing() as writer:
+            taken = writer.connection.execute(
+                "SELECT state FROM topics WHERE name = ? AND state <> ?", (name, DELETING)
+            ).fetchone()
             if taken is not None:
-                raise TopicExists(topic=name, state=taken)
+                raise TopicExists(topic=name, state=taken[0])
             row = {
                 "name": name,
                 "uuid": str(uuid.uuid4()),
                 "state": CREATING,
                 "created_ms": time.time_ns() // 1_000_000,
             }
-            topic_id = connection.execute(sa.insert(_topics), row).lastrowid
-            numbers = [{"topic_id": topic_id, "number": number} for number in range(partitions)]
-            connection.execute(sa.insert(_partitions), numbers)
-            self._put_settings(connection, topic_id, config)
-            return self._one(connection, name, CREATING)
+            topic_id = writer.add_topic(row, partitions)
+            writer.add_settings(topic_id, config)
+            return self._one(writer.connection, name, CREATING)
 
     def finish_create(self, topic_id: int) -> None:
         """Make a topic visible whose logs are there. Does nothing if it is live."""
-        with self._writing() as connection:
-            connection.execute(
-                sa.update(_topics)
-                .where(_topics.c.id == topic_id, _topics.c.state == CREATING)
-                .values(state=LIVE)
-            )
+        with self._writing() as writer:
+            writer.set_state(topic_id, LIVE, only_from=CREATING)
 
     def begin_delete(self, name: str) -> TopicInfo:
         """Hide a topic, be it live or still being created. Raises `UnknownTopic`.
 
         Follow it with `finish_delete` once its logs are gone.
         """
-        with self._writing() as connection:
-            info = self._one(connection, name, LIVE, CREATING)
-            connection.execute(
-                sa.update(_topics).where(_topics.c.id == info.id).values(state=DELETING)
-            )
-            return self._load(connection, _topics.c.id == info.id)[0]
+        with self._writing() as writer:
+            info = self._one(writer.connection, name, LIVE, CREATING)
+            writer.set_state(info.id, DELETING)
+            return self._load(writer.connection, "id = ?", info.id)[0]
 
     def finish_delete(self, topic_id: int) -> None:
         """Forget a topic that is being deleted. Does nothing if it is gone, or not that."""
-        with self._writing() as connection:
-            connection.execute(
-                sa.delete(_topics).where(_topics.c.id == topic_id, _topics.c.state == DELETING)
-            )
+        with self._writing() as writer:
+            writer.remove_topic(topic_id, only_from=DELETING)
 
     def config(self, name: str) -> Mapping[str, str]:
         """What was set for a live topic. Raises `UnknownTopic`."""
@@ -182,16 +144,12 @@ class Catalog:
 
         Raises `UnknownTopic`.
         """
-        with self._writing() as connection:
-            topic_id = self._one(connection, name, LIVE).id
-            connection.execute(
-                sa.delete(_settings).where(
-                    _settings.c.topic_id == topic_id, _settings.c.name.in_(list(changes))
-                )
-            )
+        with self._writing() as writer:
+            topic_id = self._one(writer.connection, name, LIVE).id
+            writer.remove_settings(topic_id, changes)
             kept = {key: value for key, value in changes.items() if value is not None}
-            self._put_settings(connection, topic_id, kept)
-            return self._one(connection, name, LIVE)
+            writer.add_settings(topic_id, kept)
+            return self._one(writer.connection, name, LIVE)
 
     # -- the file as a whole ---------------------------------------------------------
 
@@ -228,9 +186,12 @@ class Catalog:
     # -- rows ------------------------------------------------------------------------
 
     @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
+    def _writing(self) -> Iterator[Writer]:
+        # Before the transaction: others would wait for the import.
+        from seawall.broker.catalog_writes import Writer
+
         with self._file.transaction("BEGIN IMMEDIATE") as connection:
-            yield connection
+            yield Writer(connection)
         self._writes += 1
 
     def _check_schema(self, *, create: bool) -> None:
@@ -247,55 +208,52 @@ class Catalog:
                 reason = "its file system has no shared memory"
                 raise CatalogUnusable(path=self.path, reason=reason)
         if not version:
-            with self._writing() as connection:
-                _metadata.create_all(connection)  # leaves alone what another has just made
-                connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
+            with self._writing() as writer:
+                writer.create_tables(SCHEMA_VERSION)
 
-    def _one(self, connection: sa.Connection, name: str, *states: str) -> TopicInfo:
-        found = self._load(connection, (_topics.c.name == name) & _topics.c.state.in_(states))
+    def _one(self, connection: sqlite3.Connection, name: str, *states: str) -> TopicInfo:
+        any_state = " OR ".join(["state = ?"] * len(states))
+        found = self._load(connection, f"name = ? AND ({any_state})", name, *states)
         if not found:
             raise UnknownTopic(topic=name)
         return found[0]
 
-    def _load(self, connection: sa.Connection, which: sa.ColumnElement[bool]) -> list[TopicInfo]:
-        wanted = sa.select(_topics.c.id).where(which).scalar_subquery()
+    def _load(
+        self, connection: sqlite3.Connection, which: str, *values: str | int
+    ) -> list[TopicInfo]:
+        """The topics that a condition holds for; ``values`` are what its ``?`` stand for."""
+        wanted = f"(SELECT id FROM topics WHERE {which})"
         partitions: dict[int, list[PartitionInfo]] = {}
-        for row in connection.execute(
-            sa.select(_partitions)
-            .where(_partitions.c.topic_id.in_(wanted))
-            .order_by(_partitions.c.number)
+        for partition_id, topic_id, number in connection.execute(
+            "SELECT id, topic_id, number FROM partitions "
+            f"WHERE topic_id IN {wanted} ORDER BY number",
+            values,
         ):
-            partition = PartitionInfo(id=row.id, number=row.number)
-            partitions.setdefault(row.topic_id, []).append(partition)
+            partition = PartitionInfo(id=partition_id, number=number)
+            partitions.setdefault(topic_id, []).append(partition)
         settings: dict[int, dict[str, str]] = {}
-        for row in connection.execute(
-            sa.select(_settings).where(_settings.c.topic_id.in_(wanted)).order_by(_settings.c.name)
+        for topic_id, name, value in connection.execute(
+            f"SELECT topic_id, name, value FROM settings WHERE topic_id IN {wanted} ORDER BY name",
+            values,
         ):
-            settings.setdefault(row.topic_id, {})[row.name] = row.value
+            settings.setdefault(topic_id, {})[name] = value
         try:
             return [
                 TopicInfo(
-                    id=row.id,
-                    name=row.name,
-                    uuid=uuid.UUID(row.uuid),
-                    state=row.state,
-                    created_ms=row.created_ms,
-                    partitions=tuple(partitions[row.id]),
-                    config=settings.get(row.id, {}),
+                    id=topic_id,
+                    name=name,
+                    uuid=uuid.UUID(text),
+                    state=state,
+                    created_ms=created_ms,
+                    partitions=tuple(partitions[topic_id]),
+                    config=settings.get(topic_id, {}),
                 )
-                for row in connection.execute(
-                    sa.select(_topics).where(which).order_by(_topics.c.name, _topics.c.id)
+                for topic_id, name, text, state, created_ms in connection.execute(
+                    "SELECT id, name, uuid, state, created_ms FROM topics "
+                    f"WHERE {which} ORDER BY name, id",
+                    values,
                 )
             ]
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, AttributeError) as error:  # not text, or no UUID
             reason = f"a topic's row makes no sense ({error})"
             raise CatalogDamaged(path=self.path, reason=reason) from error
-
-    def _put_settings(
-        self, connection: sa.Connection, topic_id: int, config: Mapping[str, str]
-    ) -> None:
-        if config:
-            connection.execute(
-                sa.insert(_settings),
-                [{"topic_id": topic_id, "name": k, "value": v} for k, v in config.items()],
-            )

@@ -14,11 +14,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 from urllib.parse import quote
-
-import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
 
 from seawall.broker.errors import (
     BrokerClosed,
@@ -30,6 +26,7 @@ from seawall.broker.errors import (
     StorageFull,
 )
 from seawall.wal import forks
+from seawall.wal.files import has_room
 
 # SQLite's primary result codes (sqlite.org/rescode.html) …
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -54,11 +51,8 @@ class CatalogConnection:
         self._forked = False
         self._closed = False
         self._lock = threading.Lock()
-        self._connection: sa.Connection | None = None
-        self._begin = "BEGIN"
+        self._connection: sqlite3.Connection | None = None
         self.opened = 0  # how many connections there have been
-        self._engine = sa.create_engine("sqlite://", creator=self._open, poolclass=NullPool)
-        sa.event.listen(self._engine, "begin", self._on_begin)
         if path in _carried_across_a_fork:
             raise CatalogUnusable(
                 path=path,
@@ -67,9 +61,6 @@ class CatalogConnection:
             )
         _open_here.add(self)
         forks.register(self)
-
-    def _on_begin(self, connection: sa.Connection) -> None:
-        connection.exec_driver_sql(self._begin)
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -81,34 +72,44 @@ class CatalogConnection:
             self._lock.release()
 
     @contextmanager
-    def _turn(self) -> Iterator[sa.Connection]:
+    def _turn(self) -> Iterator[sqlite3.Connection]:
         """The connection, for this thread alone; errors become the broker's."""
         self._check_usable()
         with self._held():
             self._check_usable()
             try:
+                if self._connection is not None and self._connection.in_transaction:
+                    self._disconnect()  # an interrupt came even before its undoing
                 if self._connection is None:
-                    self._connection = self._engine.connect()
+                    self._connection = self._open()
                     self.opened += 1
                 yield self._connection
-            except sa.exc.DBAPIError as error:
-                raise self._translate(error.orig) from error
             except sqlite3.Error as error:
                 raise self._translate(error) from error
 
     @contextmanager
-    def transaction(self, begin: str) -> Iterator[sa.Connection]:
+    def transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         """A transaction that begins with this statement; an error inside undoes it."""
         with self._turn() as connection:
-            self._begin = begin
-            with connection.begin():
+            try:
+                connection.execute(begin)
                 yield connection
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    self._undo(connection)
 
     @contextmanager
-    def bare(self) -> Iterator[Any]:
-        """SQLite's own connection, outside of a transaction."""
+    def bare(self) -> Iterator[sqlite3.Connection]:
+        """The connection outside of a transaction."""
         with self._turn() as connection:
-            yield _raw(connection)
+            yield connection
+
+    def _undo(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._disconnect()  # undoes it as well, and what went wrong first is raised
 
     def _check_usable(self) -> None:
         if self._forked:
@@ -121,20 +122,26 @@ class CatalogConnection:
         if connection is not None:
             connection.close()
 
-    def _translate(self, error: BaseException | None) -> BrokerError:
-        extended = getattr(error, "sqlite_errorcode", 0)
+    def _translate(self, error: sqlite3.Error) -> BrokerError:
+        extended: int = getattr(error, "sqlite_errorcode", 0)  # the module's own errors have none
         code = extended & 0xFF
         reason = str(error)
         if code in _BUSY:
             return CatalogBusy(path=self.path, timeout_ms=self._busy_timeout_ms)
         if code == sqlite3.SQLITE_FULL or extended in _NO_ROOM_EXTENDED:
             return StorageFull(path=self.path, reason=reason)
+        if extended == sqlite3.SQLITE_IOERR_WRITE and not self._has_room():
+            # SQLite does not tell a file-size limit from a broken disk.
+            return StorageFull(path=self.path, reason=reason)
         if code in _DAMAGED or extended in _DAMAGED_EXTENDED or reason.startswith("no such "):
             return CatalogDamaged(path=self.path, reason=reason)
         return CatalogUnusable(path=self.path, reason=reason)
 
+    def _has_room(self) -> bool:
+        return has_room(self.path) and has_room(f"{self.path}-wal")
+
     def _open(self) -> sqlite3.Connection:
-        """A new connection, for SQLAlchemy."""
+        """A new connection."""
         connection = sqlite3.connect(
             f"file:{quote(self.path)}?mode={self._mode}",
             uri=True,
@@ -166,14 +173,7 @@ class CatalogConnection:
         self._lock = threading.Lock()
         if self._connection is not None:  # a fork that Python was not told about
             _carried_across_a_fork.add(self.path)
-            raw = _raw(self._connection)
-            for kept in (raw, self._connection, self._engine):
-                forks.keep_for_ever(kept)
-
-
-def _raw(connection: sa.Connection) -> Any:
-    """SQLite's own connection underneath."""
-    return connection.connection.dbapi_connection
+            forks.keep_for_ever(self._connection)
 
 
 # -- forks -----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from seawall.broker.catalog import PartitionInfo, TopicInfo
@@ -21,6 +22,7 @@ from seawall.wal import forks
 from seawall.wal.errors import ForkedHandle, LogGone
 from seawall.wal.files import Files
 from seawall.wal.housekeeper import Housekeeper
+from seawall.wal.kv_check import Verdict, check_in_child
 from seawall.wal.locks import FileLock
 from seawall.wal.log import Log
 from seawall.wal.watch import Watcher
@@ -199,8 +201,12 @@ def acquire_engine(
     open_timeout_ms: int,
     lock_timeout_ms: int,
     files: Files | None = None,
+    check_environment: Callable[[str], Verdict] = check_in_child,
 ) -> Engine:
-    """The engine of a directory: this process's own if it has one, else a new one."""
+    """The engine of a directory: this process's own if it has one, else a new one.
+
+    `files` and `check_environment` are for those who break things on purpose.
+    """
     files = files or Files()
     with _registry:
         identity = _identity(files, path)
@@ -212,6 +218,7 @@ def acquire_engine(
                 create=create,
                 open_timeout_ms=open_timeout_ms,
                 lock_timeout_ms=lock_timeout_ms,
+                check_environment=check_environment,
             )
             try:
                 identity = _identity(files, path) or (0, 0)

@@ -17,7 +17,7 @@
         │   ├── DeliveryTimeout     not published in time: the outcome is unknown
         │   ├── AppendLockTimeout   another process keeps the partition's lock
         │   ├── WriteFailed         nothing was stored
-        │   ├── LogFenced           a sync failed earlier: nothing more is stored
+        │   ├── LogFenced           the disk failed earlier: nothing more is stored
         │   └── OutcomeUnknown      the record may or may not survive
         │       └── SyncFailed
         ├── GroupError              group
@@ -38,6 +38,7 @@
         │   ├── ForeignDirectory    holds files, but is not seawall's
         │   ├── UnsupportedFormat   written by another version of the format
         │   ├── ForeignNamespace    is open in another PID namespace or container
+        │   ├── DirectoryInUse      is open elsewhere, and wanted alone
         │   └── UnsupportedPlatform the system lacks what durability needs
         ├── CatalogError            path; topics and their settings: catalog.db
         │   ├── CatalogDamaged
@@ -64,6 +65,7 @@ from seawall.broker.errors_base import (
     CatalogError,
     CatalogUnusable,
     DirectoryError,
+    DirectoryInUse,
     DirectoryUnusable,
     ForeignDirectory,
     ForeignNamespace,
@@ -105,6 +107,7 @@ __all__ = [
     "ConsumeError",
     "DeliveryTimeout",
     "DirectoryError",
+    "DirectoryInUse",
     "DirectoryUnusable",
     "ForeignDirectory",
     "ForeignNamespace",

@@ -124,6 +124,20 @@ class ForeignNamespace(DirectoryError):
         self.own_namespace = own_namespace
 
 
+class DirectoryInUse(DirectoryError):
+    """Open elsewhere, in another process or in this one, and wanted alone.
+
+    ``holder_pid`` is a process that has it open, 0 if unknown.
+    """
+
+    def __init__(self, *, path: str, holder_pid: int) -> None:
+        super().__init__(
+            f"{path!r} is open in {holder(holder_pid)}; stop all that use it, then try again",
+            path=path,
+        )
+        self.holder_pid = holder_pid
+
+
 class UnsupportedPlatform(DirectoryError):
     """The operating system lacks what the promises rest on."""
 

@@ -131,14 +131,15 @@ class WriteFailed(ProduceError):
 
 
 class LogFenced(ProduceError):
-    """A sync failed earlier, so the partition takes no more records. Nothing was stored."""
+    """A sync failed earlier, or the partition's end cannot be read. Nothing was stored."""
 
     def __init__(
         self, *, path: str, topic: str | None = None, partition: int | None = None
     ) -> None:
         super().__init__(
-            f"{place(topic, partition)} takes no more records since a sync of {path!r} failed; "
-            "check the disk, then let every process close the directory and open it again",
+            f"{place(topic, partition)} takes no more records: a sync of {path!r} failed, or "
+            "its end cannot be read; check the disk, run `seawall verify`, then let every "
+            "process close the directory and open it again",
             topic=topic,
             partition=partition,
         )

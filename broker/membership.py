@@ -8,10 +8,8 @@ lock in some other way (somebody removed ``run/``) can acknowledge nothing any m
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
-import socket
 import time
 from collections.abc import Mapping
 
@@ -44,6 +42,8 @@ class Membership:
         cls, files: Files, state: State, folder: str, group: str, *, wait_ms: float
     ) -> Membership:
         """Take hold of a group; raises `GroupBusy` if it is not free within `wait_ms`."""
+        import socket  # not before there is a group: most commands have none
+
         descriptor = hold(files, state, folder, group, wait_ms=wait_ms)
         try:
             holder = Holder(
@@ -111,6 +111,8 @@ def _is_glanced_at(files: Files, descriptor: int) -> bool:
 
 def group_path(folder: str, group: str) -> str:
     """The lock file of a group; names may hold anything, so it is named by a hash."""
+    import hashlib  # as above; with OpenSSL it is no small one
+
     return os.path.join(folder, hashlib.sha256(group.encode()).hexdigest()[:32])
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 
 from seawall.broker.catalog import Catalog, PartitionInfo, TopicInfo
 from seawall.broker.state import State
@@ -24,17 +25,19 @@ from seawall.wal.context import LogConfig, LogContext, wall_clock_ms
 from seawall.wal.directory import Directory
 from seawall.wal.ends import FENCED, Ends, EndsRow
 from seawall.wal.errors import (
+    DirectoryInUse,
     DirectoryUnusable,
     EnvironmentDamaged,
     LogFenced,
     SyncFailed,
     ValueDamaged,
 )
-from seawall.wal.files import Files
+from seawall.wal.files import Descriptor, Files
 from seawall.wal.index import Index
 from seawall.wal.kv import Environment
 from seawall.wal.kv_check import Kind, Verdict, check, check_in_child
 from seawall.wal.kv_folder import remove_environment, remove_leftovers
+from seawall.wal.locks import lock_holder
 from seawall.wal.quarantine import Quarantine
 from seawall.wal.recovery import Finding, Recovered, caught_up, recover
 
@@ -63,27 +66,41 @@ class Opening:
         create: bool,
         open_timeout_ms: int,
         lock_timeout_ms: int,
+        alone: bool = False,
+        check_environment: Callable[[str], Verdict] = check_in_child,
     ) -> None:
         """Open everything; a sole opener also brings it in order, and then lets others in.
+
+        With `alone` it never lets them in, and raises `DirectoryInUse` if they are.
+        `check_environment` reads all of an LMDB environment that a power cut may have torn.
 
         Raises a `DirectoryError`, `LockTimeout`, a `CatalogError`, `StateDamaged`, and
         `DirectoryUnusable` for whatever else the operating system says.
         """
         self._files = files
         self._lock_timeout_ms = lock_timeout_ms
+        self._check_environment = check_environment
         with contextlib.ExitStack() as undo:
             self.directory = Directory.open(files, path, create=create, timeout_ms=open_timeout_ms)
             undo.callback(self.directory.close)
             self.path = self.directory.path
             try:
+                if alone and not self.directory.is_sole:
+                    raise DirectoryInUse(path=self.path, holder_pid=self._other_holder())
                 self._open_parts(undo)
                 if self.directory.is_sole:
                     self._bring_in_order()
-                    self.directory.share()
+                    if not alone:
+                        self.directory.share()
             except OSError as error:
                 reason = error.strerror or str(error)
                 raise DirectoryUnusable(path=self.path, reason=reason) from error
             undo.pop_all()
+
+    def _other_holder(self) -> int:
+        self.directory.close()  # or it would be us
+        descriptor = Descriptor(self._files, self.directory.join("LOCK"))
+        return lock_holder(self._files, descriptor.number)
 
     def _open_parts(self, undo: contextlib.ExitStack) -> None:
         directory, files = self.directory, self._files
@@ -93,7 +110,11 @@ class Opening:
         self.state_environment = self._open_state()
         undo.callback(self.state_environment.close)
         self.state = State(self.state_environment)
-        self.catalog = Catalog(directory.join("catalog.db"), create=directory.is_new)
+        self.catalog = Catalog(
+            directory.join("catalog.db"),
+            create=directory.is_new,
+            busy_timeout_ms=self._lock_timeout_ms,
+        )
         undo.callback(self.catalog.close)
         self.index_environment = self._open_index()
         undo.callback(self.index_environment.close)
@@ -101,10 +122,8 @@ class Opening:
         if directory.is_sole and not self._is_index_ours():
             self.index_environment.close()
             remove_environment(files, self.index_environment.path)
-            self.index_environment = self._open_index()
+            self._begin_index()
             undo.callback(self.index_environment.close)
-            self.index = Index(self.index_environment)
-            self.index.set_owner(directory.cluster_id)
         if directory.is_new:
             directory.finish_making()
         self.ends, self._is_other_boot = self._open_ends()
@@ -134,13 +153,29 @@ class Opening:
                 remove_environment(self._files, path)
         return self._environment(path, INDEX_MAP_BYTES, create=self.directory.is_sole)
 
+    def _begin_index(self) -> None:
+        self.index_environment = self._open_index()
+        self.index = Index(self.index_environment)
+        self.index.set_owner(self.directory.cluster_id)
+
+    def replace_index(self) -> str:
+        """Move the index to quarantine, begin an empty one, and say where the old one is.
+
+        For a sole opener who stays one.
+        """
+        path = self.index_environment.path
+        self.index_environment.close()
+        kept = self.quarantine.keep_folder(path, now_ms=wall_clock_ms())
+        self._begin_index()
+        return kept
+
     def _judge_environment(self, path: str) -> Verdict:
         """Whether an LMDB environment may be opened; clears up what was left beside it."""
         remove_leftovers(self._files, path)
         verdict = check(self._files, path)
         if verdict.kind is Kind.FINE and not self._is_this_boot():
             # After a power cut the quick look is not enough.
-            verdict = check_in_child(path)
+            verdict = self._check_environment(path)
         return verdict
 
     def _is_index_ours(self) -> bool:
@@ -237,10 +272,15 @@ class Opening:
             else:
                 return
             row = self.ends.read(context.partition_id)
-        self._recover(context, row)
+        self.recover(context, row)
 
     def _catch_up(self, context: LogContext, row: EndsRow) -> bool:
         """Have the row say what stands in the newest segment; False: it must be judged."""
+        log_start = self.state.log_start(context.partition_id)
+        if row.log_start < log_start:
+            # Somebody put an older run/ back, or died between the state and the row.
+            row = row._replace(log_start=log_start)
+            self.ends.write(context.partition_id, row)
         true_row = caught_up(context, row)
         if true_row is not None and true_row != row:
             logger.warning(
@@ -260,7 +300,10 @@ class Opening:
         finally:
             appender.close()
 
-    def _recover(self, context: LogContext, row: EndsRow | None) -> None:
+    def recover(
+        self, context: LogContext, row: EndsRow | None, *, gives_up_unreadable: bool = False
+    ) -> list[Finding]:
+        """Judge the newest segment of a log anew (see `wal.recovery`), and write its row."""
         floor = self.state.highest_committed(context.partition_id) or 0
         log_start = self.state.log_start(context.partition_id) or 0
         floor = max(floor, row.durable_offset if row else 0)
@@ -272,6 +315,7 @@ class Opening:
                 log_start=log_start,
                 floor=floor,
                 cache_is_certain=self._is_other_boot,
+                gives_up_unreadable=gives_up_unreadable,
             )
 
         try:
@@ -284,6 +328,7 @@ class Opening:
         for finding in recovered.findings:
             _report(finding)
         self.ends.write(context.partition_id, recovered.row)
+        return recovered.findings
 
     # -- ending ----------------------------------------------------------------------
 

@@ -42,6 +42,11 @@ Headers = Mapping[str, bytes | None] | Sequence[tuple[str, bytes | None]]
 # lengths of key and value, count of headers (varints) and attributes.
 RECORD_OVERHEAD_BYTES = 36
 
+
+class MustWait(Exception):
+    """A record cannot be taken at once, and whoever brings it must not wait."""
+
+
 _living: weakref.WeakSet[Producer] = weakref.WeakSet()
 
 
@@ -113,10 +118,30 @@ class Producer:
         there is no room in the buffer for ``max_block_ms``; `TypeError` or `ValueError`
         for what no record can hold.
         """
-        if self._sender.unusable is not None:
-            raise self._sender.unusable
+        return self.put(topic, value, key, headers, partition, timestamp, may_wait=True)
+
+    def put(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers | None,
+        partition: int | None,
+        timestamp: int | None,
+        *,
+        may_wait: bool,
+    ) -> Delivery:
+        """Like `send`, but raises `MustWait` first if it may not wait for a disk or for room.
+
+        That holds if no other thread is sending at the same time.
+        """
+        sender = self._sender
+        if sender.unusable is not None:
+            raise sender.unusable
         route = self._routes.get(topic)
         if route is None:
+            if not may_wait:
+                raise MustWait
             route = self._find_route(topic)
         size = RECORD_OVERHEAD_BYTES
         if value is not None:
@@ -137,14 +162,18 @@ class Producer:
             timestamp = time.time_ns() // 1_000_000
         else:
             check_timestamp(timestamp)
-        queue = route.choose(key, partition, self._partitioner)
-        sender = self._sender
+        if not may_wait and sender.buffered_bytes + size > sender.buffer_bytes:
+            # Before the partitioner is asked, so that it is asked once for each record.
+            raise MustWait
+        partitioner = self._partitioner
+        is_sticky = key is None and partition is None and partitioner is None
+        queue = route.sticky if is_sticky else route.choose(key, partition, partitioner)
         with sender.lock:
             if sender.buffered_bytes + size > sender.buffer_bytes and sender.buffered_bytes:
                 sender.wait_for_room(size)
             batch = queue.open
             if batch is None or batch.size_bytes + size > route.batch_bytes:
-                if key is None and partition is None and self._partitioner is None:
+                if is_sticky:
                     if batch is not None:
                         sender.batch_is_full(queue)
                     queue = route.turn()
@@ -170,12 +199,6 @@ class Producer:
     def _forget_route(self, topic: str) -> None:
         with self._sender.lock:
             self._routes.pop(topic, None)
-
-    def can_take_at_once(self, topic: str, size_bytes: int) -> bool:
-        """Whether `send` would return without waiting for a disk or for room."""
-        sender = self._sender
-        room = sender.buffer_bytes - sender.buffered_bytes
-        return topic in self._routes and (size_bytes < room // 2 or not sender.buffered_bytes)
 
     def hurry(self, batch: Batch) -> None:
         """Have a batch written now, in the background."""

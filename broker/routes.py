@@ -51,7 +51,8 @@ class Route:
         self.is_log_append_time = settings.message_timestamp_type == "LogAppendTime"
         # Each producer begins at another partition, so that many short-lived ones
         # spread evenly.
-        self._sticky = random.randrange(len(self.queues))
+        self._turn = random.randrange(len(self.queues))
+        self.sticky = self.queues[self._turn]
 
     def choose(
         self,
@@ -65,7 +66,7 @@ class Route:
             if partitioner is not None:
                 partition = partitioner(self.topic, key, len(queues))
             elif key is None:
-                return queues[self._sticky]
+                return self.sticky
             else:
                 return queues[partition_for_key(key, len(queues))]
         if not 0 <= partition < len(queues):
@@ -78,8 +79,9 @@ class Route:
         That is done when a batch is full or taken: the sticky choice of KIP-480, which
         fills one batch at a time.
         """
-        self._sticky = (self._sticky + 1) % len(self.queues)
-        return self.queues[self._sticky]
+        self._turn = (self._turn + 1) % len(self.queues)
+        self.sticky = self.queues[self._turn]
+        return self.sticky
 
 
 def check_bytes(data: object, what: str) -> bytes:

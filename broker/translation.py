@@ -53,6 +53,7 @@ TABLE: dict[type[wal.WalError], _Row] = {
     wal.ForeignDirectory: _same(broker.ForeignDirectory, "path", "found"),
     wal.UnsupportedFormat: _same(broker.UnsupportedFormat, "path", "found", "supported"),
     wal.ForeignNamespace: _same(broker.ForeignNamespace, "path", "namespace", "own_namespace"),
+    wal.DirectoryInUse: _same(broker.DirectoryInUse, "path", "holder_pid"),
     wal.UnsupportedPlatform: _same(broker.UnsupportedPlatform, "path", "reason"),
     wal.EnvironmentDamaged: _same(broker.StateDamaged, "path", "reason"),
     wal.ValueDamaged: lambda error, topic, partition: broker.StateDamaged(

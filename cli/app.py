@@ -30,6 +30,13 @@ COMMANDS = {
     "group": Entry("seawall.cli.group", "List, describe, reset and delete consumer groups."),
     "info": Entry("seawall.cli.info", "Show what this broker is, and the versions in use."),
     "verify": Entry("seawall.cli.verify", "Read everything, and name what is damaged."),
+    "repair": Entry(
+        "seawall.cli.repair", "Make holes of what `verify` finds, so that readers pass over it."
+    ),
+    "torture": Entry(
+        "seawall.cli.torture",
+        "Break a scratch directory in every way, and see that nothing is lost.",
+    ),
 }
 
 EPILOG = (

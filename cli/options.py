@@ -44,14 +44,20 @@ def complete_group(ctx: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
-def open_broker(
-    location: str | None, *, create: bool = False, timeout_ms: int | None = None
-) -> "Broker":
-    """Open the broker at a location. Only now is the broker imported: --help needs none."""
+def check_location(location: str | None) -> str:
+    """A directory's path. Raises `WrongUsage` for anything else."""
     if not location:
         raise WrongUsage("-b: the location is empty")
     if location.startswith("kafka://"):
         raise WrongUsage(f"{location!r}: this version opens directories only")
+    return location
+
+
+def open_broker(
+    location: str | None, *, create: bool = False, timeout_ms: int | None = None
+) -> "Broker":
+    """Open the broker at a location. Only now is the broker imported: --help needs none."""
+    location = check_location(location)
     from seawall.broker import Broker
 
     if timeout_ms is None:

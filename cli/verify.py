@@ -30,29 +30,29 @@ def verify(
 ) -> None:
     """Read everything, and name what is damaged.
 
-    Each damaged place is named by file, position and offset. Nothing is repaired.
-    The exit code is 1 if there is damage.
+    Each damaged place is named by file, position and offset. Nothing is repaired: see
+    `seawall repair`. The exit code is 1 if there is damage.
     """
     found = 0
     with open_broker(broker) as opened:
         for finding in opened.verify(topic):
             found += 1
-            write_text(_line(finding))
+            write_text(f"{described(finding)}\n")
     if found:
         raise CommandFailed(f"{counted(found, 'damaged place')} found")
     if not quiet:
         say("no damage found")
 
 
-def _line(finding: "Finding") -> str:
-    """``file:position: problem (partition 0 of 'orders' from offset 17 to 21)``."""
+def described(finding: "Finding") -> str:
+    """``file:position: damage: problem (partition 0 of 'orders', from offset 17 to 21)``."""
     where = finding.path
     if finding.position is not None:
         where += f":{finding.position}"
-    what = finding.problem
+    what = f"{finding.verdict}: {finding.problem}"
     if finding.offset is not None:
         offsets = f"from offset {finding.offset}"
         if finding.next_offset is not None:
             offsets += f" to {finding.next_offset}"
         what += f" (partition {finding.partition} of {finding.topic!r}, {offsets})"
-    return f"{where}: {what}\n"
+    return f"{where}: {what}"

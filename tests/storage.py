@@ -327,13 +327,20 @@ class Store:
         forks.register(self)
         return self.log
 
-    def recover(self, *, floor: int = 0, cache_is_certain: bool = True) -> EndsRow:
+    def recover(
+        self,
+        *,
+        floor: int = 0,
+        cache_is_certain: bool = True,
+        gives_up_unreadable: bool = False,
+    ) -> EndsRow:
         recovered = recover(
             self.context,
             Quarantine(self.files, os.path.join(self.root, "quarantine")),
             log_start=self.log_start,
             floor=floor,
             cache_is_certain=cache_is_certain,
+            gives_up_unreadable=gives_up_unreadable,
         )
         self.findings = recovered.findings
         self.ends.write(PARTITION, recovered.row)

@@ -90,7 +90,7 @@ class Appender:
         Nothing is durable or visible when this returns: see `sync`.
 
         Raises `AppendLockTimeout`, `StorageFull`, `WriteFailed`, `LogFenced`, `LogGone`,
-        `LogStateLost`, or `SyncFailed` from rolling: in all of them nothing was appended.
+        `LogStateLost`, or `SyncFailed` from beginning a segment: nothing was appended then.
         """
         size = sum(map(len, batches))
         with self._lock:
@@ -190,7 +190,7 @@ class Appender:
             allocated = self._files.size(descriptor.number)
             if row.durable_position == 0:
                 # The file may be new, by us or by a process that died before this.
-                self._files.sync_directory(self._context.folder)
+                self._sync_name(row)
             active = Active(self._context, descriptor, row.segment, allocated)
             if row.position > row.durable_position:
                 self._write_again(active, row)
@@ -198,6 +198,20 @@ class Appender:
             raise write_error(error, path, row.durable_position) from error
         self._active = active
         return active
+
+    def _sync_name(self, row: EndsRow) -> None:
+        """Make the newest segment's name durable; if that fails, fence the log.
+
+        A later sync of the folder would work and say nothing of what this one has lost.
+        """
+        try:
+            self._files.sync_directory(self._context.folder)
+        except OSError as error:
+            self._fenced = True
+            with contextlib.suppress(WalError):
+                self._set_fence(row)
+            folder = self._context.folder
+            raise SyncFailed(path=folder, reason=error.strerror or str(error)) from error
 
     def _write_again(self, active: Active, row: EndsRow) -> None:
         """Make the un-synced bytes of others dirty again, so that our sync covers them.

@@ -15,15 +15,16 @@ import bisect
 
 from seawall.wal.context import LogContext
 from seawall.wal.files import Descriptor
-from seawall.wal.index import NO_TIMESTAMP, Checkpoint, Entry, Sealed
+from seawall.wal.index import NO_TIMESTAMP, Checkpoint, Entry, Found, Sealed
 from seawall.wal.lookup import readable_bytes
-from seawall.wal.segment import Scan, find_batch, list_segments
+from seawall.wal.segment import FoundBatch, Scan, Scanned, list_segments
+from seawall.wal.walk import Gap, Walk
 
 # The most that one transaction covers; a longer way is done in several.
 STEP_BYTES = 256 << 20
 
 
-class _Walk:
+class _Gathered:
     """What one step of a checkpoint has gathered so far."""
 
     def __init__(self, start: Checkpoint, interval_bytes: int) -> None:
@@ -53,47 +54,41 @@ class _Walk:
         astray for a while before that shows, so then all is done again with the CRCs.
         """
         before, entry_count = self.checkpoint(), len(self.entries)
-        if self._walk(context, descriptor, limit, check_crc=False):
+        scan = Scan(
+            context.files,
+            descriptor.number,
+            position=self.position,
+            limit=limit,
+            next_offset=self.offset,
+            check_crc=False,
+        )
+        for found in scan:
+            self._pass(found)
+        if scan.result.position >= limit:
+            self._stop_at(scan.result)
             return True
-        self.offset, _, self.position, self.max_timestamp, self.entry_position = before
+        self.max_timestamp, self.entry_position = before.max_timestamp, before.entry_position
         del self.entries[entry_count:]
-        return self._walk(context, descriptor, limit, check_crc=True)
+        start = Found(before.offset, before.position)
+        walk = Walk(context, descriptor, self.segment, limit=limit, start=start)
+        for step in walk:
+            if not isinstance(step, Gap):
+                self._pass(step)
+        self._stop_at(walk.result)
+        return self.position >= limit
 
-    def _walk(
-        self, context: LogContext, descriptor: Descriptor, limit: int, *, check_crc: bool
-    ) -> bool:
-        while True:
-            scan = Scan(
-                context.files,
-                descriptor.number,
-                position=self.position,
-                limit=limit,
-                next_offset=self.offset,
-                check_crc=check_crc,
+    def _pass(self, found: FoundBatch) -> None:
+        position, header = found
+        if position - self.entry_position >= self.interval_bytes:
+            self.entries.append(
+                Entry(self.segment, header.base_offset, position, self.max_timestamp)
             )
-            for position, header in scan:
-                if position - self.entry_position >= self.interval_bytes:
-                    self.entries.append(
-                        Entry(self.segment, header.base_offset, position, self.max_timestamp)
-                    )
-                    self.entry_position = position
-                if header.record_count and header.max_timestamp > self.max_timestamp:
-                    self.max_timestamp = header.max_timestamp
-            self.position, self.offset = scan.result.position, scan.result.next_offset
-            if self.position >= limit:
-                return True
-            if not check_crc:
-                return False
-            behind = find_batch(
-                context.files,
-                descriptor.number,
-                position=self.position,
-                limit=limit,
-                after_offset=self.offset,
-            )
-            if behind is None:
-                return False
-            self.position, self.offset = behind.position, behind.header.base_offset
+            self.entry_position = position
+        if header.record_count and header.max_timestamp > self.max_timestamp:
+            self.max_timestamp = header.max_timestamp
+
+    def _stop_at(self, result: Scanned) -> None:
+        self.position, self.offset = result.position, result.next_offset
 
 
 def checkpoint(context: LogContext) -> None:
@@ -124,36 +119,40 @@ def _step(context: LogContext) -> bool:
         start = Checkpoint(bases[0], bases[0], 0, NO_TIMESTAMP, 0)
     else:
         start = stored
-    walk = _Walk(start, context.config.index_interval_bytes)
+    gathered = _Gathered(start, context.config.index_interval_bytes)
     if start.segment not in bases:
         # Trimmed since then, or lost.
         behind = bases[bisect.bisect_right(bases, start.segment) :]
         if not behind:
             return True
-        walk.enter(behind[0])
+        gathered.enter(behind[0])
     passed_bytes = 0
-    for segment in bases[bases.index(walk.segment) :]:
+    for segment in bases[bases.index(gathered.segment) :]:
         if segment == row.segment and row.durable_position == 0:
             # Nothing durable in it yet, perhaps not even its name.
             break
-        if segment != walk.segment:
-            walk.enter(segment)
+        if segment != gathered.segment:
+            gathered.enter(segment)
         try:
             descriptor = Descriptor(context.files, context.segment_path(segment))
         except FileNotFoundError:
             continue
         limit = readable_bytes(context, row, descriptor, segment)
-        passed_bytes += limit - walk.position
-        is_whole = walk.walk(context, descriptor, limit)
+        passed_bytes += limit - gathered.position
+        is_whole = gathered.walk(context, descriptor, limit)
         if segment == row.segment:
-            walk.position, walk.offset = row.durable_position, row.durable_offset
+            gathered.position, gathered.offset = row.durable_position, row.durable_offset
         else:
             if is_whole:
-                walk.sealed.append(Sealed(segment, walk.offset, limit, walk.max_timestamp))
+                gathered.sealed.append(
+                    Sealed(segment, gathered.offset, limit, gathered.max_timestamp)
+                )
             if passed_bytes >= STEP_BYTES:
                 break
-    end = walk.checkpoint()
+    end = gathered.checkpoint()
     if end == stored:
         return True
-    won = context.index.advance(context.partition_id, stored, end, walk.entries, walk.sealed)
+    won = context.index.advance(
+        context.partition_id, stored, end, gathered.entries, gathered.sealed
+    )
     return not won or end.segment == row.segment

@@ -7,10 +7,13 @@ nothing (it is never synced), and its boot id says so.
 
 Layout, big endian, slots of 128 bytes::
 
-    slot 0     magic  "SWENDS1\\n"    8
+    slot 0     magic  "SWENDS2\\n"    8
                boot id               16
                st_dev of this file    8   a copied file is not this file
                st_ino of this file    8
+               st_dev of the broker's directory
+                                      8   nor is one that was moved here
+               st_ino of that         8
                CRC-32C of the above   4
     slot id    partition id           8
                log start              8   first offset that readers may have
@@ -30,6 +33,7 @@ and pwrite of one slot may overlap, so a wrong CRC means: read again.
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from typing import NamedTuple
@@ -45,8 +49,8 @@ READ_ATTEMPTS = 200
 FENCED = 1
 DELETED = 2
 
-_MAGIC = b"SWENDS1\n"
-_HEADER = struct.Struct(">8s16sQQ")
+_MAGIC = b"SWENDS2\n"
+_HEADER = struct.Struct(">8s16sQQQQ")
 _ROW = struct.Struct(">QqqqqqqqI")
 _CRC = struct.Struct(">I")
 _ROW_CRC = struct.Struct(">QqqqqqqqII")
@@ -107,8 +111,7 @@ class Ends:
         """A new file without rows, in place of whatever was there. Sole opener only."""
         aside = path + ".new"
         descriptor = Descriptor(files, aside, READ_WRITE | CREATE | TRUNCATE)
-        device, inode = files.identity(descriptor.number)
-        header = _HEADER.pack(_MAGIC, boot_id, device, inode)
+        header = _HEADER.pack(_MAGIC, boot_id, *_place(files, descriptor.number, path))
         header += _CRC.pack(google_crc32c.value(header))
         write_fully(files, descriptor.number, header.ljust(SLOT_BYTES, b"\0"), 0)
         files.rename(aside, path)
@@ -122,8 +125,7 @@ class Ends:
         except FileNotFoundError:
             return None
         header = files.pread(descriptor.number, _HEADER.size + _CRC.size, 0)
-        device, inode = files.identity(descriptor.number)
-        expected = _HEADER.pack(_MAGIC, boot_id, device, inode)
+        expected = _HEADER.pack(_MAGIC, boot_id, *_place(files, descriptor.number, path))
         if header == expected + _CRC.pack(google_crc32c.value(expected)):
             return cls(files, path, descriptor=descriptor)
         return None
@@ -141,15 +143,15 @@ class Ends:
             return False
         try:
             header = files.pread(descriptor, _HEADER.size + _CRC.size, 0)
-            identity = files.identity(descriptor)
+            place = _place(files, descriptor, path)
         finally:
             files.close(descriptor)
         if len(header) < _HEADER.size + _CRC.size:
             return False
         if _CRC.unpack_from(header, _HEADER.size)[0] != google_crc32c.value(header[: _HEADER.size]):
             return False
-        magic, other_boot_id, device, inode = _HEADER.unpack_from(header)
-        return magic == _MAGIC and other_boot_id != boot_id and (device, inode) == identity
+        magic, other_boot_id, *other_place = _HEADER.unpack_from(header)
+        return magic == _MAGIC and other_boot_id != boot_id and tuple(other_place) == place
 
     def read(self, partition_id: int) -> EndsRow | None:
         """The row of a partition, None if it has none (or none that can be read)."""
@@ -201,3 +203,9 @@ class Ends:
         """In a forked child: close our copy; any further use raises `ForkedHandle`."""
         self._pid_of_opener = pid_of_opener
         self.close()
+
+
+def _place(files: Files, descriptor: int, path: str) -> tuple[int, int, int, int]:
+    """What ``run/ends`` is, and which directory it is in: it is no other's."""
+    directory = files.path_identity(os.path.dirname(os.path.dirname(os.path.abspath(path))))
+    return *files.identity(descriptor), *(directory or (0, 0))

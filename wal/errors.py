@@ -9,6 +9,7 @@
         │   ├── ForeignDirectory    holds files, but is not seawall's
         │   ├── UnsupportedFormat   written by another version of the format
         │   ├── ForeignNamespace    is open in another PID namespace or container
+        │   ├── DirectoryInUse      is open elsewhere, where it must not be
         │   ├── UnsupportedPlatform the system lacks what durability needs
         │   └── EnvironmentDamaged  an LMDB environment that is the only copy is damaged
         ├── HandleUnusable
@@ -96,6 +97,20 @@ class ForeignNamespace(DirectoryError):
         )
         self.namespace = namespace
         self.own_namespace = own_namespace
+
+
+class DirectoryInUse(DirectoryError):
+    """Open elsewhere, in another process or in this one, and wanted alone.
+
+    ``holder_pid`` is a process that has it open, 0 if unknown.
+    """
+
+    def __init__(self, *, path: str, holder_pid: int) -> None:
+        holder = f"process {holder_pid}" if holder_pid else "another process"
+        super().__init__(
+            f"{path!r} is open in {holder}; stop all that use it, then try again", path=path
+        )
+        self.holder_pid = holder_pid
 
 
 class UnsupportedPlatform(DirectoryError):
@@ -203,12 +218,16 @@ class SyncFailed(WriteError):
 
 
 class LogFenced(WriteError):
-    """An earlier sync failed, so the log takes no appends until it is opened afresh."""
+    """A sync failed earlier, or the log's end cannot be read: it takes no appends.
+
+    That is so until the directory is opened afresh.
+    """
 
     def __init__(self, *, path: str) -> None:
         super().__init__(
-            f"a sync of {path!r} failed earlier, so it takes no more records; check the disk, "
-            "then let every process close the directory and open it again"
+            f"a sync of {path!r} failed earlier, or its end cannot be read, so it takes no "
+            "more records; check the disk, run `seawall verify`, then let every process close "
+            "the directory and open it again"
         )
         self.path = path
 

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import stat
 from collections.abc import Sequence
 from typing import Protocol
@@ -22,6 +23,9 @@ from typing import Protocol
 # Errors that mean "no room", whatever the file system calls it: the disk is full, the
 # quota is used up, the file-size limit (ulimit -f, RLIMIT_FSIZE) is reached.
 NO_ROOM_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+# Less than this is no room, where a library keeps to itself what the kernel said.
+NO_ROOM_BYTES = 1 << 20
 
 # File systems without fallocate(2) answer with one of these; allocating ahead is only
 # an optimisation, so it is skipped there.
@@ -161,6 +165,22 @@ class Files:
     def pid_namespace(self) -> str:
         """The name of this process's PID namespace, such as ``pid:[4026531836]``."""
         return os.readlink("/proc/self/ns/pid")
+
+
+def has_room(path: str) -> bool:
+    """Whether a file could still grow: neither its disk nor RLIMIT_FSIZE is all but reached.
+
+    For those who are told "input/output error" by LMDB and SQLite, which say so of a short
+    write. True if that cannot be found out.
+    """
+    try:
+        disk = os.statvfs(os.path.dirname(path) or ".")
+        size = os.stat(path).st_size
+    except OSError:
+        return True
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    is_below_limit = limit == resource.RLIM_INFINITY or size + NO_ROOM_BYTES <= limit
+    return is_below_limit and disk.f_bavail * disk.f_frsize >= NO_ROOM_BYTES
 
 
 def make_directory(files: Files, path: str) -> None:

@@ -27,6 +27,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from seawall.wal.errors import ValueDamaged
 from seawall.wal.kv import Environment
 
 _CHECKPOINT = struct.Struct(">qqqqq")
@@ -149,6 +150,31 @@ class Index:
         if (kind, found_id, found_segment) != (b"E", partition_id, segment):
             return None
         return Found(found_offset, _POSITION.unpack(pair[1])[0])
+
+    def first_after(self, partition_id: int, segment: int, offset: int) -> Found | None:
+        """The first place of a segment whose offset is above `offset`.
+
+        That is an entry, or the checkpoint, which names a place as well. Damaged values
+        are passed over.
+        """
+        key = _ENTRY_KEY.pack(b"E", partition_id, segment, offset + 1)
+        end = _SEGMENT_KEY.pack(b"E", partition_id, segment + 1)
+        with self._environment.read() as transaction:
+            while True:
+                try:
+                    pair = transaction.first_at_or_after(key, end)
+                except ValueDamaged as error:
+                    key = error.key + b"\0"
+                    continue
+                break
+            if pair is not None and len(pair[0]) == _ENTRY_KEY.size:
+                return Found(_ENTRY_KEY.unpack(pair[0])[3], _POSITION.unpack(pair[1])[0])
+            value = transaction.get(_PARTITION_KEY.pack(b"C", partition_id))
+        if value is not None:
+            checkpoint = _unpack_checkpoint(value)
+            if checkpoint.segment == segment and checkpoint.offset > offset:
+                return Found(checkpoint.offset, checkpoint.position)
+        return None
 
     def before_time(self, partition_id: int, segment: int, timestamp_ms: int) -> Found | None:
         """A place in a segment before which all timestamps are below `timestamp_ms`."""

@@ -29,7 +29,7 @@ from seawall.wal.errors import (
     WalError,
     WriteFailed,
 )
-from seawall.wal.files import NO_ROOM_ERRNOS
+from seawall.wal.files import NO_ROOM_ERRNOS, has_room
 
 _KEY_LENGTH = struct.Struct(">H")
 _CRC = struct.Struct(">I")
@@ -179,6 +179,9 @@ def translate(error: lmdb.Error, path: str) -> WalError:
     if isinstance(error, lmdb.MapFullError):
         return StorageFull(path=data, reason="the environment has reached its map size")
     if isinstance(error, lmdb.DiskError) or code in NO_ROOM_ERRNOS:
+        return StorageFull(path=data, reason=reason)
+    if code == errno.EIO and not has_room(data):
+        # What LMDB calls a short write.
         return StorageFull(path=data, reason=reason)
     if isinstance(error, lmdb.ReadersFullError):
         return DirectoryUnusable(path=path, reason="too many transactions read it at once")

@@ -10,8 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from seawall.wal import lookup
@@ -21,10 +20,11 @@ from seawall.wal.committer import Committer
 from seawall.wal.context import LogContext, write_error
 from seawall.wal.ends import DELETED
 from seawall.wal.errors import OffsetOutOfRange
-from seawall.wal.files import Descriptor, remove_file
-from seawall.wal.lookup import TimeFound, readable_bytes
+from seawall.wal.files import remove_file
+from seawall.wal.lookup import TimeFound
 from seawall.wal.reader import Reader
-from seawall.wal.segment import Scan, find_batch, list_segments
+from seawall.wal.segment import list_segments
+from seawall.wal.verify import Damage, verify
 
 logger = logging.getLogger("seawall.wal")
 
@@ -35,17 +35,6 @@ class LogEnds(NamedTuple):
     log_start: int
     durable_end: int
     log_end: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Damage:
-    """A stretch of a segment that was durable and is not valid."""
-
-    path: str
-    position: int
-    offset: int
-    next_offset: int | None
-    reason: str
 
 
 class Log:
@@ -136,75 +125,7 @@ class Log:
 
     def verify(self) -> Iterator[Damage]:
         """Read everything below the durable end and yield what is not valid."""
-        context = self.context
-        row = context.row()
-        bases = [
-            base for base in list_segments(context.files, context.folder) if base <= row.segment
-        ]
-        expected = row.log_start
-        for at, base in enumerate(bases):
-            after = bases[at + 1] if at + 1 < len(bases) else None
-            if after is not None and after <= row.log_start:
-                continue
-            if base > expected and context.row().log_start < base:
-                yield Damage(
-                    path=context.segment_path(expected),
-                    position=0,
-                    offset=expected,
-                    next_offset=base,
-                    reason="the file is missing",
-                )
-            try:
-                descriptor = Descriptor(context.files, context.segment_path(base))
-            except FileNotFoundError:
-                continue  # dropped since the names were listed
-            expected = yield from self._verify_segment(descriptor, base, after)
-        if expected < row.durable_offset:
-            yield Damage(
-                path=context.segment_path(expected),
-                position=0,
-                offset=expected,
-                next_offset=row.durable_offset,
-                reason="what should follow is missing",
-            )
-
-    def _verify_segment(
-        self, descriptor: Descriptor, base: int, after: int | None
-    ) -> Generator[Damage, None, int]:
-        context = self.context
-        row = context.row()
-        limit = readable_bytes(context, row, descriptor, base)
-        position, offset = 0, base
-        while True:
-            scan = Scan(
-                context.files,
-                descriptor.number,
-                position=position,
-                limit=limit,
-                next_offset=offset,
-            )
-            for _ in scan:
-                pass
-            end = scan.result
-            if end.next_offset == after or end.position >= limit:
-                return end.next_offset
-            behind = find_batch(
-                context.files,
-                descriptor.number,
-                position=end.position,
-                limit=limit,
-                after_offset=end.next_offset,
-            )
-            yield Damage(
-                path=descriptor.path,
-                position=end.position,
-                offset=end.next_offset,
-                next_offset=behind.header.base_offset if behind else after,
-                reason=end.reason,
-            )
-            if behind is None:
-                return after if after is not None else row.durable_offset
-            position, offset = behind.position, behind.header.base_offset
+        return verify(self.context)
 
     # -- the life of a log -----------------------------------------------------------
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from seawall.wal.context import LogContext
 from seawall.wal.ends import EndsRow
 from seawall.wal.errors import BatchInvalid, LogDamaged, RecordsUnreadable, ValueDamaged
-from seawall.wal.files import Descriptor, read_fully
+from seawall.wal.files import Descriptor
 from seawall.wal.index import NO_TIMESTAMP, Found
 from seawall.wal.records import BatchHeader, check_batch, decode_batch
-from seawall.wal.segment import Scan, ScanEnd, find_batch, list_segments
+from seawall.wal.sectors import read_anyway
+from seawall.wal.segment import FoundBatch, Scan, ScanEnd, list_segments
+from seawall.wal.walk import Gap, Walk, batch_behind
 
 LAST_TIMESTAMP = (1 << 63) - 1
 
@@ -66,9 +69,10 @@ def damage(
     next_offset = None
     with contextlib.suppress(FileNotFoundError):
         descriptor = Descriptor(context.files, path)
-        behind = find_batch(
-            context.files,
-            descriptor.number,
+        behind = batch_behind(
+            context,
+            descriptor,
+            segment,
             position=position,
             limit=readable_bytes(context, row, descriptor, segment),
             after_offset=offset if expected_offset is None else expected_offset,
@@ -147,7 +151,7 @@ def _read_batch(
     context: LogContext, descriptor: Descriptor, position: int, header: BatchHeader
 ) -> bytes | None:
     """The bytes of a batch, None if they are not valid."""
-    batch = read_fully(context.files, descriptor.number, header.size_bytes, position)
+    batch = read_anyway(context.files, descriptor.number, header.size_bytes, position)
     try:
         check_batch(batch, 0, len(batch))
     except BatchInvalid:
@@ -159,38 +163,23 @@ def _walk_over_damage(
     context: LogContext, descriptor: Descriptor, segment: int, limit: int, offset: int
 ) -> Found:
     """Walk the valid batches of a segment to the one that holds `offset`."""
-    position, next_offset = 0, segment
-    while True:
-        scan = Scan(
-            context.files,
-            descriptor.number,
-            position=position,
-            limit=limit,
-            next_offset=next_offset,
-        )
-        for found_position, header in scan:
-            if header.next_offset > offset:
-                return Found(header.base_offset, found_position)
-        result = scan.result
-        behind = None
-        if result.position < limit:
-            behind = find_batch(
-                context.files,
-                descriptor.number,
-                position=result.position,
-                limit=limit,
-                after_offset=result.next_offset,
-            )
-        if behind is None or behind.header.base_offset > offset:
-            raise damage(
-                context,
-                segment,
-                result.position,
-                offset,
-                result.reason or "the file ends too early",
-                expected_offset=result.next_offset,
-            )
-        position, next_offset = behind.position, behind.header.base_offset
+    walk = Walk(context, descriptor, segment, limit=limit)
+    reason = "the file ends too early"
+    for step in walk:
+        if isinstance(step, Gap):
+            if step.behind is None or step.behind.header.base_offset > offset:
+                reason = step.reason
+                break
+        elif step.header.next_offset > offset:
+            return Found(step.header.base_offset, step.position)
+    raise damage(
+        context,
+        segment,
+        walk.result.position,
+        offset,
+        reason,
+        expected_offset=walk.result.next_offset,
+    )
 
 
 def offset_for_time(context: LogContext, timestamp_ms: int) -> TimeFound | None:
@@ -220,8 +209,8 @@ def offset_for_time(context: LogContext, timestamp_ms: int) -> TimeFound | None:
         except LogDamaged:
             continue  # dropped since the names were listed, or lost
         limit = readable_bytes(context, row, descriptor, segment)
-        search = _TimeSearch(context, row, descriptor, limit, timestamp_ms)
-        found = search.run(hint or Found(segment, 0), Found(segment, 0))
+        search = _TimeSearch(context, row, descriptor, segment, limit, timestamp_ms)
+        found = search.run(hint)
         if found is not None:
             return found
     return None
@@ -235,52 +224,38 @@ class _TimeSearch:
         context: LogContext,
         row: EndsRow,
         descriptor: Descriptor,
+        segment: int,
         limit: int,
         timestamp_ms: int,
     ) -> None:
         self._context = context
         self._row = row
         self._descriptor = descriptor
+        self._segment = segment
         self._limit = limit
         self._timestamp_ms = timestamp_ms
 
-    def run(self, hint: Found, beginning: Found) -> TimeFound | None:
+    def run(self, hint: Found | None) -> TimeFound | None:
         """From `hint`, if batches follow one another from there; else over any damage."""
-        for start in (hint, beginning):
+        beginning = Found(self._segment, 0)
+        for start in (hint or beginning, beginning):
             if start.position < self._limit:
-                scan = self._scan(start, check_crc=False)
+                scan = Scan(
+                    self._context.files,
+                    self._descriptor.number,
+                    position=start.position,
+                    limit=self._limit,
+                    next_offset=start.offset,
+                    check_crc=False,
+                )
                 found = self._first_in(scan)
                 if found is not None or scan.result.end is ScanEnd.CLEAN:
                     return found
-        start = beginning
-        while True:
-            scan = self._scan(start, check_crc=True)
-            found = self._first_in(scan)
-            if found is not None or scan.result.end is ScanEnd.CLEAN:
-                return found
-            behind = find_batch(
-                self._context.files,
-                self._descriptor.number,
-                position=scan.result.position,
-                limit=self._limit,
-                after_offset=scan.result.next_offset,
-            )
-            if behind is None:
-                return None
-            start = Found(behind.header.base_offset, behind.position)
+        walk = Walk(self._context, self._descriptor, self._segment, limit=self._limit)
+        return self._first_in(step for step in walk if not isinstance(step, Gap))
 
-    def _scan(self, start: Found, *, check_crc: bool) -> Scan:
-        return Scan(
-            self._context.files,
-            self._descriptor.number,
-            position=start.position,
-            limit=self._limit,
-            next_offset=start.offset,
-            check_crc=check_crc,
-        )
-
-    def _first_in(self, scan: Scan) -> TimeFound | None:
-        for position, header in scan:
+    def _first_in(self, batches: Iterable[FoundBatch]) -> TimeFound | None:
+        for position, header in batches:
             if (
                 header.max_timestamp >= self._timestamp_ms
                 and header.next_offset > self._row.log_start

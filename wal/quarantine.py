@@ -14,9 +14,9 @@ from seawall.wal.files import (
     READ_WRITE,
     Files,
     make_directory,
-    read_fully,
     write_fully,
 )
+from seawall.wal.sectors import read_anyway
 
 BLOCK_BYTES = 1 << 20
 
@@ -33,7 +33,8 @@ class Quarantine:
     ) -> str:
         """Copy the bytes from `position` to `end` of an open segment, synced; return the path.
 
-        Zeros at the end are not copied.
+        Zeros at the end are not copied. What the disk does not give back is filled in
+        (`sectors.FILLER`).
         """
         end = self._without_zeros(descriptor, position, end)
         log = os.path.basename(folder)
@@ -42,7 +43,7 @@ class Quarantine:
         try:
             copied = position
             while copied < end:
-                block = read_fully(self._files, descriptor, min(BLOCK_BYTES, end - copied), copied)
+                block = read_anyway(self._files, descriptor, min(BLOCK_BYTES, end - copied), copied)
                 if not block:
                     break
                 write_fully(self._files, target, block, copied - position)
@@ -75,7 +76,7 @@ class Quarantine:
     def _without_zeros(self, descriptor: int, position: int, end: int) -> int:
         while end > position:
             start = max(position, end - BLOCK_BYTES)
-            block = read_fully(self._files, descriptor, end - start, start)
+            block = read_anyway(self._files, descriptor, end - start, start)
             kept = len(block.rstrip(b"\0"))
             if kept:
                 return start + kept

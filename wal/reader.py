@@ -9,19 +9,16 @@ replaced or trimmed; only then is it damage.
 
 from __future__ import annotations
 
-import errno
 from typing import NamedTuple
 
 from seawall.wal.context import LogContext
 from seawall.wal.ends import EndsRow
 from seawall.wal.errors import BatchInvalid, LogDamaged, OffsetOutOfRange
-from seawall.wal.files import Descriptor, read_fully
+from seawall.wal.files import Descriptor
 from seawall.wal.lookup import damage, locate, open_segment, readable_bytes
 from seawall.wal.records import HEADER_BYTES, check_batch, parse_header
+from seawall.wal.sectors import read_anyway, unreadable
 from seawall.wal.segment import FoundBatch
-
-# What a file system answers when the disk does not give back what was on it.
-DAMAGE_ERRNOS = frozenset({errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO)})
 
 
 class Chunk(NamedTuple):
@@ -77,19 +74,7 @@ class Reader:
             raise OffsetOutOfRange(
                 offset=self.offset, log_start=row.log_start, durable_end=row.durable_offset
             )
-        try:
-            return self._read(row, max_bytes)
-        except OSError as error:
-            if error.errno not in DAMAGE_ERRNOS:
-                raise
-            # What is behind it is not searched for: that would mean to read there.
-            raise LogDamaged(
-                path=self._descriptor.path if self._descriptor else self._context.folder,
-                position=self._position if self._descriptor else 0,
-                offset=self.offset,
-                next_offset=self.offset + 1,
-                reason=f"it cannot be read: {error.strerror}",
-            ) from error
+        return self._read(row, max_bytes)
 
     def _read(self, row: EndsRow, max_bytes: int) -> Chunk:
         descriptor = self._descriptor
@@ -110,13 +95,13 @@ class Reader:
             if self._segment == row.segment or not self._context.files.exists(
                 self._context.segment_path(self._base_offset)
             ):
-                raise self._damaged(error.reason) from None
+                raise self._damaged(descriptor, error.reason) from None
             descriptor = self._next_segment()
             limit = readable_bytes(self._context, row, descriptor, self._segment)
             try:
                 chunk = self._read_batches(descriptor, limit, max_bytes)
             except BatchInvalid as second_error:
-                raise self._damaged(second_error.reason) from None
+                raise self._damaged(descriptor, second_error.reason) from None
         self.offset = self._base_offset
         return chunk
 
@@ -132,12 +117,12 @@ class Reader:
         """
         available = max(0, limit - self._position)
         files, number = self._context.files, descriptor.number
-        data = read_fully(
+        data = read_anyway(
             files, number, min(max(max_bytes, HEADER_BYTES), available), self._position
         )
         first = parse_header(data, 0)
         if len(data) < first.size_bytes <= available:
-            data = read_fully(files, number, first.size_bytes, self._position)
+            data = read_anyway(files, number, first.size_bytes, self._position)
         batches: list[FoundBatch] = []
         inside, expected, size = 0, self._base_offset, len(data)
         while inside < size:
@@ -160,7 +145,11 @@ class Reader:
         self._base_offset = expected
         return Chunk(data, batches)
 
-    def _damaged(self, reason: str) -> LogDamaged:
+    def _damaged(self, descriptor: Descriptor, reason: str) -> LogDamaged:
+        end = self._position + HEADER_BYTES
+        trouble = unreadable(self._context.files, descriptor.number, self._position, end)
+        if trouble:
+            reason = f"it cannot be read: {trouble}"
         return damage(
             self._context,
             self._segment,

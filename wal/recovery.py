@@ -19,6 +19,12 @@ synced, and put in its place. The same is done when the bytes in the cache may n
 have reached the disk (a sync failed, or nothing tells whether the machine was booted
 since): a file that is written anew and synced is certain.
 
+What the disk does not give back is not valid either. But it cannot be copied to
+quarantine, so it is never moved or cut off: where the table says HOLE or TORN, or nothing
+valid follows, the verdict is UNREADABLE, nothing is changed, and the log takes no records
+(its row is fenced, so that the next sole opener looks again) until the file can be read or
+`repair` is told to give those bytes up. Below the floor it is DAMAGE.
+
 The next offset is the end of the scan or the floor, whichever is greater; if the scan
 ended below the floor, appends go on in a new segment that is named by it.
 """
@@ -27,42 +33,34 @@ from __future__ import annotations
 
 import enum
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from seawall.wal.context import LogContext
-from seawall.wal.ends import EndsRow
+from seawall.wal.ends import FENCED, EndsRow
 from seawall.wal.errors import ValueDamaged
-from seawall.wal.files import (
-    CREATE,
-    READ_WRITE,
-    TRUNCATE,
-    Descriptor,
-    make_directory,
-    read_fully,
-    remove_file,
-    write_fully,
-)
-from seawall.wal.index import Checkpoint
-from seawall.wal.quarantine import BLOCK_BYTES, Quarantine
-from seawall.wal.records import HEADER_BYTES, empty_batch
-from seawall.wal.segment import Scan, ScanEnd, find_batch, list_segments
-
-ASIDE_SUFFIX = ".rewrite"
-# last_offset_delta is a signed 32-bit field, so a longer hole takes several batches.
-MOST_OFFSETS_PER_HOLE = 1 << 31
+from seawall.wal.files import CREATE, READ_WRITE, Descriptor, make_directory
+from seawall.wal.index import Checkpoint, Found
+from seawall.wal.quarantine import Quarantine
+from seawall.wal.records import HEADER_BYTES
+from seawall.wal.rewrite import Hole, remove_asides, write_anew
+from seawall.wal.sectors import DAMAGE_ERRNOS, unreadable
+from seawall.wal.segment import Scan, ScanEnd, Scanned, list_segments
+from seawall.wal.walk import Gap, Walk
 
 
 class Verdict(enum.Enum):
-    """What recovery decided about bytes that are not a valid batch."""
+    """What was decided about bytes that are not a valid batch."""
 
     DAMAGE = "damage"
     HOLE = "hole"
     TORN = "torn tail"
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One stretch of a segment that was not valid, and what became of it.
+    """One stretch of a log that was not valid, and what became of it.
 
     ``offset`` up to, not with, ``next_offset`` are the offsets that it held; of a torn
     tail how many is not known, and both are equal.
@@ -93,16 +91,18 @@ def recover(
     log_start: int,
     floor: int,
     cache_is_certain: bool,
+    gives_up_unreadable: bool = False,
 ) -> Recovered:
     """Judge the newest segment of a log, mend it, and say where the log ends.
 
     `floor` is what the caller knows to have been durable (committed offsets, a durable
     end that was published). With `cache_is_certain` false the newest segment is written
-    anew. Raises `OSError` if the disk fails; it may then be called again.
+    anew. With `gives_up_unreadable`, which only a user decides, what cannot be read is
+    taken for lost. Raises `OSError` if the disk fails; it may then be called again.
     """
     files = context.files
     make_directory(files, context.folder)
-    _remove_asides(context)
+    remove_asides(context)
     try:
         checkpoint = context.index.checkpoint(context.partition_id)
     except ValueDamaged:
@@ -114,9 +114,15 @@ def recover(
         row = _new_segment(context, log_start, max(floor, bases[-1] if bases else 0))
         missing = [] if floor == log_start else [_missing(context, bases, log_start, floor)]
         return Recovered(row, missing)
-    return _Judge(context, quarantine, bases[-1], max(floor, bases[-1]), log_start).run(
-        checkpoint, cache_is_certain
+    judge = _Judge(
+        context,
+        quarantine,
+        bases[-1],
+        max(floor, bases[-1]),
+        log_start,
+        gives_up_unreadable=gives_up_unreadable,
     )
+    return judge.run(checkpoint, cache_is_certain=cache_is_certain)
 
 
 def caught_up(context: LogContext, row: EndsRow) -> EndsRow | None:
@@ -139,8 +145,13 @@ def caught_up(context: LogContext, row: EndsRow) -> EndsRow | None:
     size = files.size(descriptor.number)
     if size < row.position:
         return None
-    if not files.pread(descriptor.number, HEADER_BYTES, row.position).strip(b"\0"):
-        return row
+    try:
+        if not files.pread(descriptor.number, HEADER_BYTES, row.position).strip(b"\0"):
+            return row
+    except OSError as error:
+        if error.errno not in DAMAGE_ERRNOS:
+            raise
+        return None
     scan = Scan(
         files,
         descriptor.number,
@@ -163,6 +174,8 @@ class _Judge:
         segment: int,
         floor: int,
         log_start: int,
+        *,
+        gives_up_unreadable: bool,
     ) -> None:
         self._context = context
         self._files = context.files
@@ -170,53 +183,49 @@ class _Judge:
         self._segment = segment
         self._floor = floor
         self._log_start = log_start
+        self._gives_up_unreadable = gives_up_unreadable
         self._descriptor = Descriptor(context.files, context.segment_path(segment), READ_WRITE)
         self._size = context.files.size(self._descriptor.number)
-        self._findings: list[Finding] = []
 
-    def run(self, checkpoint: Checkpoint | None, cache_is_certain: bool) -> Recovered:
-        position, offset = self._start(checkpoint)
-        while True:
-            scan = self._scan(position, offset)
-            for _ in scan:
-                pass
-            end = scan.result
-            behind = None
-            if end.position < self._size and end.end is not ScanEnd.CLEAN:
-                behind = find_batch(
-                    self._files,
-                    self._descriptor.number,
-                    position=end.position,
-                    limit=self._size,
-                    after_offset=end.next_offset,
-                )
-            if behind is None:
-                break
-            position, offset = behind.position, behind.header.base_offset
-            verdict = Verdict.DAMAGE if end.next_offset < self._floor else Verdict.HOLE
-            self._find(verdict, end.position, position, end.next_offset, offset, end.reason)
-        if end.end is ScanEnd.CLEAN and end.next_offset < self._floor:
-            self._find(
-                Verdict.DAMAGE,
-                end.position,
-                self._size,
-                end.next_offset,
-                self._floor,
-                "the segment ends too early",
-            )
-        elif end.end is not ScanEnd.CLEAN:
-            if end.next_offset < self._floor:
-                verdict, last = Verdict.DAMAGE, self._floor
-            else:
-                verdict, last = Verdict.TORN, end.next_offset
-            self._find(verdict, end.position, self._size, end.next_offset, last, end.reason)
-        return self._mend(end.position, end.next_offset, cache_is_certain)
+    def run(self, checkpoint: Checkpoint | None, *, cache_is_certain: bool) -> Recovered:
+        walk = Walk(
+            self._context,
+            self._descriptor,
+            self._segment,
+            limit=self._size,
+            start=self._start(checkpoint),
+        )
+        gaps = [step for step in walk if isinstance(step, Gap)]
+        findings = [self._judged(gap) for gap in gaps if not gap.is_zero]
+        end = walk.result
+        is_too_early = end.next_offset < self._floor
+        if is_too_early and end.end is ScanEnd.CLEAN:
+            reason = "the segment ends too early"
+            rest = Gap(end.position, self._size, end.next_offset, None, reason, True, True)
+            findings.append(self._judged(rest))
+        verdicts = {finding.verdict for finding in findings}
+        # Below the floor nothing is cut off, but what was given up because it is unreadable.
+        is_kept_whole = is_too_early and Verdict.TORN not in verdicts
+        kept_bytes = self._size if is_kept_whole else end.position
+        writes_anew = not cache_is_certain or Verdict.HOLE in verdicts
+        refusal = self._refusal(findings, kept_bytes if writes_anew else 0)
+        if refusal is not None:
+            return Recovered(self._fenced_row(gaps, end), [refusal])
+        findings = [self._with_copy(finding) for finding in findings]
+        position = self._mend(findings, kept_bytes, writes_anew=writes_anew)
+        if is_too_early:
+            row = _new_segment(self._context, self._log_start, self._floor)
+        else:
+            row = self._row(end.next_offset, position)
+        return Recovered(row, findings)
 
-    def _start(self, checkpoint: Checkpoint | None) -> tuple[int, int]:
+    def _start(self, checkpoint: Checkpoint | None) -> Found:
         """Where to begin: at the checkpoint, if a batch is seen to end just there."""
-        beginning = (0, self._segment)
+        beginning = Found(self._segment, 0)
         if checkpoint is None or checkpoint.segment != self._segment:
             return beginning
+        if self._gives_up_unreadable:
+            return beginning  # wherever it is, it is in the way of writing anew
         if not 0 < checkpoint.position <= self._size:
             return beginning
         try:
@@ -225,7 +234,7 @@ class _Judge:
             )
         except ValueDamaged:
             return beginning
-        position, offset = (before.position, before.offset) if before else beginning
+        offset, position = before or beginning
         scan = Scan(
             self._files,
             self._descriptor.number,
@@ -236,66 +245,101 @@ class _Judge:
         for _ in scan:
             pass
         if scan.result[:3] == (ScanEnd.CLEAN, checkpoint.position, checkpoint.offset):
-            return checkpoint.position, checkpoint.offset
+            return Found(checkpoint.offset, checkpoint.position)
         return beginning
 
-    def _scan(self, position: int, offset: int) -> Scan:
-        return Scan(
-            self._files,
-            self._descriptor.number,
-            position=position,
-            limit=self._size,
-            next_offset=offset,
-        )
-
-    def _find(
-        self,
-        verdict: Verdict,
-        position: int,
-        end: int,
-        offset: int,
-        next_offset: int,
-        reason: str,
-    ) -> None:
-        quarantined = None
-        if verdict is not Verdict.DAMAGE:
-            quarantined = self._quarantine.keep(
-                self._descriptor.number,
-                folder=self._context.folder,
-                segment=self._segment,
-                position=position,
-                end=end,
-                now_ms=self._context.now_ms(),
-            )
-        self._findings.append(
-            Finding(
-                verdict=verdict,
-                path=self._descriptor.path,
-                position=position,
-                end=end,
-                offset=offset,
-                next_offset=next_offset,
-                reason=reason,
-                quarantined=quarantined,
-            )
-        )
-
-    def _mend(self, position: int, next_offset: int, cache_is_certain: bool) -> Recovered:
-        holes = [each for each in self._findings if each.verdict is Verdict.HOLE]
-        below_floor = next_offset < self._floor
-        end = self._size if below_floor else position
-        if holes or not cache_is_certain:
-            position = self._write_anew(holes, end)
+    def _judged(self, gap: Gap) -> Finding:
+        """The table: what is to be done about bytes that are not valid."""
+        is_given_up = self._gives_up_unreadable and not gap.is_readable
+        if gap.offset < self._floor and not is_given_up:
+            verdict = Verdict.DAMAGE
         else:
-            if end < self._size:
-                self._files.truncate(self._descriptor.number, end)
-            self._files.sync(self._descriptor.number)
-            self._files.sync_directory(self._context.folder)
-        if below_floor:
-            return Recovered(
-                _new_segment(self._context, self._log_start, self._floor), self._findings
+            verdict = Verdict.TORN if gap.behind is None else Verdict.HOLE
+        is_moved = gap.behind is None or verdict is Verdict.HOLE
+        if is_moved and not gap.is_readable and not is_given_up:
+            verdict = Verdict.UNREADABLE
+        if gap.behind is not None:
+            next_offset = gap.behind.header.base_offset
+        else:
+            next_offset = max(gap.offset, self._floor)
+        return Finding(
+            verdict=verdict,
+            path=self._descriptor.path,
+            position=gap.position,
+            end=gap.end,
+            offset=gap.offset,
+            next_offset=next_offset,
+            reason=gap.reason,
+        )
+
+    # -- refusing --------------------------------------------------------------------
+
+    def _refusal(self, findings: list[Finding], copied_bytes: int) -> Finding | None:
+        """What keeps this log from being mended: bytes that have to move and cannot be read."""
+        for finding in findings:
+            if finding.verdict is Verdict.UNREADABLE:
+                return finding
+        if self._gives_up_unreadable:
+            return None
+        trouble = unreadable(self._files, self._descriptor.number, 0, copied_bytes)
+        if not trouble:
+            return None
+        return Finding(
+            verdict=Verdict.UNREADABLE,
+            path=self._descriptor.path,
+            position=0,
+            end=copied_bytes,
+            offset=self._segment,
+            next_offset=self._floor,
+            reason=f"it must be written anew, and part of it cannot be read: {trouble}",
+        )
+
+    def _fenced_row(self, gaps: list[Gap], end: Scanned) -> EndsRow:
+        """Readers get what lies below the floor, and what is valid just behind it."""
+        offset, position = self._floor, self._size
+        if end.next_offset >= self._floor:
+            offset, position = end.next_offset, end.position
+        for gap in gaps:
+            if gap.offset >= self._floor:
+                offset, position = gap.offset, gap.position
+                break
+        return self._row(offset, position, flags=FENCED)
+
+    # -- mending ---------------------------------------------------------------------
+
+    def _with_copy(self, finding: Finding) -> Finding:
+        """The same, once what will be taken away is in quarantine."""
+        if finding.verdict is Verdict.DAMAGE:
+            return finding
+        quarantined = self._quarantine.keep(
+            self._descriptor.number,
+            folder=self._context.folder,
+            segment=self._segment,
+            position=finding.position,
+            end=finding.end,
+            now_ms=self._context.now_ms(),
+        )
+        return replace(finding, quarantined=quarantined)
+
+    def _mend(self, findings: list[Finding], kept_bytes: int, *, writes_anew: bool) -> int:
+        """Bring the segment to disk as it was judged; return where it ends."""
+        if writes_anew:
+            holes = [
+                Hole(each.position, each.end, each.offset, each.next_offset)
+                for each in findings
+                if each.verdict is Verdict.HOLE
+            ]
+            return write_anew(
+                self._context, self._descriptor.path, self._descriptor, holes, kept_bytes
             )
-        row = EndsRow(
+        if kept_bytes < self._size:
+            self._files.truncate(self._descriptor.number, kept_bytes)
+        self._files.sync(self._descriptor.number)
+        self._files.sync_directory(self._context.folder)
+        return kept_bytes
+
+    def _row(self, next_offset: int, position: int, flags: int = 0) -> EndsRow:
+        return EndsRow(
             log_start=self._log_start,
             next_offset=next_offset,
             segment=self._segment,
@@ -303,51 +347,8 @@ class _Judge:
             durable_offset=next_offset,
             durable_position=position,
             created_ms=self._context.now_ms(),
-            flags=0,
+            flags=flags,
         )
-        return Recovered(row, self._findings)
-
-    def _write_anew(self, holes: list[Finding], end: int) -> int:
-        """Copy the segment with its holes closed, swap it in, and return its length."""
-        path = self._descriptor.path
-        target = self._files.open(path + ASIDE_SUFFIX, READ_WRITE | CREATE | TRUNCATE)
-        try:
-            copied = written = 0
-            for hole in holes:
-                written = self._copy(target, copied, hole.position, written)
-                for batch in _hole_batches(hole, self._context.now_ms()):
-                    write_fully(self._files, target, batch, written)
-                    written += len(batch)
-                copied = hole.end
-            written = self._copy(target, copied, end, written)
-            self._files.sync(target)
-        finally:
-            self._files.close(target)
-        self._files.rename(path + ASIDE_SUFFIX, path)
-        self._files.sync_directory(self._context.folder)
-        return written
-
-    def _copy(self, target: int, start: int, end: int, written: int) -> int:
-        while start < end:
-            block = read_fully(
-                self._files, self._descriptor.number, min(BLOCK_BYTES, end - start), start
-            )
-            if not block:
-                break
-            write_fully(self._files, target, block, written)
-            start += len(block)
-            written += len(block)
-        return written
-
-
-def _hole_batches(hole: Finding, now_ms: int) -> list[bytearray]:
-    batches = []
-    offset = hole.offset
-    while offset < hole.next_offset:
-        count = min(hole.next_offset - offset, MOST_OFFSETS_PER_HOLE)
-        batches.append(empty_batch(offset, count - 1, now_ms))
-        offset += count
-    return batches
 
 
 def _new_segment(context: LogContext, log_start: int, offset: int) -> EndsRow:
@@ -369,7 +370,7 @@ def _new_segment(context: LogContext, log_start: int, offset: int) -> EndsRow:
 
 def _missing(context: LogContext, bases: list[int], log_start: int, floor: int) -> Finding:
     return Finding(
-        verdict=Verdict.DAMAGE,
+        verdict=Verdict.MISSING,
         path=context.folder,
         position=0,
         end=0,
@@ -377,10 +378,3 @@ def _missing(context: LogContext, bases: list[int], log_start: int, floor: int) 
         next_offset=floor,
         reason="segments are missing",
     )
-
-
-def _remove_asides(context: LogContext) -> None:
-    """Remove what an interrupted rewrite left; it is never the only copy."""
-    for name in context.files.list(context.folder):
-        if name.endswith(ASIDE_SUFFIX):
-            remove_file(context.files, os.path.join(context.folder, name))

@@ -84,6 +84,41 @@ def test_records_keep_the_order_of_the_calls(broker: Broker) -> None:
     assert values(read_all(broker)) == [b"%d" % number for number in range(2000)]
 
 
+def test_a_partitioner_is_asked_once_for_each_record(folder: str) -> None:
+    """Also for those that have to wait for room."""
+    asked: list[bytes | None] = []
+
+    def partitioner(topic: str, key: bytes | None, partitions: int) -> int:
+        asked.append(key)
+        return 0
+
+    async def work() -> None:
+        async with AsyncProducer(broker, buffer_bytes=2000, partitioner=partitioner) as producer:
+            await asyncio.gather(
+                *(producer.send("orders", None, key=b"%d" % number) for number in range(500))
+            )
+
+    with Broker.open(folder) as broker:
+        broker.create_topic("orders")
+        run(work())
+    assert asked == [b"%d" % number for number in range(500)]
+
+
+def test_a_record_that_fits_needs_no_thread(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def line_up(*args: object) -> None:
+        raise AssertionError("it was handed to a thread")
+
+    async def work() -> None:
+        async with AsyncProducer(broker) as producer:
+            await producer.send("orders", b"finds the topic")
+            monkeypatch.setattr(producer, "_line_up", line_up)
+            await producer.send("orders", b"x", key=b"k", headers={"a": b"1"})
+
+    run(work())
+
+
 def test_many_tasks(broker: Broker) -> None:
     async def work() -> None:
         async def publish(name: int) -> list[int]:

@@ -183,6 +183,75 @@ def test_an_error_halfway_changes_nothing(catalog: Catalog) -> None:
     create(catalog, "orders")
 
 
+@pytest.mark.parametrize("begin", ["BEGIN", "BEGIN IMMEDIATE"])
+@pytest.mark.parametrize("denied", ["", "COMMIT", "ROLLBACK", "both", "undoing"])
+def test_whatever_ends_it_no_transaction_stays_open(
+    catalog: Catalog, path: Path, begin: str, denied: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt, SQLite's refusal to commit or to undo, or an interrupt even before that."""
+    create(catalog, "orders")
+    opened = catalog.version()[0]
+
+    def authorize(action: int, first: str | None, *rest: str | None) -> int:
+        is_end = action == sqlite3.SQLITE_TRANSACTION and first in ("COMMIT", "ROLLBACK")
+        is_denied = is_end and denied in (first, "both")
+        return sqlite3.SQLITE_DENY if is_denied else sqlite3.SQLITE_OK
+
+    def interrupted(self: object, connection: object) -> None:
+        raise KeyboardInterrupt
+
+    if denied == "undoing":
+        monkeypatch.setattr(catalog_connection.CatalogConnection, "_undo", interrupted)
+    ending = CatalogUnusable if denied in ("COMMIT", "both") else KeyboardInterrupt
+    with pytest.raises(ending), catalog._file.transaction(begin) as connection:
+        connection.set_authorizer(authorize)
+        connection.execute("DELETE FROM topics")
+        if ending is KeyboardInterrupt:
+            raise KeyboardInterrupt
+    monkeypatch.undo()
+    closed = denied in ("ROLLBACK", "both", "undoing")  # which undoes it as well
+    if not closed:
+        connection.set_authorizer(None)
+    assert [topic.name for topic in catalog.topics()] == ["orders"]
+    other = Catalog(str(path), create=False, busy_timeout_ms=100)
+    create(other, "others")
+    other.close()
+    assert [topic.name for topic in catalog.topics()] == ["orders", "others"]
+    assert catalog.version()[0] == opened + closed
+
+
+def test_an_interrupt_while_writing_changes_nothing(
+    catalog: Catalog, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seawall.broker.catalog_writes.Writer.add_settings", interrupted)
+    before = catalog.version()
+    with pytest.raises(KeyboardInterrupt):
+        catalog.begin_create("orders", 2, {"segment.ms": "5"})
+    monkeypatch.undo()
+    assert (catalog.version(), catalog.unfinished()) == (before, [])
+    create(catalog, "orders")
+
+
+def test_only_writing_imports_sqlalchemy(catalog: Catalog, path: Path) -> None:
+    """It takes longer than all else that a process does which only reads."""
+    create(catalog, "orders", **{"segment.ms": "5"})
+    source = """
+catalog = Catalog(path, create=False)
+catalog.topics(), catalog.topic("orders"), catalog.config("orders"), catalog.unfinished()
+catalog.version(), catalog.integrity_check()
+say("sqlalchemy" in sys.modules)
+create(catalog, "others")
+say("sqlalchemy" in sys.modules)
+catalog.close()
+"""
+    with start(source, path) as child:
+        assert (heard(child), heard(child)) == ("False", "True")
+    assert child.returncode == 0
+
+
 def test_many_partitions(catalog: Catalog) -> None:
     create(catalog, "wide", 5000)
     partitions = catalog.topic("wide").partitions
@@ -288,8 +357,8 @@ if sys.argv[2:] == [] and MOMENT == "creating":
 elif MOMENT == "deleting":
     create(catalog, "orders"); catalog.begin_delete("orders")
 else:
-    with catalog._writing() as connection:
-        connection.exec_driver_sql("DELETE FROM topics")
+    with catalog._writing() as writer:
+        writer.connection.execute("DELETE FROM topics")
         say("now"); time.sleep(60)
 say("now"); time.sleep(60)
 """
@@ -308,7 +377,7 @@ def test_a_stopped_writer_is_waited_for(path: Path) -> None:
     catalog = Catalog(str(path), create=True, busy_timeout_ms=150)
     source = """
 catalog = Catalog(path, create=False)
-with catalog._writing() as connection:
+with catalog._writing():
     say("inside"); sys.stdin.readline()
 catalog.close()
 """

@@ -186,3 +186,20 @@ def test_a_sole_opener_that_hangs_is_waited_for_but_not_for_ever(folder: str) ->
         child.kill(signal.SIGKILL)
         child.wait()
     Broker.open(folder).close()
+
+
+def test_an_older_row_does_not_move_the_log_start_back(folder: str) -> None:
+    """The same run/ends as it was earlier, or a death before the row was written."""
+    with Broker.open(folder) as broker:
+        broker.create_topic("orders", config={"segment.bytes": 4096})
+        put(broker, *[b"x" * 1500] * 9)
+        log = broker.engine.log(1)
+        row = log.context.row()
+        broker.engine.state.set_log_start(1, 5)
+        log.drop_segments(5)
+    with Broker.open(folder) as broker:
+        assert broker.ends("orders", 0).log_start == 5
+        broker.engine.opening.ends.write(1, row)
+    with Broker.open(folder) as broker:
+        assert broker.ends("orders", 0) == (5, 9, 9)
+        assert len(read_all(broker)) == 4

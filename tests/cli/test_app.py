@@ -164,6 +164,15 @@ def test_start_up_imports_only_what_it_needs(arguments: str) -> None:
     )
 
 
+@pytest.mark.parametrize("arguments", ["topic list", "produce orders -q", "consume orders -e -q"])
+def test_what_changes_no_topic_imports_no_sqlalchemy(
+    cli: Cli, orders: str, data: Path, arguments: str
+) -> None:
+    modules = modules_of("-b", str(data), *arguments.split())
+    assert "seawall.broker.catalog" in modules, "the command did not get that far"
+    assert modules & {"sqlalchemy", "asyncio", "pydantic", "rich"} == set()
+
+
 def test_an_unexpected_error_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "import sys\n"

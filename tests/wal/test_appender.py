@@ -650,3 +650,20 @@ def test_errors_carry_what_is_needed(store: Store) -> None:
     with pytest.raises(StorageFull) as full:
         store.append(b"a")
     assert full.value.path == store.path()
+
+
+def test_a_new_segment_whose_name_could_not_be_synced_takes_nothing(store: Store) -> None:
+    """A later sync of the folder would work, and nobody would know that the name is lost."""
+    files = faulty(store)
+    store.put(b"first")
+    store.log.roll()
+    files.fail("sync_directory")
+    with pytest.raises(SyncFailed):
+        store.append(b"lost")
+    with pytest.raises(LogFenced):
+        store.append(b"refused")
+    with pytest.raises(LogFenced):
+        store.peer().log.append([batch(b"refused elsewhere")])
+    store.reopen()
+    store.put(b"second")
+    assert [record.value for record in store.read_all()] == [b"first", b"second"]

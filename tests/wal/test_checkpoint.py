@@ -171,7 +171,10 @@ def test_a_failure_at_any_call_changes_nothing(make_store: MakeStore, folder: st
         files.heal()
         if not files.hits:
             break
-        assert store.index.checkpoint(1) is None
+        if store.index.checkpoint(1) is not None:
+            # A sector that cannot be read once is read again.
+            assert_reaches(store)
+            store.index.forget(1)
     assert nth > 10
     assert_reaches(store)
 

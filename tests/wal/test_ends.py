@@ -52,6 +52,22 @@ def test_rows_read_as_they_were_written(rows: dict[int, tuple[int, ...]]) -> Non
         again.close()
 
 
+def test_a_file_that_was_moved_in_from_elsewhere_is_none(folder: str) -> None:
+    """It is the very file of this boot, but it says where another directory's logs end."""
+    for name in ("ours", "theirs"):
+        os.makedirs(os.path.join(folder, name, "run"))
+    ours, theirs = (os.path.join(folder, name, "run", "ends") for name in ("ours", "theirs"))
+    Ends.create(Files(), theirs, BOOT).close()
+    existing(Ends.open(Files(), theirs, BOOT)).close()
+    os.rename(theirs, ours)
+    assert Ends.open(Files(), ours, BOOT) is None
+    assert not Ends.written_in_another_boot(Files(), ours, OTHER_BOOT)
+    # The whole directory may be moved.
+    os.rename(ours, theirs)
+    os.rename(os.path.join(folder, "theirs"), os.path.join(folder, "moved"))
+    existing(Ends.open(Files(), os.path.join(folder, "moved", "run", "ends"), BOOT)).close()
+
+
 def test_a_file_of_another_boot_is_none(path: str) -> None:
     Ends.create(Files(), path, BOOT).close()
     assert Ends.open(Files(), path, OTHER_BOOT) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 
 import pytest
 from storage import Crash, FaultyFiles, content
@@ -13,6 +14,7 @@ from seawall.wal.files import (
     READ_WRITE,
     Descriptor,
     Files,
+    has_room,
     make_directory,
     read_file,
     read_fully,
@@ -145,3 +147,18 @@ def test_allocated_blocks_read_as_zeros_and_need_no_support(
                     Files().allocate(descriptor.number, 0, 10)
             else:
                 Files().allocate(descriptor.number, 0, 10)
+
+
+def test_room_is_what_disk_and_limit_leave(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert has_room(path)  # no such file: nobody knows
+    with open(path, "wb") as file:
+        file.truncate(5 << 20)
+    assert has_room(path)
+    for limit, has in ((6 << 20, True), ((6 << 20) - 1, False)):
+        monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
+        assert has_room(path) is has
+    monkeypatch.undo()
+    real = os.statvfs(path)
+    full = os.statvfs_result((*real[:4], 0, *real[5:]))
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    assert not has_room(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -89,6 +90,30 @@ def test_an_entry_before_any_timestamp_is_found_by_offset_only(index: Index) -> 
     index.advance(1, None, START, [Entry(0, 5, 50, NO_TIMESTAMP)], [])
     assert index.at_or_before(1, 0, 9) == (5, 50)
     assert index.before_time(1, 0, 2**63 - 1) is None
+
+
+def test_the_first_place_behind_an_offset(index: Index) -> None:
+    assert index.first_after(1, 7, -1) is None
+    entries = [Entry(7, offset, offset * 10, NO_TIMESTAMP) for offset in (8, 12, 20)]
+    others = [Entry(segment, 9, 90, NO_TIMESTAMP) for segment in (6, 8)]
+    checkpoint = Checkpoint(25, 7, 250, 0, 200)
+    for partition_id in (1, 2, 3):
+        mine = entries if partition_id == 2 else []
+        assert index.advance(partition_id, None, checkpoint, others + mine, [])
+    for offset, expected in [(-1, 8), (7, 8), (8, 12), (12, 20), (19, 20), (20, 25), (24, 25)]:
+        assert index.first_after(2, 7, offset) == (expected, expected * 10)
+    assert index.first_after(2, 7, 25) is None
+    assert index.first_after(2, 9, 0) is None
+    assert index.first_after(2, 6, 9) is None
+
+
+def test_the_first_place_that_is_whole(index: Index) -> None:
+    entries = [Entry(7, offset, offset * 10, NO_TIMESTAMP) for offset in (8, 12)]
+    assert index.advance(1, None, Checkpoint(25, 7, 250, 0, 200), entries, [])
+    for key, expected in ((8, 12), (12, 25)):
+        with index._environment.write() as transaction:
+            transaction._transaction.put(struct.pack(">cQQQ", b"E", 1, 7, key), b"rubbish")
+        assert index.first_after(1, 7, 0) == (expected, expected * 10)
 
 
 def test_forgetting_segments_and_logs_touches_no_others(index: Index) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from storage import Crash, FaultyFiles, LossyDisk, Store, batch, content, flip
 
-from seawall.wal.errors import LogDamaged, SyncFailed, WalError
+from seawall.wal.errors import LogDamaged, LogFenced, SyncFailed, WalError
 from seawall.wal.records import HEADER_BYTES, stamp
 from seawall.wal.recovery import Verdict, caught_up
 
@@ -157,7 +157,7 @@ def test_a_missing_newest_segment_is_damage(make_store: MakeStore, lose_folder: 
     if lose_folder:
         os.unlink(store.path(0))
     store.reopen(reboot=True)
-    assert [finding.verdict for finding in store.findings] == [Verdict.DAMAGE]
+    assert [finding.verdict for finding in store.findings] == [Verdict.MISSING]
     assert store.append(b"c") == 2
     store.log.sync()
     assert store.values(2) == [b"c"]
@@ -537,3 +537,177 @@ def test_a_failed_sync_and_then_a_power_cut(folder: str) -> None:
     store.open()
     assert store.values() == [b"a", b"b"]
     store.crash()
+
+
+# -- damage that the index leads over ------------------------------------------------------
+
+
+def lengthen(store: Store, position: int, length: int = 1 << 27) -> None:
+    """Give the batch at a position a length that reaches over all that follows."""
+    with open(store.path(), "r+b") as file:
+        file.seek(position + 8)
+        file.write(length.to_bytes(4, "big"))
+
+
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_a_flipped_length_below_the_checkpoint_hides_nothing_above_it(
+    make_store: MakeStore, damaged: int
+) -> None:
+    """What was acknowledged behind the checkpoint is neither lost nor given again."""
+    store = filled(make_store, *VALUES, checkpoint_at=2)
+    store.crash()
+    lengthen(store, sizes(*VALUES)[damaged])
+    store.reopen(reboot=True)
+    (finding,) = store.findings
+    assert (finding.verdict, finding.offset, finding.next_offset) == (Verdict.DAMAGE, damaged, 2)
+    assert store.log.ends() == (0, 4, 4)
+    assert store.values(2) == list(VALUES[2:])
+    assert store.append(b"e") == 4
+
+
+@pytest.mark.parametrize("length", [(256 << 20) + 1, 2**31 - 1, 0, 48])
+def test_a_length_that_cannot_be_is_no_torn_tail(make_store: MakeStore, length: int) -> None:
+    store = filled(make_store, *VALUES)
+    store.crash()
+    lengthen(store, sizes(*VALUES)[1], length)
+    store.reopen(reboot=True)
+    assert [finding.verdict for finding in store.findings] == [Verdict.HOLE]
+    store.assert_works(VALUES[0], *VALUES[2:])
+
+
+# -- sectors that cannot be read -----------------------------------------------------------
+
+
+class BadSector(FaultyFiles):
+    """A disk that does not give back what is around one byte of one file."""
+
+    inode = -1
+    position = 0
+
+    def spoil(self, path: str, position: int) -> None:
+        self.inode, self.position = os.stat(path).st_ino, position
+
+    def pread(self, descriptor: int, size_bytes: int, position: int) -> bytes:
+        is_around = position <= self.position < position + size_bytes
+        if is_around and os.fstat(descriptor).st_ino == self.inode:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().pread(descriptor, size_bytes, position)
+
+
+LARGE = tuple(b"%d" % number * 12_000 for number in range(4))
+
+
+def spoiled(make_store: MakeStore, offset: int, checkpoint_at: int = 0) -> tuple[Store, BadSector]:
+    """A log of four batches; a page in the middle of one cannot be read; crashed."""
+    files = BadSector()
+    store = make_store(files=files, segment_bytes=1 << 20)
+    for number, value in enumerate(LARGE):
+        if number == checkpoint_at and number:
+            store.log.checkpoint()
+        store.put(value)
+    store.crash()
+    files.spoil(store.path(), sizes(*LARGE)[offset] + 6000)
+    return store, files
+
+
+@pytest.mark.parametrize("lose_row", [False, True])
+@pytest.mark.parametrize("offset", range(4))
+def test_above_the_floor_an_unreadable_sector_stops_appending_and_nothing_else(
+    make_store: MakeStore, offset: int, lose_row: bool
+) -> None:
+    store, files = spoiled(make_store, offset)
+    before = content(store.path())
+    if lose_row:
+        os.unlink(store.ends_path)
+    for _ in range(2):
+        store.reopen(reboot=not lose_row)
+        (finding,) = store.findings
+        assert finding.verdict is Verdict.UNREADABLE
+        assert (finding.path, finding.position) == (store.path(), sizes(*LARGE)[offset])
+        assert "cannot be read" in finding.reason
+        assert store.values() == list(LARGE[:offset])
+        with pytest.raises(LogFenced):
+            store.append(b"e")
+        (found,) = store.log.verify()
+        assert (found.verdict, found.position) == (Verdict.UNREADABLE, sizes(*LARGE)[offset])
+        assert content(store.path()) == before
+        assert quarantined(store) == []
+    # A copy of the file, or a disk that changed its mind.
+    files.inode = -1
+    store.reopen()
+    assert store.findings == []
+    store.assert_works(*LARGE)
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_below_the_floor_an_unreadable_sector_is_damage(make_store: MakeStore, offset: int) -> None:
+    store, _ = spoiled(make_store, offset, checkpoint_at=2)
+    store.reopen(reboot=True)
+    # What lies further below the checkpoint is not looked at.
+    assert [each.verdict for each in store.findings] == [Verdict.DAMAGE] * offset
+    (found,) = store.log.verify()
+    assert (found.verdict, found.offset, found.next_offset) == (
+        Verdict.UNREADABLE,
+        offset,
+        offset + 1,
+    )
+    assert store.append(b"e") == 4
+    store.log.sync()
+    assert store.values(2) == [*LARGE[2:], b"e"]
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_what_must_be_written_anew_must_be_readable(make_store: MakeStore, offset: int) -> None:
+    store, files = spoiled(make_store, offset, checkpoint_at=2)
+    os.unlink(store.ends_path)  # so nobody knows what is only in the cache
+    store.reopen()
+    assert [finding.verdict for finding in store.findings] == [Verdict.UNREADABLE]
+    assert store.values(2) == list(LARGE[2:])
+    with pytest.raises(LogDamaged):
+        store.values(offset)
+    with pytest.raises(LogFenced):
+        store.append(b"e")
+    files.inode = -1
+    store.reopen()
+    store.assert_works(*LARGE)
+
+
+@pytest.mark.parametrize("checkpoint_at", [0, 2, 3])
+@pytest.mark.parametrize("offset", range(4))
+def test_what_cannot_be_read_can_be_given_up(
+    make_store: MakeStore, offset: int, checkpoint_at: int
+) -> None:
+    store, files = spoiled(make_store, offset, checkpoint_at)
+    store.reopen(reboot=True)
+    store.recover(floor=checkpoint_at, cache_is_certain=False, gives_up_unreadable=True)
+    (kept,) = quarantined(store)
+    whole = batch(LARGE[offset])
+    stamp(whole, offset)
+    if offset == 3:
+        assert [finding.verdict for finding in store.findings] == [Verdict.TORN]
+    else:
+        assert [finding.verdict for finding in store.findings] == [Verdict.HOLE]
+    # All that could be read of it is there.
+    padded = kept.ljust(len(whole), b"\0")
+    same = sum(a == b for a, b in zip(padded, whole, strict=True))
+    assert same == len(whole) - 4096
+    assert files.inode != os.stat(store.path()).st_ino or offset == 3
+    files.inode = -1
+    store.assert_works(*LARGE[:offset], *LARGE[offset + 1 :])
+
+
+def test_an_unreadable_sector_at_the_end_of_the_log_in_the_same_boot(
+    make_store: MakeStore,
+) -> None:
+    """The few bytes that every opener looks at: the log is judged then."""
+    files = BadSector()
+    store = make_store(files=files)
+    store.put(b"a")
+    store.close()
+    files.spoil(store.path(), len(batch(b"a")) + 1)
+    store.open()
+    row = store.ends.read(1)
+    assert row is not None
+    assert caught_up(store.context, row) is None
+    store.recover(floor=1, cache_is_certain=False)
+    assert [finding.verdict for finding in store.findings] == [Verdict.UNREADABLE]

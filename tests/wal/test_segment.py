@@ -1,4 +1,4 @@
-"""Segments: names, scans and how they end, and the search behind damage."""
+"""Segments: names, scans and how they end."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from seawall.wal import segment
 from seawall.wal.files import READ, Descriptor, Files
 from seawall.wal.records import HEADER_BYTES, empty_batch, stamp
 from seawall.wal.segment import (
+    MOST_BATCH_BYTES,
     Scan,
     ScanEnd,
-    find_batch,
     is_zero,
     list_segments,
     plausible_extent,
@@ -56,16 +56,6 @@ class File:
         )
         self.found = list(scan)
         return scan
-
-    def find(self, position: int, after_offset: int) -> tuple[int, int] | None:
-        found = find_batch(
-            Files(),
-            self.descriptor.number,
-            position=position,
-            limit=self.size,
-            after_offset=after_offset,
-        )
-        return (found.position, found.header.base_offset) if found else None
 
 
 @given(st.integers(0, 2**63 - 1))
@@ -162,7 +152,6 @@ def test_random_bytes_never_raise(content: bytes, position: int) -> None:
     with memory_folder() as folder:
         file = File(folder, content)
         assert file.scan(min(position, len(content))).result.position <= len(content)
-        file.find(0, 0)
 
 
 def test_batches_longer_than_a_block(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,43 +164,6 @@ def test_batches_longer_than_a_block(folder: str, monkeypatch: pytest.MonkeyPatc
         assert result.next_offset == 40
 
 
-def test_a_batch_is_found_behind_damage_wherever_blocks_end(
-    folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(segment, "BLOCK_BYTES", 256)
-    follower = chain(b"follower", base=3)[0]
-    for gap in [*range(1, 140), *range(180, 330), 511, 512, 513]:
-        file = File(folder, b"\xee" * gap + follower + bytes(300))
-        assert file.find(0, 1) == (gap, 3), gap
-
-
-def test_a_gap_of_magic_bytes_is_searched_too(folder: str) -> None:
-    follower = chain(b"follower", base=3)[0]
-    file = File(folder, b"\x02" * 3000 + follower)
-    assert file.find(0, 1) == (3000, 3)
-
-
-def test_a_batch_behind_must_have_been_reachable(folder: str) -> None:
-    for base, reachable in ((0, False), (1, False), (2, True), (100 * 256 + 1, True)):
-        follower = chain(b"follower", base=base)[0]
-        file = File(folder, b"\xee" * 100 + follower)
-        assert file.find(0, 1) == ((100, base) if reachable else None)
-    follower = chain(b"follower", base=100 * 256 + 2)[0]
-    assert File(folder, b"\xee" * 100 + follower).find(0, 1) is None
-
-
-def test_nothing_is_found_inside_a_plausible_header_or_a_misplaced_batch(folder: str) -> None:
-    inner = chain(b"inner", base=3)[0]
-    outer = bytearray(chain(b"x" + inner, base=1)[0])
-    outer[HEADER_BYTES + 8] ^= 0xFF
-    follower = chain(b"follower", base=2)[0]
-    assert File(folder, bytes(outer)).find(0, 1) is None
-    assert File(folder, bytes(outer) + follower).find(0, 1) == (len(outer), 2)
-    misplaced = chain(b"x" + inner, base=2**40)[0]
-    assert File(folder, misplaced).find(0, 1) is None
-    assert File(folder, misplaced + follower).find(0, 1) == (len(misplaced), 2)
-
-
 def test_plausible_headers(folder: str) -> None:
     header = chain(b"abc", base=5)[0][:HEADER_BYTES]
     size = len(chain(b"abc", base=5)[0])
@@ -220,6 +172,10 @@ def test_plausible_headers(folder: str) -> None:
     assert plausible_extent(header[:11], 5) == 0
     assert plausible_extent(bytes(HEADER_BYTES), 0) == 0
     assert plausible_extent(b"\0" * 8 + b"\xff" * 53, 0) == 0  # a negative length
+    longest = b"\0" * 8 + (MOST_BATCH_BYTES - 12).to_bytes(4, "big") + bytes(49)
+    assert plausible_extent(longest, 0) == MOST_BATCH_BYTES
+    longer = b"\0" * 8 + (MOST_BATCH_BYTES - 11).to_bytes(4, "big") + bytes(49)
+    assert plausible_extent(longer, 0) == 0
 
 
 def test_a_hole_is_a_batch(folder: str) -> None:

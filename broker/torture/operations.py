@@ -1,0 +1,236 @@
+"""Every operation that changes a directory, as a workload does it.
+
+A test fails when a public method that changes something is neither named here nor known
+to change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from seawall.broker.delivery import Delivery
+from seawall.broker.torture.performer import Performer, Step, operation
+from seawall.broker.translation import translated
+from seawall.wal.appender import Appended
+from seawall.wal.log import Log
+from seawall.wal.records import encode_batch
+
+# Small files: a log of a few KiB has segments, an index and a history of drops.
+CONFIG: Mapping[str, str | int] = {"segment.bytes": 4096, "index.interval.bytes": 512}
+TOPICS = {"orders": 2, "audit": 1}  # always there; others come and go
+
+# -- topics --------------------------------------------------------------------------------
+
+
+@operation("Broker.create_topic", "Catalog.begin_create", "Catalog.finish_create")
+def create(performer: Performer, step: Step) -> None:
+    """Create a topic."""
+    with performer.marked("create", topic=step["topic"], partitions=step["partitions"]):
+        performer.broker.create_topic(step["topic"], step["partitions"], CONFIG)
+
+
+@operation(
+    "Broker.delete_topic",
+    "Catalog.begin_delete",
+    "Catalog.finish_delete",
+    "Log.mark_deleted",
+    "State.delete_partition",
+)
+def delete(performer: Performer, step: Step) -> None:
+    """Delete a topic."""
+    if performer.has(step["topic"]):
+        with performer.marked("delete", topic=step["topic"]):
+            performer.broker.delete_topic(step["topic"])
+
+
+@operation("Catalog.set_config")
+def configure(performer: Performer, step: Step) -> None:
+    """Change a topic's settings."""
+    if performer.has(step["topic"]):
+        size = str(4096 + int(step["part"] * 4096))
+        performer.broker.engine.catalog.set_config(step["topic"], {"segment.bytes": size})
+
+
+# -- records -------------------------------------------------------------------------------
+
+
+@operation("Broker.producer", "Producer.send", "Producer.flush", "Producer.close", "Producer.hurry")
+def produce(performer: Performer, step: Step) -> None:
+    """Publish records, and wait until they are on disk."""
+    _produce(performer, step, "fsync")
+
+
+@operation("Log.sync")
+def produce_os(performer: Performer, step: Step) -> None:
+    """Publish records that a power cut may take back, and sync them a moment later."""
+    _produce(performer, step, "os")
+
+
+def _produce(performer: Performer, step: Step, durability: str) -> None:
+    topic, partition = step["topic"], step["partition"]
+    if not performer.has(topic):
+        return
+    number, values = performer.began_send(topic, partition, step["records"], step["size"])
+    with performer.ending(number):
+        with performer.broker.producer(
+            linger_ms=60_000, compression=step["compression"], durability=durability
+        ) as producer:
+            sent = [
+                producer.send(
+                    topic, value.encode(), partition=partition, timestamp=performer.timestamp()
+                )
+                for value in values
+            ]
+            if durability == "fsync":
+                # What a callback is told is acknowledged from that moment on.
+                sent[-1].add_done_callback(lambda _: _acknowledged(performer, number, sent))
+            for each in sent:
+                each.result(30)
+        if durability == "os":
+            with translated(topic, partition):
+                performer.log(topic, partition).sync()
+            _acknowledged(performer, number, sent)
+
+
+def _acknowledged(performer: Performer, number: int, sent: Sequence[Delivery]) -> None:
+    if all(each.done() and each.exception() is None for each in sent):
+        performer.done(number, offset=sent[0].metadata().offset)
+
+
+@operation("Log.append", "Log.commit")
+def burst(performer: Performer, step: Step) -> None:
+    """Append batches to several partitions, then commit them all (or leave them open)."""
+    appended: list[tuple[int, Log, Appended]] = []
+    for topic, partition, count, size in step["appends"]:
+        if not performer.has(topic):
+            continue
+        log = performer.log(topic, partition)
+        number, values = performer.began_send(topic, partition, count, size)
+        records = [(performer.timestamp(), None, value.encode(), ()) for value in values]
+        with performer.ending(number), translated(topic, partition):
+            appended.append((number, log, log.append([encode_batch(records)])))
+    for number, log, where in appended:
+        if not step["commit"]:
+            performer.ended(number, None)
+            continue
+        with performer.ending(number), translated():
+            log.commit(where.next_offset)
+            performer.done(number, offset=where.base_offset)
+
+
+@operation("Broker.consumer", "Consumer.poll", "Consumer.seek", "Consumer.close")
+def consume(performer: Performer, step: Step) -> None:
+    """Read a few records from somewhere in a partition, in no group."""
+    topic, partition = step["topic"], step["partition"]
+    if not performer.has(topic):
+        return
+    ends = performer.broker.ends(topic, partition)
+    start = ends.log_start + int(step["part"] * (ends.durable_end - ends.log_start))
+    with performer.broker.consumer(topic, partitions=[partition], start="start") as consumer:
+        consumer.seek(topic, partition, start)
+        performer.see(consumer.poll(step["records"], timeout_ms=0))
+
+
+@operation("Log.roll")
+def roll(performer: Performer, step: Step) -> None:
+    """Begin a new segment."""
+    if performer.has(step["topic"]):
+        with translated():
+            performer.log(step["topic"], step["partition"]).roll()
+
+
+@operation("Log.checkpoint")
+def checkpoint(performer: Performer, step: Step) -> None:
+    """Bring the index up to the durable end."""
+    if performer.has(step["topic"]):
+        with translated():
+            performer.log(step["topic"], step["partition"]).checkpoint()
+
+
+@operation("Log.drop_segments", "State.set_log_start")
+def drop(performer: Performer, step: Step) -> None:
+    """Raise a partition's log start, and remove the segments below it."""
+    topic, partition = step["topic"], step["partition"]
+    if not performer.has(topic):
+        return
+    log = performer.log(topic, partition)
+    ends = log.ends()
+    # Mostly nearly all of it, so that logs stay short.
+    part = 1 - (1 - step["part"]) ** 3
+    offset = ends.log_start + int(part * (ends.durable_end - ends.log_start))
+    with (
+        performer.marked("drop", topic=topic, partition=partition, offset=offset),
+        translated(topic, partition),
+    ):
+        performer.broker.engine.state.set_log_start(log.context.partition_id, offset)
+        log.drop_segments(offset)
+
+
+# -- groups --------------------------------------------------------------------------------
+
+
+@operation(
+    "Consumer.ack",
+    "State.claim",
+    "State.initialise",
+    "State.commit",
+)
+def acknowledge(performer: Performer, step: Step) -> None:
+    """Go on reading in a group's name, and acknowledge what was read; then some of it again."""
+    group, topic = step["group"], step["topic"]
+    if not performer.has(topic):
+        return
+    joins = [
+        performer.began(
+            "join",
+            group=group,
+            topic=topic,
+            partition=each.number,
+            offset=performer.broker.ends(topic, each.number).log_start,
+        )
+        for each in performer.broker.topic(topic).partitions
+    ]
+    with performer.ending(*joins):
+        consumer = performer.broker.consumer(topic, group=group)
+        performer.done(*joins)
+    with consumer:
+        records = consumer.poll(step["records"], timeout_ms=0)
+        performer.see(records)
+        for some in (records, records[:1]):
+            behind = {record.partition: record.offset + 1 for record in some}
+            acks = [
+                performer.began("ack", group=group, topic=topic, partition=partition, offset=offset)
+                for partition, offset in behind.items()
+            ]
+            with performer.ending(*acks):
+                consumer.ack(some)
+                performer.done(*acks)
+
+
+@operation("Broker.reset_group", "State.reset")
+def reset(performer: Performer, step: Step) -> None:
+    """Set a group's place somewhere else."""
+    group, topic = step["group"], step["topic"]
+    if not performer.has(topic):
+        return
+    ends = performer.broker.ends(topic, 0)
+    offset = ends.log_start + int(step["part"] * (ends.durable_end - ends.log_start))
+    with performer.marked("reset", group=group, topic=topic, partition=0, offset=offset):
+        performer.broker.reset_group(group, topic, {0: offset})
+
+
+@operation("Broker.delete_group", "State.delete_group")
+def forget(performer: Performer, step: Step) -> None:
+    """Delete a group."""
+    if step["group"] in performer.broker.groups():
+        with performer.marked("forget", group=step["group"]):
+            performer.broker.delete_group(step["group"])
+
+
+# -- the directory -------------------------------------------------------------------------
+
+
+@operation("Broker.close", "Broker.open")
+def reopen(performer: Performer, step: Step) -> None:
+    """Close the directory in good order, and open it again."""
+    performer.reconnect()

@@ -1,0 +1,121 @@
+"""The script of a workload: a seeded list of steps, small JSON objects.
+
+Between them they do everything that changes a directory: see `operations`.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from seawall.broker.torture.operations import TOPICS
+from seawall.broker.torture.performer import Step
+
+PASSING_TOPICS = ("carts", "mails")
+PASSING_PARTITIONS = 1
+SIZES = (8, 8, 40, 40, 300, 1500)  # of values, in bytes
+GROUPS = ("billing", "search")
+MOST_FIRST_STEPS = 14
+
+
+def steps(seed: int, count: int) -> list[Step]:
+    """A script of `count` operations; the first ones make the topics that stay."""
+    choose = random.Random(seed)
+    script: list[Step] = [
+        {"op": "create", "topic": topic, "partitions": partitions}
+        for topic, partitions in TOPICS.items()
+    ]
+    passing: set[str] = set()
+    deck: list[str] = []
+    while len(script) < count:
+        if not deck:
+            # From a deck, so that what is rare comes as well, and soon.
+            deck = [kind for kind, weight in _WEIGHTS.items() for _ in range(weight)]
+            choose.shuffle(deck)
+        kind = deck.pop()
+        step: dict[str, Any] = {"op": kind}
+        topic = choose.choice([*TOPICS, *TOPICS, *sorted(passing)])
+        partitions = {**TOPICS, **dict.fromkeys(PASSING_TOPICS, PASSING_PARTITIONS)}[topic]
+        if kind == "create":
+            left = sorted(set(PASSING_TOPICS) - passing)
+            if not left:
+                continue
+            step |= {"topic": choose.choice(left), "partitions": PASSING_PARTITIONS}
+            passing.add(step["topic"])
+        elif kind == "delete":
+            if not passing:
+                continue
+            step |= {"topic": choose.choice(sorted(passing))}
+            passing.discard(step["topic"])
+        elif kind in ("acknowledge", "reset", "forget"):
+            step |= {"group": choose.choice(GROUPS), "topic": topic}
+            step |= {"records": choose.randint(1, 12), "part": choose.random()}
+        elif kind == "burst":
+            step |= {
+                "appends": [
+                    [
+                        (name := choose.choice([*TOPICS, *sorted(passing)])),
+                        choose.randrange(TOPICS.get(name, PASSING_PARTITIONS)),
+                        choose.randint(1, 4),
+                        choose.choice(SIZES),
+                    ]
+                    for _ in range(choose.randint(2, 6))
+                ],
+                "commit": choose.random() < 0.7,
+            }
+        else:
+            step |= {"topic": topic, "partition": choose.randrange(partitions)}
+            step |= {"records": choose.randint(1, 6), "size": choose.choice(SIZES)}
+            step |= {"compression": choose.choice(("none", "none", "none", "lz4", "zstd"))}
+            step |= {"part": choose.random()}
+        script.append(step)
+    return script
+
+
+def tour(seed: int) -> list[Step]:
+    """A short script with every operation in it, for what is done to each of its calls."""
+    wanted = set(_WEIGHTS)
+    made: set[str] = set()
+    tour: list[Step] = []
+    for step in steps(seed, 2_000):
+        topic = step.get("topic")
+        if step["op"] == "create":
+            is_possible = topic in TOPICS or made <= TOPICS.keys()
+        else:
+            is_possible = topic is None or topic in made
+        if is_possible and (len(tour) < MOST_FIRST_STEPS or step["op"] in wanted):
+            wanted.discard(step["op"])
+            if step["op"] == "create":
+                made.add(step["topic"])
+            tour += _around_roll(step) if step["op"] == "roll" else [step]
+        if not wanted:
+            break
+    return tour
+
+
+def _around_roll(step: Step) -> list[Step]:
+    """A roll with bytes that were not synced before it, and the first ones in the new segment."""
+    burst = {
+        "op": "burst",
+        "appends": [[step["topic"], step["partition"], 2, 300]],
+        "commit": False,
+    }
+    return [burst, step, {**step, "op": "produce"}]
+
+
+_WEIGHTS = {
+    "produce": 30,
+    "burst": 25,
+    "produce_os": 5,
+    "acknowledge": 14,
+    "consume": 6,
+    "roll": 4,
+    "checkpoint": 6,
+    "drop": 9,
+    "reset": 3,
+    "forget": 1,
+    "create": 4,
+    "delete": 3,
+    "configure": 1,
+    "reopen": 2,
+}

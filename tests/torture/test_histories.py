@@ -1,0 +1,85 @@
+"""The search "histories": a round that finds nothing, and rounds that do."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from storage import memory_folder
+
+from seawall.broker import Broker
+from seawall.broker.torture import histories
+from seawall.broker.torture.events import encode, read_events
+from seawall.broker.torture.histories import FULL_ROUNDS, QUICK_ROUNDS, Histories, Round
+from seawall.wal.torture.search import Broken, Setting, run_search
+
+
+@pytest.fixture
+def folder() -> Iterator[str]:
+    with memory_folder() as path:
+        yield path
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_round(folder: str, seed: int) -> None:
+    with Round(folder, seed, 0.5) as each:
+        each.play()
+    figures = each.check()
+    assert figures["events"] > figures["records acknowledged"] > 0
+    assert figures["records read"] > 0
+
+
+def test_the_search(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(histories, "QUICK_ROUNDS", 1)
+    monkeypatch.setattr(histories, "QUICK_ROUND_S", 0.3)
+    outcome = run_search(Histories(Setting(scratch=folder, memory=folder)))
+    assert outcome.failures == []
+    assert outcome.cases == 1
+    assert outcome.figures["events"] > 0
+    assert os.listdir(folder) == []
+
+
+def test_its_cases_are_shared_out() -> None:
+    def cases(*, full: bool, share: int) -> list[object]:
+        setting = Setting(scratch="", memory="", full=full, share=share, shares=2)
+        return [case["round"] for case in Histories(setting).cases()]
+
+    assert sorted(cases(full=False, share=0) + cases(full=False, share=1)) == list(
+        range(QUICK_ROUNDS)
+    )
+    assert len(cases(full=True, share=1)) == FULL_ROUNDS // 2
+
+
+def test_an_anomaly_is_told_with_its_events(folder: str) -> None:
+    with Round(folder, 1, 0.3) as each:
+        each.play()
+    path = os.path.join(folder, "histories", "final")
+    events = list(read_events(path))
+    with open(path, "wb") as file:
+        for event in events:
+            records = {name: found[:-1] for name, found in event.records.items()}
+            file.write(encode(event._replace(records=records)))
+    with pytest.raises(Broken, match=r"anomalies: \{'lost-write': \d+") as caught:
+        each.check()
+    assert '"op":"' in str(caught.value)
+
+
+def test_a_client_that_fails_is_told(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Broker, "create_topic", lambda *_: None)  # not in the clients' processes
+    with pytest.raises(Broken, match="UnknownTopic"), Round(folder, 1, 20) as each:
+        each.play()
+
+
+def test_a_process_that_is_stuck_is_told(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(histories, "LAST_WORDS_S", 0.1)
+
+    def stop(each: Round, until_s: float) -> None:
+        monkeypatch.setattr(histories, "GRACE_S", 0.1)
+        for child in each._children.values():
+            child.send_signal(signal.SIGSTOP)
+
+    monkeypatch.setattr(Round, "_conduct", stop)
+    with pytest.raises(Broken, match="is stuck"), Round(folder, 1, 0) as each:
+        each.play()

@@ -1,0 +1,113 @@
+"""The script of a workload, and carrying it out on a directory that nothing happens to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seawall.broker.aio import AsyncConsumer, AsyncProducer
+from seawall.broker.broker import Broker
+from seawall.broker.catalog import Catalog
+from seawall.broker.consumer import Consumer
+from seawall.broker.producer import Producer
+from seawall.broker.state import State
+from seawall.broker.torture import (
+    operations,  # noqa: F401 - registers them
+    performer,
+    promises,
+)
+from seawall.broker.torture.connect import connect
+from seawall.broker.torture.marks import Ledger, Mark
+from seawall.broker.torture.performer import Performer
+from seawall.broker.torture.workload import steps
+from seawall.wal.log import Log
+
+# Methods that change nothing on disk by themselves.
+HARMLESS = {
+    "Broker": {
+        *("abandon", "consumer", "ends", "group", "groups", "info", "offset_for_time"),
+        *("topic", "topics", "verify", "path", "cluster_id", "engine"),
+    },
+    "Producer": {"abandon", "put"},
+    "Consumer": {
+        *("abandon", "assignment", "committed", "give_back", "hand_out", "lag", "position"),
+    },
+    "Log": {
+        *("abandon", "check_offset", "close", "ends", "is_deleted", "offset_for_time"),
+        *("reader", "size_bytes", "verify"),
+    },
+    "State": {
+        *("close", "committed", "committed_in", "group", "groups", "highest_committed"),
+        *("holder", "log_start", "partition_ids"),
+    },
+    "Catalog": {
+        *("abandon", "close", "config", "integrity_check", "topic", "topics", "unfinished"),
+        "version",
+    },
+}
+# They do through the executor what their namesakes do.
+TWINS = {AsyncProducer: Producer, AsyncConsumer: Consumer}
+
+
+def public_methods(kind: type) -> set[str]:
+    return {
+        name
+        for name, value in vars(kind).items()
+        if not name.startswith("_") and (callable(value) or hasattr(value, "__func__"))
+    }
+
+
+@pytest.mark.parametrize("kind", [Broker, Producer, Consumer, Log, State, Catalog])
+def test_every_method_that_changes_something_is_registered(kind: type) -> None:
+    harmless = HARMLESS[kind.__name__]
+    registered = {
+        method.partition(".")[2]
+        for method in performer.exercised
+        if method.startswith(f"{kind.__name__}.")
+    }
+    unknown = public_methods(kind) - registered - harmless
+    assert not unknown, f"register an operation for {sorted(unknown)}, or list them as harmless"
+
+
+@pytest.mark.parametrize("kind", TWINS)
+def test_asynchronous_twins_have_nothing_of_their_own(kind: type) -> None:
+    own = {"open"}
+    assert public_methods(kind) <= public_methods(TWINS[kind]) | own
+
+
+def test_what_is_registered_exists() -> None:
+    kinds = {kind.__name__: kind for kind in (Broker, Producer, Consumer, Log, State, Catalog)}
+    for method in performer.exercised:
+        kind, _, name = method.partition(".")
+        assert name in public_methods(kinds[kind]), method
+
+
+def test_a_script_has_every_operation_and_follows_from_its_seed() -> None:
+    script = steps(1, 400)
+    assert Counter(step["op"] for step in script).keys() == performer.operations.keys()
+    assert steps(1, 400) == script
+    assert steps(2, 400) != script
+    assert steps(1, 100) == script[:100]
+
+
+def perform(path: Path, script: list[Any]) -> list[Mark]:
+    marks: list[Mark] = []
+    worker = Performer(lambda: connect(str(path)), marks.append)
+    try:
+        worker.perform(script)
+    finally:
+        worker.close()
+    return marks
+
+
+def test_marks_are_the_same_in_every_run_and_hold(tmp_path: Path) -> None:
+    script = steps(7, 150)
+    marks = perform(tmp_path / "a", script)
+    assert perform(tmp_path / "b", script) == marks
+    ledger = Ledger(marks)
+    with Broker.open(tmp_path / "a") as broker:
+        promises.check(broker, ledger, word="once")
+        promises.check(broker, ledger, word="again")
