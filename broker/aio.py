@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -32,6 +33,8 @@ Acknowledgement = asyncio.Future[RecordMetadata]
 _REFUSALS = (BrokerError, TypeError, ValueError)
 # How many records that had to wait are sent before their futures hear of it.
 MOST_PER_TURN = 500
+# A member of a group that only waits has to poll now and then, to be known to be at work.
+LONGEST_WAIT_S = 5.0
 
 
 def _submit(executor: ThreadPoolExecutor, call: Callable[[], Result]) -> Future[Result]:
@@ -245,13 +248,11 @@ class AsyncConsumer:
             records = await self._poll(max_records)
             if records:
                 return records
-            left_s = None if deadline_s is None else deadline_s - loop.time()
-            if left_s is not None and left_s <= 0:
+            left_s = math.inf if deadline_s is None else deadline_s - loop.time()
+            if left_s <= 0:
                 return []
-            try:
-                await asyncio.wait_for(self._changed.wait(), left_s)
-            except TimeoutError:
-                return []
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), min(left_s, LONGEST_WAIT_S))
 
     async def _poll(self, max_records: int) -> list[Record]:
         poll = _Poll()

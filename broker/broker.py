@@ -19,7 +19,9 @@ from seawall.broker.consumer import AUTO_OFFSET_RESETS, Consumer
 from seawall.broker.delivery import Delivery
 from seawall.broker.engine import Engine, acquire_engine
 from seawall.broker.errors import BrokerClosed, BrokerError, UnknownPartition
+from seawall.broker.group_consumer import Callback, GroupOptions
 from seawall.broker.groups import GroupInfo
+from seawall.broker.membership import DEFAULT_ASSIGNOR, MemberSettings
 from seawall.broker.offsets import Position
 from seawall.broker.producer import Producer
 from seawall.broker.subscribe import open_consumer
@@ -208,8 +210,18 @@ class Broker:
         partitions: Sequence[int] | None = None,
         start: int | str | Position | None = None,
         auto_offset_reset: str = "earliest",
-        group_wait_ms: float = 0,
         fetch_bytes: int = 1 << 20,
+        client_id: str = "seawall",
+        group_instance_id: str | None = None,
+        partition_assignment_strategy: str | Sequence[str] = DEFAULT_ASSIGNOR,
+        session_timeout_ms: int = 45_000,
+        heartbeat_interval_ms: int = 3_000,
+        max_poll_interval_ms: int = 300_000,
+        enable_auto_commit: bool = False,
+        auto_commit_interval_ms: int = 5_000,
+        on_assigned: Callback | None = None,
+        on_revoked: Callback | None = None,
+        on_lost: Callback | None = None,
     ) -> Consumer:
         """A consumer of all partitions of one or several topics, or of `partitions`.
 
@@ -219,18 +231,49 @@ class Broker:
         ``auto_offset_reset`` (``"earliest"``, ``"latest"`` or ``"error"``) hold for
         partitions that the group has not been in, and are stored before the first poll.
 
-        One consumer at a time may hold a group: another one waits for it up to
-        ``group_wait_ms``, then gets `GroupBusy`. ``fetch_bytes`` is how much is read of
-        a partition at once.
+        ``fetch_bytes`` is how much is read of a partition at once.
 
-        Raises `UnknownTopic`, `UnknownPartition`, `InvalidGroupName`, `GroupBusy`,
-        `NoOffset`, `OffsetOutOfRange`.
+        The members of a group share its partitions, in any number of processes. With
+        ``partitions`` a member has just these, and nobody else has them.
+        ``partition_assignment_strategy``: ``"range"``, ``"roundrobin"``,
+        ``"cooperative-sticky"``, or several in order of preference; all members must know
+        one. ``group_instance_id`` makes a static member: it may be away for as long as its
+        session lasts and keeps its partitions (KIP-345). A member whose process dies loses
+        them within a second; one that is not heard of for ``session_timeout_ms``, or does
+        not poll for ``max_poll_interval_ms``, is taken for dead as well.
+
+        ``on_assigned``, ``on_revoked`` and ``on_lost`` are called inside `poll` with a list
+        of (topic, partition): after partitions have come, before they go (the time to
+        acknowledge), and when they are gone already, because this member was taken for dead
+        (without ``on_lost``, ``on_revoked`` is told of that, too).
+        ``enable_auto_commit``: what earlier polls have handed out is acknowledged by itself,
+        every ``auto_commit_interval_ms`` and before partitions go.
+
+        Raises `UnknownTopic`, `UnknownPartition`, `InvalidGroupName`, `NoOffset`,
+        `OffsetOutOfRange`, `GroupBusy` (another member has asked for one of
+        ``partitions``), `GroupFull`, `InconsistentGroupProtocol`, and ValueError.
         """
         if auto_offset_reset not in AUTO_OFFSET_RESETS:
             raise ValueError(
                 f"auto_offset_reset is one of {', '.join(AUTO_OFFSET_RESETS)}, "
                 f"not {auto_offset_reset!r}"
             )
+        strategy = partition_assignment_strategy
+        member = MemberSettings(
+            client_id=client_id,
+            group_instance_id=group_instance_id,
+            partition_assignment_strategy=[strategy] if isinstance(strategy, str) else strategy,
+            session_timeout_ms=session_timeout_ms,
+            heartbeat_interval_ms=heartbeat_interval_ms,
+            max_poll_interval_ms=max_poll_interval_ms,
+        )
+        options = GroupOptions(
+            on_assigned=on_assigned,
+            on_revoked=on_revoked,
+            on_lost=on_lost,
+            enable_auto_commit=enable_auto_commit,
+            auto_commit_interval_ms=auto_commit_interval_ms,
+        )
         with self._usable() as engine:
             consumer = open_consumer(
                 engine,
@@ -239,8 +282,9 @@ class Broker:
                 partitions=partitions,
                 start=start,
                 auto_offset_reset=auto_offset_reset,
-                group_wait_ms=group_wait_ms,
                 fetch_bytes=fetch_bytes,
+                member=member,
+                options=options,
                 release=self._forget,
             )
             with self._lock:
@@ -259,24 +303,24 @@ class Broker:
     def groups(self) -> list[str]:
         """The names of all groups, sorted."""
         with self._usable() as engine:
-            return [group.name for group in engine.state.groups()]
+            return [group.name for group in engine.groups.groups()]
 
     def group(self, name: str) -> GroupInfo:
-        """Who holds a group, and its place in every partition. Raises `UnknownGroup`."""
+        """Who is in a group, and its place in every partition. Raises `UnknownGroup`."""
         with self._usable() as engine:
             return groups.describe(engine, name)
 
     def reset_group(self, name: str, topic: str, offsets: Mapping[int, int]) -> None:
         """Set a group's place in a topic: partition -> offset of the next record to read.
 
-        Raises `GroupBusy` while a consumer holds the group, `UnknownTopic`,
+        Raises `GroupBusy` while the group has members, `UnknownTopic`,
         `UnknownPartition`, and `OffsetOutOfRange`. A group that does not exist is made.
         """
         with self._usable(topic) as engine:
             groups.reset(engine, name, topic, offsets)
 
     def delete_group(self, name: str) -> None:
-        """Forget a group. Raises `UnknownGroup`, and `GroupBusy` while it is held."""
+        """Forget a group. Raises `UnknownGroup`, and `GroupBusy` while it has members."""
         with self._usable() as engine:
             groups.delete(engine, name)
 

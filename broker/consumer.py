@@ -1,9 +1,8 @@
-"""Reading records: alone from any offset, or in a group that remembers its place.
+"""Reading records from any offset.
 
 A `Consumer` reads its partitions in turn and hands out records in offset order within
-each. Its *position* is the offset of the next record to hand out. In a group it also
-has a *committed* offset, the position up to which records were acknowledged; that one
-is on disk and is where the next consumer of the group begins.
+each. Its *position* is the offset of the next record to hand out. In a group (see
+`group_consumer`) it also has a *committed* offset.
 
 `poll` and iteration are for one thread at a time; `ack` and `close` may be called from
 any.
@@ -11,7 +10,6 @@ any.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -28,14 +26,13 @@ from seawall.broker.errors import (
     UnknownPartition,
 )
 from seawall.broker.fetch import Fetcher
-from seawall.broker.translation import from_os_error, translate, translated
+from seawall.broker.translation import from_os_error, translate
 from seawall.wal import forks
-from seawall.wal.errors import LogGone, WalError
+from seawall.wal.errors import WalError
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
     from seawall.broker.engine import Engine
-    from seawall.broker.membership import Membership
 
 logger = logging.getLogger("seawall.broker")
 
@@ -52,20 +49,16 @@ class Consumer:
         engine: Engine,
         fetchers: Mapping[TopicPartition, Fetcher],
         *,
-        membership: Membership | None,
         release: Callable[[Consumer], None] = lambda consumer: None,
     ) -> None:
         self._engine = engine
         self._fetchers = dict(fetchers)
         self._order = list(self._fetchers.values())
-        self._membership = membership
         self._release = release
         self._unusable: BrokerError | None = None
         # What iteration has read, but not handed out yet.
         self._rest: deque[Record] = deque()
         self._closing = threading.Lock()
-        self._acknowledging = threading.Lock()
-        self._committed: dict[int, int] = dict(membership.start_offsets) if membership else {}
         forks.register(self)
 
     # -- reading ---------------------------------------------------------------------
@@ -89,6 +82,7 @@ class Consumer:
         deadline_s: float | None = None
         while True:
             generation = self._engine.watcher.generation
+            self._attend()
             records = self._gather(max_records)
             if records:
                 return records
@@ -101,9 +95,12 @@ class Consumer:
             left_s = None if deadline_s is None else deadline_s - time.monotonic()
             self._engine.watcher.wait(generation, left_s)
 
+    def _attend(self) -> None:
+        """What has to be seen to before records are handed out."""
+        self._check_usable()
+
     def _gather(self, max_records: int) -> list[Record]:
         """What is there now, without waiting."""
-        self._check_usable()
         records: list[Record] = []
         order = self._order
         for turn in range(len(order)):
@@ -157,8 +154,10 @@ class Consumer:
 
     def give_back(self, records: Sequence[Record]) -> None:
         """Hand these records out again; they are the last ones that were taken."""
-        for partition, offset in _first_offsets(records).items():
-            self._fetchers[partition].rewind(offset)
+        for partition, offset in first_offsets(records).items():
+            fetcher = self._fetchers.get(partition)
+            if fetcher is not None:
+                fetcher.rewind(offset)
 
     # -- places ----------------------------------------------------------------------
 
@@ -169,7 +168,7 @@ class Consumer:
     def position(self, topic: str, partition: int) -> int:
         """The offset of the next record that `poll` hands out."""
         position = self._fetcher(topic, partition).position
-        return _first_offsets(self._rest.copy()).get((topic, partition), position)
+        return first_offsets(self._rest.copy()).get((topic, partition), position)
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """Read on from another offset; what is committed does not change.
@@ -187,7 +186,8 @@ class Consumer:
 
     def committed(self, topic: str, partition: int) -> int | None:
         """The offset behind the last acknowledged record; None without a group."""
-        return self._committed.get(self._fetcher(topic, partition).partition_id)
+        self._fetcher(topic, partition)
+        return None
 
     def lag(self) -> dict[TopicPartition, int]:
         """How many offsets each partition's durable end is ahead.
@@ -201,63 +201,17 @@ class Consumer:
                 durable_end = fetcher.ends().durable_end
             except (WalError, OSError) as error:
                 raise self._named(error, fetcher) from error
-            done = self._committed.get(fetcher.partition_id)
-            if done is None:
-                done = self.position(*partition)
-            lags[partition] = max(0, durable_end - done)
+            lags[partition] = max(0, durable_end - self._done(fetcher))
         return lags
 
-    # -- acknowledging ---------------------------------------------------------------
+    def _done(self, fetcher: Fetcher) -> int:
+        """The offset behind what counts as consumed."""
+        return self.position(fetcher.topic, fetcher.partition)
 
     def ack(self, records: Record | Sequence[Record] | None = None) -> None:
-        """Acknowledge, durably on return: the group never gets these records again.
-
-        Cumulative: a record stands for all before it in its partition. Without
-        `records`, everything that was handed out. One that is acknowledged already is
-        a no-op.
-
-        Raises `NotInGroup` without a group, `GroupFenced` if the group was taken over,
-        and `UnknownTopic` for a topic that was deleted (the others are acknowledged).
-        """
+        """Without a group there is nothing to acknowledge for: raises `NotInGroup`."""
         self._check_usable()
-        membership = self._membership
-        if membership is None:
-            raise NotInGroup()
-        wanted: dict[int, int] = {}
-        if records is None:
-            still_to_come = _first_offsets(self._rest.copy())
-            wanted = {
-                each.partition_id: still_to_come.get((each.topic, each.partition), each.position)
-                for each in self._order
-            }
-        else:
-            for record in (records,) if isinstance(records, Record) else records:
-                partition_id = self._fetcher(record.topic, record.partition).partition_id
-                wanted[partition_id] = max(wanted.get(partition_id, 0), record.offset + 1)
-        with self._acknowledging:
-            committed = self._committed
-            ahead = {
-                partition_id: offset
-                for partition_id, offset in wanted.items()
-                if offset > committed.get(partition_id, 0)
-            }
-            gone: BrokerError | None = None
-            for fetcher in self._order:
-                if fetcher.partition_id not in ahead:
-                    continue
-                try:
-                    fetcher.check_end(ahead[fetcher.partition_id])
-                except LogGone as error:
-                    gone = self._named(error, fetcher)
-                    del ahead[fetcher.partition_id]
-                except (WalError, OSError) as error:
-                    raise self._named(error, fetcher) from error
-            if ahead:
-                with translated():
-                    membership.commit(ahead)
-                committed.update(ahead)
-            if gone is not None:
-                raise gone
+        raise NotInGroup()
 
     # -- the rest --------------------------------------------------------------------
 
@@ -281,28 +235,19 @@ class Consumer:
             raise self._unusable
 
     def close(self) -> None:
-        """Stop reading and leave the group. Safe to call twice, and from any thread.
-
-        Nothing is acknowledged that was not acknowledged before.
-        """
+        """Stop reading. Safe to call twice, and from any thread."""
         with self._closing:
             if self._unusable is not None:
                 return
             self._unusable = BrokerClosed(what="consumer")
         self._engine.watcher.notify()
-        with self._acknowledging:
-            if self._membership is not None:
-                self._membership.leave()
         self._release(self)
 
     def abandon(self) -> None:
-        """In a forked child: refuse everything, leave no group."""
+        """In a forked child: refuse everything."""
         if self._unusable is None:
             self._unusable = ForkedBroker(what="consumer", opened_by_pid=self._engine.pid)
-        self._closing, self._acknowledging = threading.Lock(), threading.Lock()
-        with contextlib.suppress(OSError):
-            if self._membership is not None:
-                self._membership.abandon()
+        self._closing = threading.Lock()
 
     def __enter__(self) -> Consumer:
         return self
@@ -316,7 +261,7 @@ class Consumer:
         self.close()
 
 
-def _first_offsets(records: Iterable[Record]) -> dict[TopicPartition, int]:
+def first_offsets(records: Iterable[Record]) -> dict[TopicPartition, int]:
     """The offset of the first of these records in each partition."""
     first: dict[TopicPartition, int] = {}
     for record in records:

@@ -15,9 +15,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from seawall.broker.acknowledger import Acknowledger
 from seawall.broker.catalog import PartitionInfo, TopicInfo
 from seawall.broker.errors import BrokerClosed, UnknownTopic
+from seawall.broker.keeper import Keeper
 from seawall.broker.opening import Opening
+from seawall.broker.rebalance import Layout
 from seawall.wal import forks
 from seawall.wal.errors import ForkedHandle, LogGone
 from seawall.wal.files import Files
@@ -48,6 +51,7 @@ class Engine:
         self._logs: dict[int, Log] = {}
         self._places: dict[int, tuple[TopicInfo, PartitionInfo]] = {}
         self._topics: dict[str, TopicInfo] = {}
+        self._layout: Layout = {}
         self._catalog_version: object = None
         self._executor: ThreadPoolExecutor | None = None
         self._forked = False
@@ -59,6 +63,9 @@ class Engine:
         self.cluster_id = opening.directory.cluster_id
         self.catalog = opening.catalog
         self.state = opening.state
+        self.groups = opening.groups
+        self.lives = opening.lives
+        self.acknowledger = Acknowledger(self.groups.commit)
         # Under which topics are created and deleted, by one process at a time.
         self.topics_lock = FileLock(
             files, opening.directory.join("run", "topics.lock"), timeout_ms=lock_timeout_ms
@@ -66,6 +73,9 @@ class Engine:
         self.watcher = Watcher(opening.ends.path)
         self.housekeeper = Housekeeper(
             checkpoint_interval_ms=CHECKPOINT_INTERVAL_MS, sync_interval_ms=SYNC_INTERVAL_MS
+        )
+        self.keeper = Keeper(
+            self.groups, self.lives, layout=self.layout, notify=self.watcher.notify
         )
         forks.register(self)
 
@@ -94,12 +104,19 @@ class Engine:
             self._refresh()
             return self._places.get(partition_id)
 
+    def layout(self) -> Layout:
+        """The partitions of all live topics; the same object until that changes."""
+        with self._lock:
+            self._refresh()
+            return self._layout
+
     def _refresh(self) -> None:
         version = self.catalog.version()
         if version == self._catalog_version:
             return
         topics = self.catalog.topics()
         self._topics = {info.name: info for info in topics}
+        self._layout = {info.name: [each.id for each in info.partitions] for info in topics}
         self._places = {each.id: (info, each) for info in topics for each in info.partitions}
         for partition_id in [each for each in self._logs if each not in self._places]:
             self._logs.pop(partition_id).close()
@@ -176,6 +193,7 @@ class Engine:
                 closing.callback(log.close)
             closing.callback(self.housekeeper.close)
             closing.callback(self.watcher.close)
+            closing.callback(self.keeper.close)
             if self._executor is not None:
                 closing.callback(self._executor.shutdown)
 
@@ -186,6 +204,8 @@ class Engine:
         self._executor = None
         self.watcher.abandon()
         self.housekeeper.abandon()
+        self.keeper.abandon()
+        self.acknowledger.abandon()
         for log in self._logs.values():
             log.abandon()
         self._logs = {}

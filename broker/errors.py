@@ -24,8 +24,12 @@
         │   ├── InvalidGroupName
         │   ├── UnknownGroup
         │   ├── NotInGroup          acknowledging without a group
-        │   ├── GroupBusy           another process holds it
-        │   └── GroupFenced         another process took it over
+        │   ├── GroupBusy           it has members, and should have none
+        │   ├── GroupFull           it has as many members as it may have
+        │   ├── GroupFenced         the consumer is no longer a member
+        │   ├── PartitionRevoked    the partition belongs to another member by now
+        │   └── InconsistentGroupProtocol
+        │                           its members know no assignor in common
         ├── ConsumeError            topic, partition
         │   ├── OffsetOutOfRange    below the log start or above the durable end
         │   ├── NoOffset            nothing acknowledged, and auto_offset_reset="error"
@@ -77,6 +81,17 @@ from seawall.broker.errors_base import (
     UnsupportedFormat,
     UnsupportedPlatform,
 )
+from seawall.broker.errors_groups import (
+    GroupBusy,
+    GroupError,
+    GroupFenced,
+    GroupFull,
+    InconsistentGroupProtocol,
+    InvalidGroupName,
+    NotInGroup,
+    PartitionRevoked,
+    UnknownGroup,
+)
 from seawall.broker.errors_records import (
     AppendLockTimeout,
     BufferFull,
@@ -115,6 +130,8 @@ __all__ = [
     "GroupBusy",
     "GroupError",
     "GroupFenced",
+    "GroupFull",
+    "InconsistentGroupProtocol",
     "InvalidConfig",
     "InvalidGroupName",
     "InvalidRecord",
@@ -126,6 +143,7 @@ __all__ = [
     "NotInGroup",
     "OffsetOutOfRange",
     "OutcomeUnknown",
+    "PartitionRevoked",
     "ProduceError",
     "RecordDecodeError",
     "RecordTooLarge",
@@ -221,80 +239,3 @@ class InvalidConfig(TopicError):
         self.allowed = allowed
         self.known = known
         self.suggestion = suggestion
-
-
-# -- groups --------------------------------------------------------------------------
-
-
-class GroupError(BrokerError):
-    """About a consumer group, or what was meant to be one."""
-
-    def __init__(self, message: str, *, group: str) -> None:
-        super().__init__(message)
-        self.group = group
-
-
-class InvalidGroupName(GroupError):
-    """A name that cannot be stored."""
-
-    def __init__(self, *, group: str, reason: str) -> None:
-        super().__init__(
-            f"{group!r} is not a valid group name: {reason}; "
-            "use 1 to 255 bytes of UTF-8 without control characters",
-            group=group,
-        )
-        self.reason = reason
-
-
-class UnknownGroup(GroupError):
-    """No group with this name has consumed here."""
-
-    def __init__(self, *, group: str) -> None:
-        super().__init__(
-            f"no group {group!r}; list the groups there are with `seawall group list`",
-            group=group,
-        )
-
-
-class NotInGroup(GroupError):
-    """A consumer without a group has nothing to acknowledge for."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "this consumer is in no group, so it cannot acknowledge; open it with group=…",
-            group="",
-        )
-
-
-class GroupBusy(GroupError):
-    """Another consumer holds the group. It is free as soon as that one closes or dies."""
-
-    def __init__(
-        self, *, group: str, holder_pid: int, holder_host: str = "", holder_since_ms: int = 0
-    ) -> None:
-        where = f" on {holder_host}" if holder_host else ""
-        super().__init__(
-            f"group {group!r} is held by process {holder_pid}{where}; "
-            "end that consumer, choose another group, or wait with group_wait_ms",
-            group=group,
-        )
-        self.holder_pid = holder_pid
-        self.holder_host = holder_host
-        self.holder_since_ms = holder_since_ms
-
-
-class GroupFenced(GroupError):
-    """The group was taken over, so this acknowledgement changed nothing.
-
-    ``current`` is the generation in force, 0 if the group was deleted.
-    """
-
-    def __init__(self, *, group: str, generation: int, current: int) -> None:
-        how = "was taken over by another consumer" if current else "was deleted"
-        super().__init__(
-            f"group {group!r} {how} since generation {generation}; what was not acknowledged "
-            "will be delivered again: open a new consumer to go on",
-            group=group,
-        )
-        self.generation = generation
-        self.current = current

@@ -1,26 +1,49 @@
-"""What an operator asks of a group: who holds it, where it is, set it elsewhere, forget it."""
+"""What an operator asks of a group: who is in it, where it is, set it elsewhere, forget it."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from seawall.broker.errors import UnknownGroup, UnknownPartition
-from seawall.broker.membership import hold, is_held
+from seawall.broker.group_format import Member
 from seawall.broker.names import check_group_name
-from seawall.broker.state import Holder
 from seawall.broker.translation import translated
-from seawall.wal.errors import LogGone
+from seawall.wal.errors import LogDamaged, LogGone, OffsetOutOfRange, RecordsUnreadable
+from seawall.wal.log import Log
+from seawall.wal.records import decode_batch
 
 if TYPE_CHECKING:
     from seawall.broker.engine import Engine
 
+EMPTY = "Empty"
+STABLE = "Stable"
+RECONCILING = "Reconciling"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupMember:
+    """A member, and which partitions it reads: (topic, partition) pairs."""
+
+    member_id: str
+    client_id: str
+    group_instance_id: str | None
+    pid: int
+    host: str
+    joined_ms: int
+    assignment: tuple[tuple[str, int], ...]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupOffset:
-    """A group's place in one partition. ``lag`` is ``durable_end - committed``."""
+    """A group's place in one partition. ``lag`` is ``durable_end - committed``.
+
+    ``lag_ms``: how long ago the first record was published that is not acknowledged; 0
+    without any, None if it cannot be read. ``member_id``: who reads it. ``holds_back``:
+    no group is further behind, so that what was removed by acknowledgement ends here.
+    """
 
     topic: str
     partition: int
@@ -28,60 +51,121 @@ class GroupOffset:
     log_start: int
     durable_end: int
     lag: int
+    lag_ms: int | None
     committed_ms: int
+    member_id: str | None
+    holds_back: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupInfo:
-    """A group. ``holder`` is None while nobody holds it."""
+    """A group. ``state`` is ``Empty``, ``Stable``, or ``Reconciling`` while partitions are
+    on their way from one member to another (the words of KIP-848)."""
 
     name: str
-    holder: Holder | None
+    state: str
+    generation: int
+    assignor: str
+    members: tuple[GroupMember, ...]
     offsets: tuple[GroupOffset, ...]
 
 
-def groups_folder(engine: Engine) -> str:
-    """Where the groups' locks are."""
-    return engine.opening.directory.join("run", "groups")
-
-
 def describe(engine: Engine, name: str) -> GroupInfo:
-    """Who holds a group, and its place in every partition."""
+    """Who is in a group, and its place in every partition."""
     check_group_name(name)
-    registered = engine.state.group(name)
+    registered = engine.groups.group(name)
     if registered is None:
         raise UnknownGroup(group=name)
+    generation, members = engine.groups.members(name)
+    members = [each for each in members if not engine.lives.is_dead(each)]
+    owners = {partition: each.member_id for each in members for partition in each.owned}
     offsets = []
-    for partition_id, committed in engine.state.committed(name).items():
-        place = engine.place(partition_id)
-        if place is None:
-            continue  # being deleted
-        info, partition = place
-        try:
-            ends = engine.log(partition_id).ends()
-        except LogGone:
-            continue
-        offsets.append(
-            GroupOffset(
-                topic=info.name,
-                partition=partition.number,
-                committed=committed.offset,
-                log_start=ends.log_start,
-                durable_end=ends.durable_end,
-                lag=max(0, ends.durable_end - committed.offset),
-                committed_ms=committed.timestamp_ms,
-            )
-        )
-    held = is_held(engine.files, groups_folder(engine), name)
+    for partition_id in engine.state.committed(name):
+        offset = _offset(engine, name, partition_id, owners.get(partition_id))
+        if offset is not None:
+            offsets.append(offset)
     return GroupInfo(
         name=name,
-        holder=registered.holder if held else None,
+        state=_state(members),
+        generation=generation,
+        assignor=registered.assignor,
+        members=tuple(_member(engine, each) for each in members),
         offsets=tuple(sorted(offsets, key=lambda each: (each.topic, each.partition))),
     )
 
 
+def _state(members: Sequence[Member]) -> str:
+    if not members:
+        return EMPTY
+    return STABLE if all(set(each.owned) == set(each.target) for each in members) else RECONCILING
+
+
+def _member(engine: Engine, member: Member) -> GroupMember:
+    places = [engine.place(partition) for partition in member.owned]
+    return GroupMember(
+        member_id=member.member_id,
+        client_id=member.client_id,
+        group_instance_id=member.instance_id,
+        pid=member.pid,
+        host=member.host,
+        joined_ms=member.joined_ms,
+        assignment=tuple(sorted((each[0].name, each[1].number) for each in places if each)),
+    )
+
+
+def _offset(
+    engine: Engine, group: str, partition_id: int, member_id: str | None
+) -> GroupOffset | None:
+    """A group's place in a partition, None if that is being deleted."""
+    place = engine.place(partition_id)
+    everybody = engine.state.committed_in(partition_id)
+    if place is None or group not in everybody:
+        return None
+    committed = everybody[group]
+    try:
+        log = engine.log(partition_id)
+        ends = log.ends()
+        lag_ms = _lag_ms(log, committed.offset)
+    except LogGone:
+        return None
+    info, partition = place
+    return GroupOffset(
+        topic=info.name,
+        partition=partition.number,
+        committed=committed.offset,
+        log_start=ends.log_start,
+        durable_end=ends.durable_end,
+        lag=max(0, ends.durable_end - committed.offset),
+        lag_ms=lag_ms,
+        committed_ms=committed.timestamp_ms,
+        member_id=member_id,
+        holds_back=(
+            committed.offset < ends.durable_end
+            and committed.offset == min(each.offset for each in everybody.values())
+        ),
+    )
+
+
+def _lag_ms(log: Log, offset: int) -> int | None:
+    """How long ago the first record at or behind an offset was published."""
+    reader = log.reader(max(offset, log.ends().log_start))
+    try:
+        while True:
+            chunk = reader.read(1)
+            if not chunk.batches:
+                return 0
+            for position, header in chunk.batches:
+                if not header.is_control:
+                    for record in decode_batch(chunk.data, position, "", 0, min_offset=offset):
+                        return max(0, time.time_ns() // 1_000_000 - record.timestamp)
+    except (LogDamaged, RecordsUnreadable, OffsetOutOfRange):
+        return None
+    finally:
+        reader.close()
+
+
 def reset(engine: Engine, name: str, topic: str, offsets: Mapping[int, int]) -> None:
-    """Set a group's place in a topic, forwards or backwards, while nobody holds it."""
+    """Set a group's place in a topic, forwards or backwards, while it has no members."""
     check_group_name(name)
     info = engine.topic(topic)
     wanted = {}
@@ -92,23 +176,25 @@ def reset(engine: Engine, name: str, topic: str, offsets: Mapping[int, int]) -> 
         with translated(topic, number):
             engine.log(partition.id).check_offset(offset)
         wanted[partition.id] = offset
-    with _held(engine, name):
-        engine.state.reset(name, wanted)
+    engine.groups.reset(name, wanted, engine.lives.is_dead)
 
 
 def delete(engine: Engine, name: str) -> None:
-    """Forget a group, while nobody holds it."""
+    """Forget a group, while it has no members."""
     check_group_name(name)
-    with _held(engine, name):
-        if not engine.state.delete_group(name):
-            raise UnknownGroup(group=name)
+    if not engine.groups.delete(name, engine.lives.is_dead):
+        raise UnknownGroup(group=name)
 
 
-@contextlib.contextmanager
-def _held(engine: Engine, name: str) -> Iterator[None]:
-    """Keep everyone else out of the group meanwhile; raises `GroupBusy`."""
-    descriptor = hold(engine.files, engine.state, groups_folder(engine), name, wait_ms=0)
-    try:
-        yield
-    finally:
-        engine.files.close(descriptor)
+def expire(engine: Engine, retention_ms: int) -> list[str]:
+    """Forget the groups that have had no member, and have acknowledged nothing, for so long.
+
+    Returns their names. They hold back nothing any more.
+    """
+    expired = []
+    for group in engine.groups.groups():
+        for member in engine.groups.refresh(group.name, engine.layout(), engine.lives.is_dead):
+            engine.lives.clear(member)
+        if engine.groups.expire(group.name, time.time_ns() // 1_000_000 - retention_ms):
+            expired.append(group.name)
+    return expired

@@ -88,7 +88,7 @@ def info(engine: Engine) -> BrokerInfo:
         is_codec_compiled=records.IS_COMPILED,
         topics=len(topics),
         partitions=len(partitions),
-        groups=len(engine.state.groups()),
+        groups=len(engine.groups.groups()),
         records=record_count,
         log_bytes=log_bytes,
     )

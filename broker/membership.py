@@ -1,131 +1,212 @@
-"""Holding a group: one consumer of one process at a time.
+"""Being a member of a group: what one consumer knows of it, and does about it.
 
-Whoever holds the flock on the group's file under ``run/groups`` holds the group. The
-kernel frees it when that process dies, however it dies. Taking it also begins a new
-generation in ``state.lmdb``; acknowledgements name theirs, so a holder that lost its
-lock in some other way (somebody removed ``run/``) can acknowledge nothing any more.
+Everything that counts is in ``state.lmdb`` (see `group_state`); here is what the consumer
+has of it, and its sign of life (see `liveness`). The `keeper` looks after both and says,
+by `needs_attention`, when the consumer has to look at its group again.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import random
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from seawall.broker.errors import GroupBusy
-from seawall.broker.state import Holder, State
-from seawall.wal.files import CREATE, READ_WRITE, Files, make_directory
-from seawall.wal.locks import lock_holder
+from seawall.broker.assignors import ASSIGNORS
+from seawall.broker.group_format import Member
+from seawall.broker.group_state import Commit, Joined
+from seawall.broker.rebalance import takeable
 
-PAUSE_S = 0.05
-# Whoever looks whether a group is held locks its file for a moment; that is waited out.
-GLANCE_S = 1.0
-GLANCE_PAUSE_S = 0.001
+if TYPE_CHECKING:
+    from seawall.broker.engine import Engine
+    from seawall.broker.liveness import Life
+
+DEFAULT_ASSIGNOR = "cooperative-sticky"
+SHORTEST_SESSION_MS = 500
+MAX_CLIENT_ID_BYTES = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberSettings:
+    """Kafka's settings of the same names."""
+
+    client_id: str = "seawall"
+    group_instance_id: str | None = None
+    partition_assignment_strategy: Sequence[str] = (DEFAULT_ASSIGNOR,)
+    session_timeout_ms: int = 45_000
+    heartbeat_interval_ms: int = 3_000
+    max_poll_interval_ms: int = 300_000
+
+    def __post_init__(self) -> None:
+        for name in self.partition_assignment_strategy:
+            if name not in ASSIGNORS:
+                known = ", ".join(ASSIGNORS)
+                raise ValueError(
+                    f"partition_assignment_strategy is one or several of {known}, not {name!r}"
+                )
+        if not self.partition_assignment_strategy:
+            raise ValueError("partition_assignment_strategy names at least one assignor")
+        if self.session_timeout_ms < SHORTEST_SESSION_MS:
+            raise ValueError(
+                f"session_timeout_ms is at least {SHORTEST_SESSION_MS}, "
+                f"not {self.session_timeout_ms}"
+            )
+        if not 0 < self.heartbeat_interval_ms < self.session_timeout_ms:
+            raise ValueError(
+                "heartbeat_interval_ms is above 0 and below session_timeout_ms "
+                f"({self.session_timeout_ms}), not {self.heartbeat_interval_ms}"
+            )
+        if self.max_poll_interval_ms < 1:
+            raise ValueError(f"max_poll_interval_ms is at least 1, not {self.max_poll_interval_ms}")
+        if not 0 < len(self.client_id.encode()) <= MAX_CLIENT_ID_BYTES or "\0" in self.client_id:
+            raise ValueError(
+                f"client_id has 1 to {MAX_CLIENT_ID_BYTES} bytes, none of them zero"
+            )
+        if self.group_instance_id == "":
+            raise ValueError("group_instance_id is not empty")
 
 
 class Membership:
-    """A group that is held. `start_offsets` is what it has committed, by partition id."""
+    """One consumer's place in a group.
+
+    `find_starts` says where the group begins in partitions in which it has committed
+    nothing. `partitions` (ids) are those it asks for by number; None: its share of `topics`.
+    """
 
     def __init__(
-        self, files: Files, state: State, group: str, descriptor: int, generation: int
+        self,
+        engine: Engine,
+        group: str,
+        settings: MemberSettings,
+        *,
+        topics: Sequence[str],
+        partitions: Sequence[int] | None,
+        find_starts: Callable[[], Mapping[int, int]],
     ) -> None:
-        self._files = files
-        self._state = state
-        self._descriptor = descriptor
+        self._engine = engine
+        self._find_starts = find_starts
+        self._partitions = partitions
+        self._life: Life | None = None
         self.group = group
-        self.generation = generation
-        self.start_offsets: Mapping[int, int] = {}
+        self.settings = settings
+        self.topics = tuple(topics)
+        self.member_id = ""
+        self.generation = 0
+        # Set by the keeper's thread, taken back by the consumer's.
+        self.needs_attention = False
+        # Whether there is something it is to have and somebody else has still.
+        self.is_waiting = False
+        # While the consumer is in `poll` it is at work, however long that takes.
+        self.polled_s = math.inf
 
-    @classmethod
-    def take(
-        cls, files: Files, state: State, folder: str, group: str, *, wait_ms: float
-    ) -> Membership:
-        """Take hold of a group; raises `GroupBusy` if it is not free within `wait_ms`."""
+    def join(self) -> Joined:
+        """Become a member, a new one each time; see `GroupState.join`."""
         import socket  # not before there is a group: most commands have none
 
-        descriptor = hold(files, state, folder, group, wait_ms=wait_ms)
+        engine, settings = self._engine, self.settings
+        starts = self._find_starts()
+        self.end_life()
+        self.member_id = f"{settings.client_id}-{uuid.uuid4().hex}"
+        life = engine.lives.begin(self.member_id)
         try:
-            holder = Holder(
-                pid=os.getpid(), host=socket.gethostname(), started_ms=time.time_ns() // 1_000_000
+            joined = engine.groups.join(
+                self.group,
+                Member(
+                    member_id=self.member_id,
+                    client_id=settings.client_id,
+                    instance_id=settings.group_instance_id,
+                    pid=os.getpid(),
+                    host=socket.gethostname(),
+                    boot=engine.lives.boot,
+                    joined_ms=time.time_ns() // 1_000_000,
+                    session_timeout_ms=settings.session_timeout_ms,
+                    topics=self.topics,
+                    partitions=None if self._partitions is None else tuple(self._partitions),
+                    assignors=tuple(settings.partition_assignment_strategy),
+                ),
+                starts,
+                engine.layout(),
+                engine.lives.is_dead,
             )
-            return cls(files, state, group, descriptor, state.claim(group, holder))
         except BaseException:
-            files.close(descriptor)
+            life.end()
             raise
+        self._life = life
+        self.needs_attention = False
+        self._remember(joined)
+        engine.keeper.add(self)
+        engine.keeper.poke(self)
+        return joined
 
-    def begin(self, starts: Mapping[int, int]) -> None:
-        """Store where the group begins in partitions that it has not been in before."""
-        self.start_offsets = self._state.initialise(self.group, self.generation, starts)
+    def look(self) -> tuple[Member | None, set[int]]:
+        """This member as it is stored (None: it is none any more), and what it could take."""
+        generation, members = self._engine.groups.members(self.group)
+        found = [each for each in members if each.member_id == self.member_id]
+        if not found:
+            return None, set()
+        others = [each for each in members if each.member_id != self.member_id]
+        self.generation = generation
+        self.is_waiting = set(found[0].target) != set(found[0].owned)
+        return found[0], takeable(found[0], others)
 
-    def commit(self, offsets: Mapping[int, int]) -> None:
+    def reconcile(self, gives_up: Sequence[int]) -> Joined:
+        """See `GroupState.reconcile`."""
+        joined = self._engine.groups.reconcile(self.group, self.member_id, gives_up)
+        self._remember(joined)
+        if gives_up:
+            self._engine.keeper.poke(self)
+        return joined
+
+    def _remember(self, joined: Joined) -> None:
+        self.generation = joined.generation
+        self.is_waiting = set(joined.member.target) != set(joined.member.owned)
+
+    def commit(self, offsets: Mapping[int, int], metadata: str = "") -> None:
         """Store what the group has acknowledged; raises `GroupFenced`."""
-        self._state.commit(self.group, self.generation, offsets)
+        self._engine.acknowledger.commit(
+            Commit(
+                group=self.group, member_id=self.member_id, offsets=offsets, metadata=metadata
+            )
+        )
+
+    def beat_if_due(self) -> None:
+        """Be heard of, at every ``heartbeat_interval_ms``."""
+        life = self._life
+        if life is not None:
+            silent_ns = time.monotonic_ns() - life.beaten_ns
+            if silent_ns >= self.settings.heartbeat_interval_ms * 1_000_000:
+                life.beat()
+
+    def is_overdue(self) -> bool:
+        """Whether the consumer has not polled for ``max_poll_interval_ms``."""
+        return time.monotonic() - self.polled_s > self.settings.max_poll_interval_ms / 1000
 
     def leave(self) -> None:
-        """Free the group. Safe to call twice."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            self._files.close(descriptor)
+        """Stop being a member; a static one only goes away for a while (KIP-345).
 
-    def abandon(self) -> None:
-        """In a forked child: close our copy of the lock's descriptor."""
-        self.leave()
-
-
-def hold(files: Files, state: State, folder: str, group: str, *, wait_ms: float) -> int:
-    """Lock a group's file; closing the descriptor that this returns frees it.
-
-    Raises `GroupBusy` if somebody else has it for longer than `wait_ms`.
-    """
-    make_directory(files, folder)
-    descriptor = files.open(group_path(folder, group), READ_WRITE | CREATE)
-    try:
-        deadline_s = time.monotonic() + wait_ms / 1000
-        while not files.try_lock(descriptor):
-            now_s = time.monotonic()
-            if now_s < deadline_s + GLANCE_S and _is_glanced_at(files, descriptor):
-                time.sleep(GLANCE_PAUSE_S * random.random())
-                continue
-            if now_s >= deadline_s:
-                holder = state.holder(group)
-                raise GroupBusy(
-                    group=group,
-                    holder_pid=lock_holder(files, descriptor) or (holder.pid if holder else 0),
-                    holder_host=holder.host if holder else "",
+        Safe to call twice. It is none any more even if this raises.
+        """
+        self._engine.keeper.remove(self)
+        is_static = self.settings.group_instance_id is not None
+        if self._life is None:
+            return
+        try:
+            if is_static:
+                self._life.beat()
+            else:
+                engine = self._engine
+                engine.groups.leave(
+                    self.group, self.member_id, engine.layout(), engine.lives.is_dead
                 )
-            time.sleep(PAUSE_S)
-    except BaseException:
-        files.close(descriptor)
-        raise
-    return descriptor
+                engine.keeper.poke(self)
+        finally:
+            self.end_life(keeps_file=is_static)
 
-
-def _is_glanced_at(files: Files, descriptor: int) -> bool:
-    """Whether a lock that could not be had is only somebody's who looks (see `is_held`)."""
-    shared = files.try_lock(descriptor, exclusive=False)
-    if shared:
-        files.unlock(descriptor)
-    return shared
-
-
-def group_path(folder: str, group: str) -> str:
-    """The lock file of a group; names may hold anything, so it is named by a hash."""
-    import hashlib  # as above; with OpenSSL it is no small one
-
-    return os.path.join(folder, hashlib.sha256(group.encode()).hexdigest()[:32])
-
-
-def is_held(files: Files, folder: str, group: str) -> bool:
-    """Whether somebody holds a group right now.
-
-    A shared lock finds that out, so those who look are not in each other's way.
-    """
-    try:
-        descriptor = files.open(group_path(folder, group), READ_WRITE)
-    except FileNotFoundError:
-        return False
-    try:
-        return not files.try_lock(descriptor, exclusive=False)
-    finally:
-        files.close(descriptor)
+    def end_life(self, *, keeps_file: bool = False) -> None:
+        """Free the lock that says that this member is alive."""
+        life, self._life = self._life, None
+        if life is not None:
+            life.end(keeps_file=keeps_file)

@@ -19,6 +19,8 @@ import logging
 from collections.abc import Callable
 
 from seawall.broker.catalog import Catalog, PartitionInfo, TopicInfo
+from seawall.broker.group_state import GroupState
+from seawall.broker.liveness import Lives
 from seawall.broker.state import State
 from seawall.wal.appender import Appender
 from seawall.wal.context import LogConfig, LogContext, wall_clock_ms
@@ -110,6 +112,8 @@ class Opening:
         self.state_environment = self._open_state()
         undo.callback(self.state_environment.close)
         self.state = State(self.state_environment)
+        self.groups = GroupState(self.state)
+        self.lives = Lives(files, directory.join("run", "members"))
         self.catalog = Catalog(
             directory.join("catalog.db"),
             create=directory.is_new,
@@ -238,6 +242,13 @@ class Opening:
                 path = self.directory.join("logs", name)
                 kept = self.quarantine.keep_folder(path, now_ms=wall_clock_ms())
                 logger.warning("%s belongs to no partition: moved to %s", path, kept)
+        self.lives.tidy(
+            {
+                member.member_id
+                for group in self.groups.groups()
+                for member in self.groups.members(group.name)[1]
+            }
+        )
 
     def context(self, topic: TopicInfo, partition: PartitionInfo) -> LogContext:
         """What the log of a partition needs."""

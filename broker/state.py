@@ -3,10 +3,8 @@
 Partitions go by their id, which is never used again, and never by a topic's name: a
 topic that is deleted and created again inherits nothing.
 
-The bytes are laid out in ``state_format``.
-
-A generation begins whenever a consumer takes hold of a group. It grows, also when the
-group is deleted and made anew in between, so that a consumer which was fenced stays so.
+The bytes are laid out in ``state_format``. Who is in a group, and may therefore change
+what it has acknowledged, is in ``group_state``.
 """
 
 from __future__ import annotations
@@ -14,20 +12,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 from seawall.broker import state_format as layout
-from seawall.broker.errors import GroupFenced, StateDamaged, UnknownGroup, UnsupportedFormat
-from seawall.broker.names import check_group_name
-from seawall.broker.state_format import FORMAT, Committed, Group, Holder, Malformed
+from seawall.broker.errors import StateDamaged, UnknownGroup, UnsupportedFormat
+from seawall.broker.state_format import FORMAT, Committed, Malformed
 from seawall.broker.translation import translate
 from seawall.wal.errors import WalError
 from seawall.wal.kv import Environment
 from seawall.wal.kv_view import ReadTransaction, WriteTransaction
 
-__all__ = ["Committed", "Group", "Holder", "State"]
-
-MAX_METADATA_BYTES = 4096  # Kafka's offset.metadata.max.bytes
+__all__ = ["Committed", "State"]
 
 
 class State:
@@ -49,14 +43,14 @@ class State:
         Raises `UnsupportedFormat`, and `StateDamaged` if it has entries but no mark.
         """
         self._environment = environment
-        self._clock_ms = clock_ms
-        with self._read() as view:
+        self.clock_ms = clock_ms
+        with self.read() as view:
             stored = view.get(layout.FORMAT_KEY)
             if stored is None and view.first_at_or_after(b"\0") is not None:
                 raise Malformed("its format is missing")
             found = None if stored is None else layout.unpack_format(stored)
         if found is None:
-            with self._write() as transaction:
+            with self.write() as transaction:
                 transaction.put(layout.FORMAT_KEY, layout.pack_format(FORMAT))
         elif found != FORMAT:
             raise UnsupportedFormat(path=environment.path, found=str(found), supported=str(FORMAT))
@@ -66,7 +60,8 @@ class State:
         return self._environment.path
 
     @contextmanager
-    def _read(self) -> Iterator[ReadTransaction]:
+    def read(self) -> Iterator[ReadTransaction]:
+        """A short look at what is stored, with the broker's errors."""
         try:
             with self._environment.read() as view:
                 yield view
@@ -76,7 +71,8 @@ class State:
             raise StateDamaged(path=self.path, reason=str(error)) from error
 
     @contextmanager
-    def _write(self) -> Iterator[WriteTransaction]:
+    def write(self) -> Iterator[WriteTransaction]:
+        """A change, synced at the end of the block, with the broker's errors."""
         try:
             with self._environment.write() as transaction:
                 yield transaction
@@ -85,116 +81,16 @@ class State:
         except Malformed as error:
             raise StateDamaged(path=self.path, reason=str(error)) from error
 
-    # -- groups ----------------------------------------------------------------------
-
-    def claim(self, group: str, holder: Holder, *, protocol: str = "") -> int:
-        """Begin a new generation of a group, registering it if it is new.
-
-        From now on only this generation can commit. The caller has made sure that the
-        holder before it is gone.
-        """
-        check_group_name(group)
-        with self._write() as transaction:
-            return self._begin_generation(
-                transaction, Group(name=group, generation=0, holder=holder, protocol=protocol)
-            )
-
-    def group(self, group: str) -> Group | None:
-        """A registered group, None if there is none."""
-        with self._read() as view:
-            return self._group(view, group)
-
-    def holder(self, group: str) -> Holder | None:
-        """Who took hold of a group last, None if it is not registered."""
-        found = self.group(group)
-        return None if found is None else found.holder
-
-    def groups(self) -> list[Group]:
-        """Every registered group, by name."""
-        with self._read() as view:
-            entries = view.iterate(b"G", b"H")
-            return [layout.unpack_group(layout.group_of(key), value) for key, value in entries]
-
-    def delete_group(self, group: str) -> bool:
-        """Forget a group and all it has committed. False if there is none.
-
-        A consumer that still holds it is fenced.
-        """
-        with self._write() as transaction:
-            old = self._group(transaction, group)
-            if old is None:
-                return False
-            newest = max(old.generation, self._newest_deleted(transaction))
-            transaction.put(layout.NEWEST_DELETED_KEY, layout.pack_generation(newest))
-            for partition_id in self._partitions_of(transaction, group):
-                transaction.delete(layout.offset_key(partition_id, group))
-            transaction.delete_range(*layout.member_range(group))
-            transaction.delete(layout.group_key(group))
-        return True
-
     # -- committed offsets -----------------------------------------------------------
-
-    def initialise(self, group: str, generation: int, starts: Mapping[int, int]) -> dict[int, int]:
-        """Store where a group begins in the partitions (by id) in which it has nothing.
-
-        Gives the group's committed offset for each of these partitions, old or new.
-        Raises `GroupFenced`.
-        """
-        committed = {}
-        with self._write() as transaction:
-            self._check_generation(transaction, group, generation)
-            for partition_id, start in starts.items():
-                old = self._committed(transaction, group, partition_id)
-                if old is None:
-                    self._put(transaction, group, partition_id, start, "")
-                committed[partition_id] = start if old is None else old.offset
-        return committed
-
-    def commit(
-        self,
-        group: str,
-        generation: int,
-        offsets: Mapping[int, int],
-        *,
-        metadata: str = "",
-    ) -> None:
-        """Store the next offset to read for each partition (by id).
-
-        A committed offset never moves backwards: a lower or an equal one changes
-        nothing. Raises `GroupFenced` if the generation is not in force; the check and
-        the change are one transaction.
-        """
-        _check_metadata(metadata)
-        with self._write() as transaction:
-            self._check_generation(transaction, group, generation)
-            for partition_id, offset in offsets.items():
-                old = self._committed(transaction, group, partition_id)
-                if old is None or offset > old.offset:
-                    self._put(transaction, group, partition_id, offset, metadata)
-
-    def reset(self, group: str, offsets: Mapping[int, int]) -> None:
-        """Set committed offsets, also backwards. Registers the group if it is new.
-
-        The caller has made sure that nobody holds it; should somebody do so, they are
-        fenced, because a new generation begins.
-        """
-        check_group_name(group)
-        with self._write() as transaction:
-            self._begin_generation(
-                transaction,
-                self._group(transaction, group) or Group(name=group, generation=0, holder=None),
-            )
-            for partition_id, offset in offsets.items():
-                self._put(transaction, group, partition_id, offset, "")
 
     def committed(self, group: str) -> dict[int, Committed]:
         """What a group has committed, by partition id. Raises `UnknownGroup`."""
-        with self._read() as view:
-            if self._group(view, group) is None:
+        with self.read() as view:
+            if view.get(layout.group_key(group)) is None:
                 raise UnknownGroup(group=group)
             found = {}
-            for partition_id in self._partitions_of(view, group):
-                committed = self._committed(view, group, partition_id)
+            for partition_id in self.partitions_of(view, group):
+                committed = self.committed_at(view, group, partition_id)
                 if committed is None:
                     raise Malformed(f"group {group!r} lacks its offset in {partition_id}")
                 found[partition_id] = committed
@@ -202,7 +98,7 @@ class State:
 
     def committed_in(self, partition_id: int) -> dict[str, Committed]:
         """What every group has committed in one partition."""
-        with self._read() as view:
+        with self.read() as view:
             return self._committed_in(view, partition_id)
 
     def highest_committed(self, partition_id: int) -> int | None:
@@ -218,22 +114,21 @@ class State:
     def set_log_start(self, partition_id: int, offset: int) -> None:
         """Store the first offset that readers may have. It never moves backwards."""
         key = layout.partition_key(b"L", partition_id)
-        with self._write() as transaction:
+        with self.write() as transaction:
             old = transaction.get(key)
             if old is None or offset > layout.unpack_log_start(old):
                 transaction.put(key, layout.pack_log_start(offset))
 
     def log_start(self, partition_id: int) -> int:
         """The first offset that readers may have; 0 if none was ever stored."""
-        with self._read() as view:
-            stored = view.get(layout.partition_key(b"L", partition_id))
-            return 0 if stored is None else layout.unpack_log_start(stored)
+        with self.read() as view:
+            return self.log_start_at(view, partition_id)
 
     def delete_partition(self, partition_id: int) -> None:
         """Forget a partition: its log start, and what groups committed in it."""
-        with self._write() as transaction:
+        with self.write() as transaction:
             for group in self._committed_in(transaction, partition_id):
-                transaction.delete(layout.member_key(group, partition_id))
+                transaction.delete(layout.place_key(group, partition_id))
             transaction.delete_range(
                 layout.partition_key(b"O", partition_id),
                 layout.partition_key(b"O", partition_id + 1),
@@ -243,7 +138,7 @@ class State:
     def partition_ids(self) -> set[int]:
         """Every partition that something is stored for, for whoever clears up."""
         found = set()
-        with self._read() as view:
+        with self.read() as view:
             for prefix, end in ((b"L", b"M"), (b"O", b"P")):
                 entry = view.first_at_or_after(prefix, end)
                 while entry is not None:
@@ -261,31 +156,17 @@ class State:
 
     # -- inside a transaction --------------------------------------------------------
 
-    def _begin_generation(self, transaction: WriteTransaction, group: Group) -> int:
-        """Store a group under the generation that follows its last one."""
-        old = self._group(transaction, group.name)
-        last = self._newest_deleted(transaction) if old is None else old.generation
-        begun = replace(group, generation=last + 1)
-        transaction.put(layout.group_key(group.name), layout.pack_group(begun))
-        return begun.generation
-
-    def _newest_deleted(self, view: ReadTransaction) -> int:
-        stored = view.get(layout.NEWEST_DELETED_KEY)
-        return 0 if stored is None else layout.unpack_generation(stored)
-
-    def _check_generation(self, view: ReadTransaction, group: str, generation: int) -> None:
-        found = self._group(view, group)
-        if found is None or found.generation != generation:
-            current = 0 if found is None else found.generation
-            raise GroupFenced(group=group, generation=generation, current=current)
-
-    def _group(self, view: ReadTransaction, group: str) -> Group | None:
-        stored = view.get(layout.group_key(group))
-        return None if stored is None else layout.unpack_group(group, stored)
-
-    def _committed(self, view: ReadTransaction, group: str, partition_id: int) -> Committed | None:
+    def committed_at(
+        self, view: ReadTransaction, group: str, partition_id: int
+    ) -> Committed | None:
+        """What a group has committed in a partition, None if nothing."""
         stored = view.get(layout.offset_key(partition_id, group))
         return None if stored is None else layout.unpack_committed(stored)
+
+    def log_start_at(self, view: ReadTransaction, partition_id: int) -> int:
+        """See `log_start`."""
+        stored = view.get(layout.partition_key(b"L", partition_id))
+        return 0 if stored is None else layout.unpack_log_start(stored)
 
     def _committed_in(self, view: ReadTransaction, partition_id: int) -> dict[str, Committed]:
         start, end = (layout.partition_key(b"O", each) for each in (partition_id, partition_id + 1))
@@ -294,27 +175,24 @@ class State:
             for key, stored in view.iterate(start, end)
         }
 
-    def _partitions_of(self, view: ReadTransaction, group: str) -> list[int]:
-        entries = view.iterate(*layout.member_range(group))
-        return [layout.partition_of_member(key) for key, _ in entries]
+    def partitions_of(self, view: ReadTransaction, group: str) -> list[int]:
+        """The partitions in which a group has committed something."""
+        entries = view.iterate(*layout.group_range(b"P", group))
+        return [layout.partition_of_place(key) for key, _ in entries]
 
-    def _put(
+    def put_committed(
         self,
         transaction: WriteTransaction,
         group: str,
         partition_id: int,
         offset: int,
-        metadata: str,
+        metadata: str = "",
     ) -> None:
+        """Store what a group has committed in a partition, be it less than before."""
         if offset < 0:
             raise ValueError(f"a committed offset is not negative, but {offset}")
-        committed = Committed(offset, self._clock_ms(), metadata)
+        committed = Committed(offset, self.clock_ms(), metadata)
         transaction.put(layout.offset_key(partition_id, group), layout.pack_committed(committed))
-        member = layout.member_key(group, partition_id)
-        if transaction.get(member) is None:
-            transaction.put(member, b"")
-
-
-def _check_metadata(metadata: str) -> None:
-    if len(metadata.encode()) > MAX_METADATA_BYTES:
-        raise ValueError(f"metadata has at most {MAX_METADATA_BYTES} bytes")
+        place = layout.place_key(group, partition_id)
+        if transaction.get(place) is None:
+            transaction.put(place, b"")

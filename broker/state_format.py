@@ -3,13 +3,10 @@
 Keys and values, big endian; numbers in keys are unsigned, strings are UTF-8, and each
 value also carries the CRC that `kv` adds::
 
-    "F"                           format of this environment   u32, 1
-    "G" group                     generation                   u64
-                                  holder's pid                 u32, 0: nobody yet
-                                  holder since                 i64 ms since the epoch
-                                  host      u16 length, bytes
-                                  protocol  u16 length, bytes  who assigns partitions
+    "F"                           format of this environment   u32, 2
+    "G" group                     a group                      see `group_format`
     "L" partition                 log start                    i64
+    "M" group 0x00 member id      a member                     see `group_format`
     "N"                           greatest generation of all groups that were deleted  u64
     "O" partition group           committed offset             i64, next record to read
                                   when                         i64 ms since the epoch
@@ -24,46 +21,22 @@ and "P" finds those of a group. Each "O" has its "P" and the other way round.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import NamedTuple
 
-FORMAT = 1
+FORMAT = 2
 
 FORMAT_KEY = b"F"
 NEWEST_DELETED_KEY = b"N"
 _FORMAT = struct.Struct(">I")
 _GENERATION = struct.Struct(">Q")
-_GROUP = struct.Struct(">QIqH")
-_LENGTH = struct.Struct(">H")
 _LOG_START = struct.Struct(">q")
 _OFFSET = struct.Struct(">qq")
 _PARTITION_KEY = struct.Struct(">cQ")
 _PARTITION = struct.Struct(">Q")
 
-MAX_HOST_BYTES = 255
-
 
 class Malformed(ValueError):
     """A value whose checksum is right, but which is not laid out as it should be."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """Who holds a group, or held it last. For people: whether it lives is not known here."""
-
-    pid: int
-    host: str
-    started_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """A registered group. ``holder`` is None if nobody ever held it."""
-
-    name: str
-    generation: int
-    holder: Holder | None
-    protocol: str = ""
 
 
 class Committed(NamedTuple):
@@ -106,17 +79,22 @@ def group_of_offset(key: bytes) -> str:
     return key[_PARTITION_KEY.size :].decode("utf-8", "replace")
 
 
-def member_key(group: str, partition_id: int) -> bytes:
+def place_key(group: str, partition_id: int) -> bytes:
     return b"P" + group.encode() + b"\0" + _PARTITION.pack(partition_id)
 
 
-def member_range(group: str) -> tuple[bytes, bytes]:
-    """The first key, and the end, of a group's entries; no name holds these bytes."""
-    prefix = b"P" + group.encode()
+def member_key(group: str, member_id: str) -> bytes:
+    return b"M" + group.encode() + b"\0" + member_id.encode()
+
+
+def group_range(kind: bytes, group: str) -> tuple[bytes, bytes]:
+    """The first key, and the end, of a group's places (``b"P"``) or members (``b"M"``); no
+    name holds these bytes."""
+    prefix = kind + group.encode()
     return prefix + b"\0", prefix + b"\1"
 
 
-def partition_of_member(key: bytes) -> int:
+def partition_of_place(key: bytes) -> int:
     partition_id: int = _PARTITION.unpack(key[-_PARTITION.size :])[0]
     return partition_id
 
@@ -161,34 +139,3 @@ def pack_committed(committed: Committed) -> bytes:
 def unpack_committed(data: bytes) -> Committed:
     offset, timestamp_ms = _unpack(_OFFSET, data)
     return Committed(offset, timestamp_ms, data[_OFFSET.size :].decode("utf-8", "replace"))
-
-
-def pack_group(group: Group) -> bytes:
-    holder = group.holder
-    host = b"" if holder is None else holder.host.encode("utf-8", "replace")[:MAX_HOST_BYTES]
-    pid, started_ms = (0, 0) if holder is None else (holder.pid, holder.started_ms)
-    protocol = group.protocol.encode()
-    return b"".join(
-        (
-            _GROUP.pack(group.generation, pid, started_ms, len(host)),
-            host,
-            _LENGTH.pack(len(protocol)),
-            protocol,
-        )
-    )
-
-
-def unpack_group(name: str, data: bytes) -> Group:
-    generation, pid, started_ms, host_size = _unpack(_GROUP, data)
-    host_end = _GROUP.size + host_size
-    (protocol_size,) = _unpack(_LENGTH, data[host_end:])
-    protocol = data[host_end + _LENGTH.size :]
-    if len(protocol) != protocol_size:
-        raise Malformed(f"the entry of group {name!r} has the wrong length")
-    host = data[_GROUP.size : host_end].decode("utf-8", "replace")
-    return Group(
-        name=name,
-        generation=generation,
-        holder=Holder(pid=pid, host=host, started_ms=started_ms) if pid else None,
-        protocol=protocol.decode("utf-8", "replace"),
-    )

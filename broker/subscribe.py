@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -11,14 +11,18 @@ from seawall.broker.catalog import PartitionInfo, TopicInfo
 from seawall.broker.consumer import Consumer
 from seawall.broker.errors import NoOffset, UnknownPartition
 from seawall.broker.fetch import Fetcher
-from seawall.broker.membership import Membership
+from seawall.broker.group_consumer import GroupConsumer, GroupOptions
+from seawall.broker.membership import Membership, MemberSettings
 from seawall.broker.names import check_group_name
 from seawall.broker.offsets import Position, parse_position, resolve
 from seawall.broker.translation import translated
+from seawall.wal.errors import LogGone
 from seawall.wal.log import Log
 
 if TYPE_CHECKING:
     from seawall.broker.engine import Engine
+
+logger = logging.getLogger("seawall.broker")
 
 Place = tuple[TopicInfo, PartitionInfo, Log]
 
@@ -31,53 +35,75 @@ def open_consumer(
     partitions: Sequence[int] | None,
     start: int | str | Position | None,
     auto_offset_reset: str,
-    group_wait_ms: float,
     fetch_bytes: int,
+    member: MemberSettings,
+    options: GroupOptions,
     release: Callable[[Consumer], None],
 ) -> Consumer:
     """Make a consumer as `Broker.consumer` documents it."""
     if not topics:
         raise ValueError("a consumer needs at least one topic")
+    topics = list(dict.fromkeys(topics))
     position = parse_position(start) if isinstance(start, (int, str)) else start
-    places = [
-        (info, partition, engine.log(partition.id))
-        for info in (engine.topic(topic) for topic in dict.fromkeys(topics))
-        for partition in _wanted(info, partitions)
-    ]
-    if group is None:
-        membership = None
-        begins = {place[1].id: _begin(place, position, auto_offset_reset) for place in places}
-    else:
-        check_group_name(group)
-        membership = Membership.take(
-            engine.files,
-            engine.state,
-            engine.opening.directory.join("run", "groups"),
-            group,
-            wait_ms=group_wait_ms,
+
+    def fetcher_at(place: Place, offset: int) -> Fetcher:
+        info, partition, log = place
+        return Fetcher(
+            log,
+            topic=info.name,
+            partition=partition.number,
+            partition_id=partition.id,
+            position=offset,
+            auto_offset_reset=auto_offset_reset,
+            fetch_bytes=fetch_bytes,
         )
-    with contextlib.ExitStack() as undo:
-        if membership is not None:
-            undo.callback(membership.leave)
-            begins = _begin_group(engine, membership, places, position, auto_offset_reset)
-        fetchers = {
-            (info.name, partition.number): Fetcher(
-                log,
-                topic=info.name,
-                partition=partition.number,
-                partition_id=partition.id,
-                position=begins[partition.id],
-                auto_offset_reset=auto_offset_reset,
-                fetch_bytes=fetch_bytes,
-            )
-            for info, partition, log in places
-        }
-        if membership is None and position is not None:
-            for (topic, number), fetcher in fetchers.items():
-                with translated(topic, number):
+
+    def places() -> list[Place]:
+        return [
+            (info, partition, engine.log(partition.id))
+            for info in (engine.topic(topic) for topic in topics)
+            for partition in _wanted(info, partitions)
+        ]
+
+    if group is None:
+        fetchers = {}
+        for place in places():
+            fetcher = fetcher_at(place, _begin(place, position, auto_offset_reset))
+            if position is not None:
+                with translated(fetcher.topic, fetcher.partition):
                     fetcher.check_offset(fetcher.position)
-        undo.pop_all()
-    return Consumer(engine, fetchers, membership=membership, release=release)
+            fetchers[fetcher.topic, fetcher.partition] = fetcher
+        return Consumer(engine, fetchers, release=release)
+
+    def find_starts() -> dict[int, int]:
+        return _starts(engine, group, places(), position, auto_offset_reset)
+
+    def open_fetcher(partition_id: int, offset: int) -> Fetcher | None:
+        place = engine.place(partition_id)
+        if place is None:
+            return None
+        try:
+            return fetcher_at((*place, engine.log(partition_id)), offset)
+        except LogGone:
+            return None  # deleted a moment ago
+
+    check_group_name(group)
+    named = None if partitions is None else [partition.id for _, partition, _ in places()]
+    membership = Membership(
+        engine,
+        group,
+        member,
+        topics=topics,
+        partitions=named,
+        find_starts=find_starts,
+    )
+    try:
+        return GroupConsumer(
+            engine, membership, options=options, open_fetcher=open_fetcher, release=release
+        )
+    except BaseException:
+        membership.leave()
+        raise
 
 
 def _wanted(info: TopicInfo, partitions: Sequence[int] | None) -> list[PartitionInfo]:
@@ -122,25 +148,33 @@ def resolve_in(log: Log, position: Position) -> int:
     )
 
 
-def _begin_group(
+def _starts(
     engine: Engine,
-    membership: Membership,
+    group: str,
     places: Sequence[Place],
     position: Position | None,
     auto_offset_reset: str,
 ) -> dict[int, int]:
-    """Where the group begins; stored before anything is read."""
-    committed = engine.state.committed(membership.group)
+    """Where the group begins in those partitions in which it has committed nothing."""
+    committed = engine.state.committed(group) if engine.groups.group(group) else {}
     starts = {}
     for place in places:
         info, partition, log = place
         if partition.id in committed:
-            starts[partition.id] = committed[partition.id].offset
-        elif position is None and auto_offset_reset == "error":
-            raise NoOffset(group=membership.group, topic=info.name, partition=partition.number)
-        else:
-            starts[partition.id] = _begin(place, position, auto_offset_reset)
-            with translated(info.name, partition.number):
-                log.check_offset(starts[partition.id])
-    membership.begin(starts)
-    return dict(membership.start_offsets)
+            continue
+        if position is None and auto_offset_reset == "error":
+            raise NoOffset(group=group, topic=info.name, partition=partition.number)
+        start = starts[partition.id] = _begin(place, position, auto_offset_reset)
+        with translated(info.name, partition.number):
+            log.check_offset(start)
+        log_start = log.ends().log_start
+        if start == log_start > 0:
+            logger.warning(
+                "group %s begins at offset %d of %s/%d: the %d before it were removed",
+                group,
+                start,
+                info.name,
+                partition.number,
+                log_start,
+            )
+    return starts

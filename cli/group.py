@@ -44,29 +44,62 @@ def list_(
         write_text("".join(_json_line(_facts(group)) for group in groups))
     else:
         write_table(
-            ("GROUP", "LAG", "HOLDER"),
-            [(g.name, sum(o.lag for o in g.offsets), _holder(g)) for g in groups],
+            ("GROUP", "STATE", "MEMBERS", "LAG"),
+            [
+                (g.name, g.state, len(g.members), sum(o.lag for o in g.offsets))
+                for g in groups
+            ],
         )
 
 
 @app.command()
 def describe(group: GroupArgument, broker: BrokerOption = None, json: JsonOption = False) -> None:
-    """Show a group: who holds it, and how far it has acknowledged.
+    """Show a group: who is in it, and how far it has acknowledged.
 
     COMMITTED is the offset of the next record that it reads, LAG what lies between that
-    and END.
+    and END, and BEHIND how long ago the first of these was published. HOLDS says that no
+    group is further behind, so that acknowledged segments are kept from there on.
     """
     with open_broker(broker) as opened:
         found = opened.group(group)
     if json:
         write_text(_json_line(_facts(found)))
         return
-    write_table(("GROUP", "HOLDER"), [(found.name, _holder(found))])
+    write_table(
+        ("GROUP", "STATE", "GENERATION", "ASSIGNOR"),
+        [(found.name, found.state, found.generation, found.assignor or None)],
+    )
+    if found.members:
+        write_text("\n")
+        write_table(
+            ("MEMBER", "INSTANCE", "CLIENT", "PID", "HOST", "PARTITIONS"),
+            [
+                (
+                    m.member_id,
+                    m.group_instance_id,
+                    m.client_id,
+                    m.pid,
+                    m.host,
+                    " ".join(f"{topic}/{number}" for topic, number in m.assignment) or None,
+                )
+                for m in found.members
+            ],
+        )
     write_text("\n")
     write_table(
-        ("TOPIC", "PARTITION", "COMMITTED", "START", "END", "LAG"),
+        ("TOPIC", "PARTITION", "COMMITTED", "START", "END", "LAG", "BEHIND", "HOLDS", "MEMBER"),
         [
-            (o.topic, o.partition, o.committed, o.log_start, o.durable_end, o.lag)
+            (
+                o.topic,
+                o.partition,
+                o.committed,
+                o.log_start,
+                o.durable_end,
+                o.lag,
+                None if o.lag_ms is None else f"{o.lag_ms / 1000:.1f}s",
+                "yes" if o.holds_back else None,
+                o.member_id,
+            )
             for o in found.offsets
         ],
     )
@@ -104,7 +137,7 @@ def reset(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, but do nothing")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Move a group's committed offsets, back or forth. Nobody may hold the group meanwhile."""
+    """Move a group's committed offsets, back or forth. The group may have no members meanwhile."""
     position = parse_position_option(offset)
     with open_broker(broker) as opened:
         existing = [p.number for p in opened.topic(topic).partitions]
@@ -129,7 +162,7 @@ def reset(
 
 @app.command()
 def delete(group: GroupArgument, broker: BrokerOption = None) -> None:
-    """Forget a group and what it acknowledged. Nobody may hold the group meanwhile."""
+    """Forget a group and what it acknowledged. The group may have no members meanwhile."""
     with open_broker(broker) as opened:
         opened.delete_group(group)
 
@@ -137,9 +170,21 @@ def delete(group: GroupArgument, broker: BrokerOption = None) -> None:
 def _facts(group: "GroupInfo") -> dict[str, Any]:
     return {
         "group": group.name,
-        "holder": (
-            None if group.holder is None else {"pid": group.holder.pid, "host": group.holder.host}
-        ),
+        "state": group.state,
+        "generation": group.generation,
+        "assignor": group.assignor,
+        "members": [
+            {
+                "member": m.member_id,
+                "instance": m.group_instance_id,
+                "client": m.client_id,
+                "pid": m.pid,
+                "host": m.host,
+                "joined_ms": m.joined_ms,
+                "partitions": [list(each) for each in m.assignment],
+            }
+            for m in group.members
+        ],
         "offsets": [
             {
                 "topic": o.topic,
@@ -148,16 +193,13 @@ def _facts(group: "GroupInfo") -> dict[str, Any]:
                 "start": o.log_start,
                 "end": o.durable_end,
                 "lag": o.lag,
+                "lag_ms": o.lag_ms,
+                "holds_back": o.holds_back,
+                "member": o.member_id,
             }
             for o in group.offsets
         ],
     }
-
-
-def _holder(group: "GroupInfo") -> str | None:
-    if group.holder is None:
-        return None
-    return f"process {group.holder.pid} on {group.holder.host}"
 
 
 def _json_line(facts: dict[str, Any]) -> str:
