@@ -30,9 +30,7 @@ class Acknowledger:
     being stored; if it raises, nothing was stored.
     """
 
-    def __init__(
-        self, store: Callable[[Sequence[Commit]], Sequence[GroupFenced | None]]
-    ) -> None:
+    def __init__(self, store: Callable[[Sequence[Commit]], Sequence[GroupFenced | None]]) -> None:
         self._store = store
         self._changed = threading.Condition()
         self._is_storing = False

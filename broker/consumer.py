@@ -241,6 +241,8 @@ class Consumer:
                 return
             self._unusable = BrokerClosed(what="consumer")
         self._engine.watcher.notify()
+        for fetcher in self._order:
+            fetcher.close()
         self._release(self)
 
     def abandon(self) -> None:

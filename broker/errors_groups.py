@@ -88,7 +88,7 @@ class GroupFenced(GroupError):
             else f"group {group!r} was deleted"
         )
         super().__init__(
-            f"{what}; what it has not acknowledged is delivered again, and its next poll joins anew",
+            f"{what}; what it has not acknowledged comes again, and its next poll joins anew",
             group=group,
         )
         self.member_id = member_id

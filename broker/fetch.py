@@ -155,6 +155,10 @@ class Fetcher:
         self.check_offset(offset)
         self._go_to(offset)
 
+    def close(self) -> None:
+        """Let go of the open segment; whoever holds on to a closed consumer keeps no file."""
+        self._reader.close()
+
     def rewind(self, offset: int) -> None:
         """Hand out again from `offset` on, which was handed out before."""
         self._go_to(offset)

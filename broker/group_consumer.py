@@ -68,7 +68,7 @@ class GroupConsumer(Consumer):
         release: Callable[[Consumer], None] = lambda consumer: None,
     ) -> None:
         super().__init__(engine, {}, release=release)
-        self._membership = membership
+        self.membership = membership
         self._options = options
         self._open_fetcher = open_fetcher
         self._acknowledging = threading.RLock()
@@ -83,17 +83,17 @@ class GroupConsumer(Consumer):
     @property
     def group(self) -> str:
         """The group's name."""
-        return self._membership.group
+        return self.membership.group
 
     @property
     def member_id(self) -> str:
         """Which member of the group it is; another one after it was fenced."""
-        return self._membership.member_id
+        return self.membership.member_id
 
     @property
     def generation(self) -> int:
         """The group's generation as this consumer knows it."""
-        return self._membership.generation
+        return self.membership.generation
 
     # -- the group -------------------------------------------------------------------
 
@@ -102,22 +102,22 @@ class GroupConsumer(Consumer):
 
         It has to be called at least every ``max_poll_interval_ms``; iterating does so.
         """
-        self._membership.polled_s = math.inf
+        self.membership.polled_s = math.inf
         try:
             return super().poll(max_records, timeout_ms)
         finally:
-            self._membership.polled_s = time.monotonic()
+            self.membership.polled_s = time.monotonic()
 
     def hand_out(self, records: Sequence[Record]) -> Iterator[Record]:
         """See `Consumer.hand_out`. Whoever asks for the next one is at work."""
-        membership = self._membership
+        membership = self.membership
         for record in super().hand_out(records):
             membership.polled_s = time.monotonic()
             yield record
 
     def _attend(self) -> None:
         super()._attend()
-        membership = self._membership
+        membership = self.membership
         try:
             self._auto_commit_if_due()
             if membership.needs_attention or self._missing:
@@ -131,7 +131,7 @@ class GroupConsumer(Consumer):
 
     def _rebalance(self) -> None:
         """Give up what others are to have, and take what is to be had."""
-        membership = self._membership
+        membership = self.membership
         membership.needs_attention = False
         self._missing = [each for each in membership.topics if each not in self._engine.layout()]
         found, is_free = membership.look()
@@ -155,7 +155,7 @@ class GroupConsumer(Consumer):
         finally:
             with self._acknowledging:
                 gives_up = [each.partition_id for each in fetchers]
-                joined = self._membership.reconcile(gives_up)
+                joined = self.membership.reconcile(gives_up)
                 self._drop(places)
                 self._take(joined)
             logger.info("group %s: gave up %s", self.group, _named(places))
@@ -164,17 +164,16 @@ class GroupConsumer(Consumer):
         """It was taken for dead: join anew, and go on where the group is by now."""
         logger.warning("%s", error)
         places = list(self._fetchers)
+        told = [each for each in places if each in self._announced]
         self._give_back_rest()
         with self._acknowledging:
             self._drop(places)
-        announced, self._announced = self._announced, set()
-        told = [each for each in places if each in announced]
         try:
             self._call(self._options.on_lost or self._options.on_revoked, told)
         finally:
             with self._acknowledging:
                 self._check_usable()  # it may have been closed meanwhile
-                self._take(self._membership.join())
+                self._take(self.membership.join())
 
     def _take(self, joined: Joined) -> None:
         """Read what this member owns from now on, from where its group is."""
@@ -193,6 +192,7 @@ class GroupConsumer(Consumer):
         fetchers = {place: each for place, each in self._fetchers.items() if place not in places}
         for place in places:
             self._committed.pop(self._fetchers[place].partition_id, None)
+            self._fetchers[place].close()
         self._announced -= set(places)
         self._use(fetchers)
 
@@ -256,7 +256,7 @@ class GroupConsumer(Consumer):
                     raise self._named(error, fetcher) from error
             if ahead:
                 with translated():
-                    self._membership.commit(ahead)
+                    self.membership.commit(ahead)
                 self._committed.update(ahead)
         if refusal is not None:
             raise refusal
@@ -265,9 +265,12 @@ class GroupConsumer(Consumer):
         fetcher = self._fetchers.get(place)
         if fetcher is None:
             topic, partition = place
-            if topic not in self._membership.topics:
+            partitions = self._engine.layout().get(topic)
+            if topic not in self.membership.topics or (
+                partitions is not None and not 0 <= partition < len(partitions)
+            ):
                 return self._fetcher(topic, partition)  # which raises
-            if topic not in self._engine.layout():
+            if partitions is None:
                 raise UnknownTopic(topic=topic)
             raise PartitionRevoked(group=self.group, topic=topic, partition=partition)
         return fetcher
@@ -300,7 +303,7 @@ class GroupConsumer(Consumer):
         }
         if offsets:
             with self._acknowledging:
-                self._membership.commit(offsets)
+                self.membership.commit(offsets)
                 self._committed.update(offsets)
 
     # -- the rest --------------------------------------------------------------------
@@ -326,7 +329,7 @@ class GroupConsumer(Consumer):
         finally:
             super().close()
             with self._acknowledging:
-                self._membership.leave()
+                self.membership.leave()
 
     def abandon(self) -> None:
         """In a forked child: refuse everything, leave no group."""

@@ -64,6 +64,9 @@ class Commit:
     def __post_init__(self) -> None:
         if len(self.metadata.encode()) > MAX_METADATA_BYTES:
             raise ValueError(f"metadata has at most {MAX_METADATA_BYTES} bytes")
+        for offset in self.offsets.values():
+            if offset < 0:
+                raise ValueError(f"a committed offset is not negative, but {offset}")
 
 
 class GroupState:

@@ -120,9 +120,7 @@ class Keeper:
                     each.settings.max_poll_interval_ms,
                 )
                 each.polled_s = float("inf")
-                self._groups.leave(
-                    each.group, each.member_id, self._layout(), self._lives.is_dead
-                )
+                self._groups.leave(each.group, each.member_id, self._layout(), self._lives.is_dead)
             else:
                 each.beat_if_due()
         wake = False
@@ -140,9 +138,12 @@ class Keeper:
         found = self._groups.group(group)
         generation = found.generation if found else 0
         seen = self._seen.get(group)
-        if seen is not None and seen[0] == generation and seen[1] is layout:
-            if not any(self._lives.is_dead(each) for each in seen[2]):
-                return generation
+        if (
+            seen is not None
+            and (seen[0], seen[1] is layout) == (generation, True)
+            and not any(self._lives.is_dead(each) for each in seen[2])
+        ):
+            return generation
         for each in self._groups.refresh(group, layout, self._lives.is_dead):
             logger.warning(
                 "group %s: consumer %s (process %d) is dead, so its partitions go to others",

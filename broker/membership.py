@@ -62,9 +62,7 @@ class MemberSettings:
         if self.max_poll_interval_ms < 1:
             raise ValueError(f"max_poll_interval_ms is at least 1, not {self.max_poll_interval_ms}")
         if not 0 < len(self.client_id.encode()) <= MAX_CLIENT_ID_BYTES or "\0" in self.client_id:
-            raise ValueError(
-                f"client_id has 1 to {MAX_CLIENT_ID_BYTES} bytes, none of them zero"
-            )
+            raise ValueError(f"client_id has 1 to {MAX_CLIENT_ID_BYTES} bytes, none of them zero")
         if self.group_instance_id == "":
             raise ValueError("group_instance_id is not empty")
 
@@ -167,9 +165,7 @@ class Membership:
     def commit(self, offsets: Mapping[int, int], metadata: str = "") -> None:
         """Store what the group has acknowledged; raises `GroupFenced`."""
         self._engine.acknowledger.commit(
-            Commit(
-                group=self.group, member_id=self.member_id, offsets=offsets, metadata=metadata
-            )
+            Commit(group=self.group, member_id=self.member_id, offsets=offsets, metadata=metadata)
         )
 
     def beat_if_due(self) -> None:
@@ -204,6 +200,11 @@ class Membership:
                 engine.keeper.poke(self)
         finally:
             self.end_life(keeps_file=is_static)
+
+    def vanish(self) -> None:
+        """Go as a process goes that is killed: for those who test that."""
+        self._engine.keeper.remove(self)
+        self.end_life(keeps_file=True)
 
     def end_life(self, *, keeps_file: bool = False) -> None:
         """Free the lock that says that this member is alive."""

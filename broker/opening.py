@@ -19,6 +19,7 @@ import logging
 from collections.abc import Callable
 
 from seawall.broker.catalog import Catalog, PartitionInfo, TopicInfo
+from seawall.broker.errors import StateDamaged
 from seawall.broker.group_state import GroupState
 from seawall.broker.liveness import Lives
 from seawall.broker.state import State
@@ -242,13 +243,15 @@ class Opening:
                 path = self.directory.join("logs", name)
                 kept = self.quarantine.keep_folder(path, now_ms=wall_clock_ms())
                 logger.warning("%s belongs to no partition: moved to %s", path, kept)
-        self.lives.tidy(
-            {
+        try:
+            members = [
                 member.member_id
                 for group in self.groups.groups()
                 for member in self.groups.members(group.name)[1]
-            }
-        )
+            ]
+        except StateDamaged:
+            return  # whoever needs what is damaged hears of it
+        self.lives.tidy(members)
 
     def context(self, topic: TopicInfo, partition: PartitionInfo) -> LogContext:
         """What the log of a partition needs."""

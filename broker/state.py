@@ -10,7 +10,7 @@ what it has acknowledged, is in ``group_state``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from seawall.broker import state_format as layout

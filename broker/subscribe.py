@@ -12,7 +12,7 @@ from seawall.broker.consumer import Consumer
 from seawall.broker.errors import NoOffset, UnknownPartition
 from seawall.broker.fetch import Fetcher
 from seawall.broker.group_consumer import GroupConsumer, GroupOptions
-from seawall.broker.membership import Membership, MemberSettings
+from seawall.broker.membership import MemberSettings, Membership
 from seawall.broker.names import check_group_name
 from seawall.broker.offsets import Position, parse_position, resolve
 from seawall.broker.translation import translated

@@ -45,10 +45,7 @@ def list_(
     else:
         write_table(
             ("GROUP", "STATE", "MEMBERS", "LAG"),
-            [
-                (g.name, g.state, len(g.members), sum(o.lag for o in g.offsets))
-                for g in groups
-            ],
+            [(g.name, g.state, len(g.members), sum(o.lag for o in g.offsets)) for g in groups],
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from seawall.broker import Broker, Consumer, Record
 from seawall.broker.engine import Engine, acquire_engine
+from seawall.broker.group_consumer import GroupConsumer
 from seawall.wal.files import Files
 
 
@@ -67,10 +68,12 @@ def crash(broker: Broker) -> None:
             if thread is not None:
                 thread.join()
             sender._pending.clear()
-    keeper = engine.housekeeper
-    with keeper._work:
-        keeper._dirty.clear()
-        keeper._unsynced.clear()
+        if isinstance(user, GroupConsumer):
+            user.membership.vanish()
+    housekeeper = engine.housekeeper
+    with housekeeper._work:
+        housekeeper._dirty.clear()
+        housekeeper._unsynced.clear()
     broker.close()
 
 

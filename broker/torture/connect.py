@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from seawall.broker.broker import Broker
 from seawall.broker.engine import acquire_engine
+from seawall.broker.group_consumer import GroupConsumer
 from seawall.broker.topics import finish_unfinished
 from seawall.broker.translation import translated
 from seawall.wal.files import Files
@@ -57,8 +58,11 @@ def crash(broker: Broker) -> None:
 
     All producers must be closed.
     """
-    keeper = broker.engine.housekeeper
-    with keeper._work:
-        keeper._dirty.clear()
-        keeper._unsynced.clear()
+    housekeeper = broker.engine.housekeeper
+    with housekeeper._work:
+        housekeeper._dirty.clear()
+        housekeeper._unsynced.clear()
+    for user in list(broker._users):
+        if isinstance(user, GroupConsumer):
+            user.membership.vanish()
     broker.close()

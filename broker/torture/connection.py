@@ -64,7 +64,6 @@ class Connection(Protocol):
         partitions: Sequence[int] | None = None,
         start: int | str | None = None,
         auto_offset_reset: str = "earliest",
-        group_wait_ms: float = 0,
         fetch_bytes: int = 1 << 20,
     ) -> ConsumerLike: ...
     def ends(self, topic: str, partition: int) -> LogEnds: ...

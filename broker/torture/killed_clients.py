@@ -82,7 +82,7 @@ def consume(line: Line, path: str, plan: Plan) -> None:
     engine.CHECKPOINT_INTERVAL_MS = CHECKPOINT_INTERVAL_MS
     with Broker.open(path) as broker:
         since = time.monotonic_ns()
-        with broker.consumer(plan["topics"], group=group, group_wait_ms=GROUP_WAIT_MS) as consumer:
+        with broker.consumer(plan["topics"], group=group) as consumer:
             starts = {
                 f"{topic}/{partition}": consumer.position(topic, partition)
                 for topic, partition in consumer.assignment()

@@ -16,7 +16,6 @@ from seawall.broker import AsyncConsumer, AsyncProducer, Broker
 from seawall.broker.errors import (
     BrokerClosed,
     BrokerError,
-    GroupBusy,
     RecordTooLarge,
     UnknownTopic,
 )
@@ -315,21 +314,38 @@ def test_leaving_a_loop_loses_nothing(broker: Broker) -> None:
     run(work())
 
 
-def test_a_group_that_was_waited_for_in_vain_is_not_kept(broker: Broker) -> None:
+def test_members_of_a_group_share_its_partitions(broker: Broker) -> None:
     async def work() -> None:
-        holder = await AsyncConsumer.open(broker, "orders", group="g")
-        with pytest.raises(GroupBusy):
-            await AsyncConsumer.open(broker, "orders", group="g")
-        waiting = asyncio.create_task(
-            AsyncConsumer.open(broker, "orders", group="g", group_wait_ms=5000)
-        )
-        await asyncio.sleep(0.1)
-        waiting.cancel()
+        broker.create_topic("two", partitions=2)
+        async with (
+            await AsyncConsumer.open(broker, "two", group="g") as first,
+            await AsyncConsumer.open(broker, "two", group="g") as second,
+        ):
+            assert second.assignment() == []
+            # Whoever waits hears of it.
+            waiting = asyncio.create_task(second.poll(timeout_ms=10_000))
+            await first.poll()
+            put(broker, b"a", topic="two", partition=0)
+            put(broker, b"b", topic="two", partition=1)
+            records = await waiting + await first.poll(timeout_ms=10_000)
+            assert sorted(record.value or b"" for record in records) == [b"a", b"b"]
+            assert sorted(first.assignment() + second.assignment()) == [("two", 0), ("two", 1)]
+            await first.ack()
+            await second.ack()
+        assert [each.committed for each in broker.group("g").offsets] == [1, 1]
+
+    run(work())
+
+
+def test_an_opening_that_was_given_up_leaves_the_group(broker: Broker) -> None:
+    async def work() -> None:
+        opening = asyncio.create_task(AsyncConsumer.open(broker, "orders", group="g"))
+        await asyncio.sleep(0)
+        opening.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await waiting
-        await holder.close()
-        async with await AsyncConsumer.open(broker, "orders", group="g", group_wait_ms=5000):
-            pass
+            await opening
+        while broker.groups() != ["g"] or broker.group("g").members:
+            await asyncio.sleep(0.01)
 
     run(work())
 

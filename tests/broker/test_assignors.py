@@ -53,9 +53,7 @@ def test_sticky_begins_like_roundrobin_and_then_keeps() -> None:
     partitions = dict.fromkeys(TOPICS, 2)
     first = assign("cooperative-sticky", three, partitions)
     assert short(first) == {"c0": "t0p0 t1p1 t3p0", "c1": "t0p1 t2p0 t3p1", "c2": "t1p0 t2p1"}
-    left = [
-        Subscription(member_id=name, topics=TOPICS, owned=first[name]) for name in ("c0", "c2")
-    ]
+    left = [Subscription(member_id=name, topics=TOPICS, owned=first[name]) for name in ("c0", "c2")]
     second = assign("cooperative-sticky", left, partitions)
     assert all(set(first[name]) <= set(second[name]) for name in second)
     assert sorted(map(len, second.values())) == [4, 4]
@@ -141,10 +139,7 @@ def test_results_are_those_of_another_implementation(
     theirs = RangePartitionAssignor if assignor == "range" else RoundRobinPartitionAssignor
     answer = theirs.assign(
         Cluster(),
-        {
-            name: ConsumerProtocolMemberMetadata(0, topics, b"")
-            for name, topics in wanted.items()
-        },
+        {name: ConsumerProtocolMemberMetadata(0, topics, b"") for name, topics in wanted.items()},
     )
     expected = {
         name: sorted((topic, number) for topic, numbers in each.assignment for number in numbers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 
@@ -13,8 +12,6 @@ from storage import batch, flip
 from seawall.broker import Broker, Record
 from seawall.broker.errors import (
     BrokerClosed,
-    GroupBusy,
-    GroupFenced,
     LogDamaged,
     NoOffset,
     NotInGroup,
@@ -392,25 +389,6 @@ def test_ack_from_many_threads(broker: Broker) -> None:
             worker.join()
         assert consumer.committed("orders", 0) == 200
     assert broker.group("g").offsets[0].committed == 200
-
-
-def test_a_group_that_was_deleted_takes_no_ack(broker: Broker) -> None:
-    put(broker, b"x")
-    with broker.consumer("orders", group="g") as consumer:
-        consumer.poll()
-        broker.engine.state.delete_group("g")  # as if its lock had been lost
-        with pytest.raises(GroupFenced) as caught:
-            consumer.ack()
-        assert (caught.value.group, caught.value.current) == ("g", 0)
-
-
-def test_two_consumers_of_a_group(broker: Broker) -> None:
-    with broker.consumer("orders", group="g") as consumer:
-        with pytest.raises(GroupBusy) as caught:
-            broker.consumer("orders", group="g", group_wait_ms=20)
-        assert (caught.value.group, caught.value.holder_pid) == ("g", os.getpid())
-        consumer.close()
-        broker.consumer("orders", group="g").close()
 
 
 # -- trouble -------------------------------------------------------------------------

@@ -25,6 +25,8 @@ SAMPLES: dict[str, object] = {
     "what": "broker",
     "state": "creating",
     "allowed": "a number",
+    "assignors": ("range",),
+    "others": ("roundrobin",),
     "suggestion": "other.key",
     "value": "v",
     "group": "g",
