@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from seawall.broker.errors import (
     BrokerClosed,
@@ -165,6 +165,11 @@ class Consumer:
         """The (topic, partition) pairs that this consumer reads."""
         return list(self._fetchers)
 
+    @property
+    def is_rebalancing(self) -> bool:
+        """Whether partitions are on their way to it or from it; never without a group."""
+        return False
+
     def position(self, topic: str, partition: int) -> int:
         """The offset of the next record that `poll` hands out."""
         position = self._fetcher(topic, partition).position
@@ -251,7 +256,7 @@ class Consumer:
             self._unusable = ForkedBroker(what="consumer", opened_by_pid=self._engine.pid)
         self._closing = threading.Lock()
 
-    def __enter__(self) -> Consumer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

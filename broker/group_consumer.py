@@ -95,6 +95,11 @@ class GroupConsumer(Consumer):
         """The group's generation as this consumer knows it."""
         return self.membership.generation
 
+    @property
+    def is_rebalancing(self) -> bool:
+        """Whether partitions are on their way to it or from it."""
+        return self.membership.needs_attention or self.membership.is_waiting
+
     # -- the group -------------------------------------------------------------------
 
     def poll(self, max_records: int = 500, timeout_ms: float | None = 0) -> list[Record]:

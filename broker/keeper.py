@@ -62,10 +62,13 @@ class Keeper:
         with self._changed:
             if membership not in self._members:
                 self._members.append(membership)
-            if self._thread is None and not self._closed:
-                thread = threading.Thread(target=self._run, name="seawall-keeper", daemon=True)
-                thread.start()
-                self._thread = thread
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._thread is None and not self._closed:
+            thread = threading.Thread(target=self._run, name="seawall-keeper", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def remove(self, membership: Membership) -> None:
         """Look after it no more. The thread ends when there is nobody left."""

@@ -170,9 +170,17 @@ class Printer:
                 write_bytes(self._render(wanted), self._signals.wait)
                 self.printed += len(wanted)
                 if self._acknowledge:
-                    # What was handed out, but lies behind a stop, is not among them.
-                    self._consumer.ack(list({r.partition: r for r in wanted}.values()))
+                    self._ack(wanted)
             meter.update(self.printed)
+
+    def _ack(self, printed: "list[Record]") -> None:
+        """Acknowledge; what was handed out, but lies behind a stop, is not among it."""
+        from seawall.broker.errors import GroupFenced, PartitionRevoked
+
+        try:
+            self._consumer.ack(list({r.partition: r for r in printed}.values()))
+        except (GroupFenced, PartitionRevoked) as error:
+            say(str(error))  # somebody prints it again, perhaps this one
 
     def _poll(self, limit: int) -> "list[Record]":
         from seawall.broker.errors import LogDamaged, RecordDecodeError
@@ -187,17 +195,20 @@ class Printer:
             return []
 
     def _at_stops(self) -> bool:
-        return bool(self._stops) and all(
-            self._consumer.position(self._topic, number) >= stop
-            for number, stop in self._stops.items()
+        """Whether it is at the stop of each partition; others' are other members' affair."""
+        if not self._stops or self._consumer.is_rebalancing:
+            return False
+        return all(
+            self._consumer.position(self._topic, number) >= self._stops.get(number, 0)
+            for _, number in self._consumer.assignment()
         )
 
     def _within_stops(self, records: "list[Record]") -> "list[Record]":
         position = self._consumer.position
         beyond = {
-            number: stop
-            for number, stop in self._stops.items()
-            if position(self._topic, number) > stop
+            number: self._stops[number]
+            for _, number in self._consumer.assignment()
+            if number in self._stops and position(self._topic, number) > self._stops[number]
         }
         if not beyond:
             return records

@@ -47,11 +47,14 @@ class _Gathered:
         self.position = self.entry_position = 0
         self.max_timestamp = NO_TIMESTAMP
 
-    def walk(self, context: LogContext, descriptor: Descriptor, limit: int) -> bool:
+    def walk(
+        self, context: LogContext, descriptor: Descriptor, limit: int, end_offset: int
+    ) -> bool:
         """Pass all batches of the open segment up to `limit`; False if it ends in damage.
 
-        Headers alone are read as long as they follow one another. A damaged one may lead
-        astray for a while before that shows, so then all is done again with the CRCs.
+        Headers alone are read as long as they follow one another, up to `end_offset`. A
+        damaged one may lead astray for a while before that shows, so then all is done
+        again with the CRCs.
         """
         before, entry_count = self.checkpoint(), len(self.entries)
         scan = Scan(
@@ -64,7 +67,7 @@ class _Gathered:
         )
         for found in scan:
             self._pass(found)
-        if scan.result.position >= limit:
+        if scan.result.position >= limit and scan.result.next_offset == end_offset:
             self._stop_at(scan.result)
             return True
         self.max_timestamp, self.entry_position = before.max_timestamp, before.entry_position
@@ -127,6 +130,7 @@ def _step(context: LogContext) -> bool:
             return True
         gathered.enter(behind[0])
     passed_bytes = 0
+    ends = dict(zip(bases, [*bases[1:], row.durable_offset], strict=True))
     for segment in bases[bases.index(gathered.segment) :]:
         if segment == row.segment and row.durable_position == 0:
             # Nothing durable in it yet, perhaps not even its name.
@@ -139,7 +143,7 @@ def _step(context: LogContext) -> bool:
             continue
         limit = readable_bytes(context, row, descriptor, segment)
         passed_bytes += limit - gathered.position
-        is_whole = gathered.walk(context, descriptor, limit)
+        is_whole = gathered.walk(context, descriptor, limit, ends[segment])
         if segment == row.segment:
             gathered.position, gathered.offset = row.durable_position, row.durable_offset
         else:

@@ -17,7 +17,6 @@ from seawall.broker import Broker
 
 POLLS_PER_ACK = 4
 POLL_TIMEOUT_MS = 100
-GROUP_WAIT_MS = 10_000  # whoever held the group before is dead, or about to be
 
 
 def consume(job: Job, run: int, leash: Leash) -> None:
@@ -31,7 +30,7 @@ def consume(job: Job, run: int, leash: Leash) -> None:
     with (
         contextlib.closing(DeliveryWriter(job.deliveries_path(run))) as deliveries,
         Broker.open(job.broker_path, create=False) as broker,
-        broker.consumer(TOPIC, group=GROUP, group_wait_ms=GROUP_WAIT_MS) as consumer,
+        broker.consumer(TOPIC, group=GROUP) as consumer,
     ):
         places = [consumer.committed(TOPIC, number) for number in range(PARTITIONS)]
         deliveries.begin([place or 0 for place in places])

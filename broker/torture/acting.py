@@ -32,6 +32,7 @@ from seawall.broker.engine import acquire_engine
 from seawall.broker.errors import BrokerError
 from seawall.broker.topics import finish_unfinished
 from seawall.broker.torture.children import ChildFailed, Line, Message, Silent
+from seawall.broker.torture.operations import acknowledge_some, join
 from seawall.broker.torture.performer import Performer, Step
 from seawall.broker.torture.stopping import StoppingFiles, Trap, watch_transactions
 from seawall.broker.translation import translated
@@ -136,20 +137,7 @@ class _Acting:
             self._performer = None
 
     def _do_hold(self, step: Step) -> None:
-        performer, group, topic = self.performer, step["group"], step["topic"]
-        joins = [
-            performer.began(
-                "join",
-                group=group,
-                topic=topic,
-                partition=each.number,
-                offset=self.broker.ends(topic, each.number).log_start,
-            )
-            for each in self.broker.topic(topic).partitions
-        ]
-        with performer.ending(*joins):
-            self._held = self.broker.consumer(topic, group=group)
-            performer.done(*joins)
+        self._held = join(self.performer, step["group"], step["topic"])
 
     def _do_let(self, step: Step) -> None:
         held, self._held = self._held, None
@@ -157,8 +145,8 @@ class _Acting:
             held.close()
 
     def _do_describe(self, step: Step) -> int:
-        holder = self.broker.group(step["group"]).holder
-        return 0 if holder is None else holder.pid
+        members = self.broker.group(step["group"]).members
+        return members[0].pid if members else 0
 
     def _do_wait(self, step: Step) -> int:
         with self.broker.consumer(
@@ -175,19 +163,7 @@ class _Acting:
             raise ChildFailed("no group is held")
         records = held.poll(timeout_ms=0)
         performer.see(records)
-        acks = [
-            performer.began(
-                "ack",
-                group=step["group"],
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset + 1,
-            )
-            for record in records
-        ]
-        with performer.ending(*acks):
-            held.ack(records)
-            performer.done(*acks)
+        acknowledge_some(performer, held, step["group"], records)
         return len(records)
 
     def _do_limit(self, step: Step) -> None:

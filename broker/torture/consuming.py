@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from seawall.broker.errors import GroupBusy, UnknownGroup
+from seawall.broker.errors import GroupBusy, GroupFenced, PartitionRevoked, UnknownGroup
 from seawall.broker.torture.clients import Client, name_of, pause
 from seawall.broker.torture.connection import Connection, ConsumerLike
 from seawall.broker.torture.events import Recorder
@@ -48,8 +48,9 @@ class ConsumingClient(Client):
 
     def _step(self, connection: Connection, consumer: ConsumerLike) -> list[Record]:
         chance = self.random.random()
-        if chance < 0.1:
-            topic, partition = self.random.choice(consumer.assignment())
+        assignment = consumer.assignment()
+        if chance < 0.1 and assignment:
+            topic, partition = self.random.choice(assignment)
             ends = connection.ends(topic, partition)
             offset = self.random.randint(ends.log_start, ends.durable_end)
             number = self.recorder.invoke("seek", places={f"{topic}/{partition}": offset})
@@ -92,20 +93,38 @@ class GroupClient(ConsumingClient):
     def _open(self, connection: Connection) -> ConsumerLike | None:
         pick = self.random
         self._group = pick.choice(self.surroundings.groups)
+        self._known: set[tuple[str, int]] = set()
         number = self.recorder.invoke("assign", group=self._group)
-        try:
-            consumer = connection.consumer(
-                pick.sample(list(self.surroundings.topics), pick.randrange(1, 3)),
-                group=self._group,
-                auto_offset_reset=pick.choice(["earliest", "latest"]),
-                group_wait_ms=pick.choice([0, 0, 50, 500]),
-                fetch_bytes=pick.choice([1_000, 1 << 20]),
-            )
-        except GroupBusy as error:
-            self.recorder.fail(number, "assign", error)
-            return None
+        consumer = connection.consumer(
+            pick.sample(list(self.surroundings.topics), pick.randrange(1, 3)),
+            group=self._group,
+            auto_offset_reset=pick.choice(["earliest", "latest"]),
+            fetch_bytes=pick.choice([1_000, 1 << 20]),
+            on_assigned=lambda places: self._assigned(consumer, places),
+            on_revoked=lambda places: self._known.difference_update(places),
+        )
+        self._known.update(consumer.assignment())
         self.recorder.ok(number, "assign", places=positions_of(consumer))
         return consumer
+
+    def _assigned(self, consumer: ConsumerLike, places: Sequence[tuple[str, int]]) -> None:
+        """Inside a poll: it reads on where others have left off."""
+        new = {f"{topic}/{partition}" for topic, partition in set(places) - self._known}
+        if not new:
+            return  # those that it had from the beginning
+        self._known.update(places)
+        positions = positions_of(consumer)
+        number = self.recorder.invoke("assign", group=self._group)
+        begun = {place: offset for place, offset in positions.items() if place in new}
+        self.recorder.ok(number, "assign", places=begun)
+        # To begin means to have left everything else, which it has not.
+        kept = {place: offset for place, offset in positions.items() if place not in new}
+        number = self.recorder.invoke("seek", places=kept)
+        self.recorder.ok(number, "seek")
+
+    def _left(self, connection: Connection, consumer: ConsumerLike) -> int:
+        """None that are certain: others may get them."""
+        return 0
 
     def _step(self, connection: Connection, consumer: ConsumerLike) -> list[Record]:
         records = super()._step(connection, consumer)
@@ -133,8 +152,12 @@ class GroupClient(ConsumingClient):
         places: Mapping[str, int],
     ) -> None:
         number = self.recorder.invoke("ack", group=self._group, places=places)
-        consumer.ack(records)
-        self.recorder.ok(number, "ack")
+        try:
+            consumer.ack(records)
+        except (GroupFenced, PartitionRevoked) as error:
+            self.recorder.info(number, "ack", error)  # some of it may have been done
+        else:
+            self.recorder.ok(number, "ack")
 
 
 # -- operating -----------------------------------------------------------------------

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-GLANCE_MS = 1_000  # how long somebody who only looks at a group is waited for
-
 LOCK = ("AppendLockTimeout",)
 STATE = ("LockTimeout",)
 CATALOG = ("CatalogBusy", "LockTimeout")
@@ -33,8 +31,6 @@ class Kind:
     steps: int = 0
     blocked: Mapping[str, Sequence[str]] = field(default_factory=dict)
     free: Sequence[str] = ()
-    extra_ms: int = 0
-    """How much longer than the lock's bound the others may take."""
     is_patient: bool = True
     """Whether others wait at all, so that they may outlast the stop."""
 
@@ -59,7 +55,7 @@ KINDS: Mapping[str, Kind] = {
     "state": Kind(
         holder=("acknowledge_search",),
         pattern="*/state.lmdb/write.lock",
-        nth=3,  # the generation, the beginning, the acknowledgement
+        nth=2,  # joining, the acknowledgement
         steps=3,
         blocked={"acknowledge": STATE, "reset": STATE, "drop": STATE, "delete": STATE},
         free=("produce", "consume", "checkpoint", "create", "roll", "reopen"),
@@ -87,19 +83,10 @@ KINDS: Mapping[str, Kind] = {
     ),
     "group": Kind(
         holder=("hold_search",),
-        pattern="*/run/groups/*",
+        pattern="*/run/members/*",
         nth=2,  # there is no second time: it is stopped when it has joined
-        blocked={"acknowledge_search": GROUP, "reset_search": GROUP, "forget_search": GROUP},
+        blocked={"reset_search": GROUP, "forget_search": GROUP},
         free=("produce", "consume", "acknowledge", "reset", "create"),
-        is_patient=False,
-    ),
-    "glance": Kind(
-        holder=("describe_search",),
-        call="look",
-        pattern="*/run/groups/*",
-        blocked={"acknowledge_search": GROUP, "reset_search": GROUP},
-        free=("produce", "consume", "acknowledge", "create"),
-        extra_ms=GLANCE_MS,
         is_patient=False,
     ),
     "open": Kind(
@@ -116,5 +103,5 @@ FAMILIES = (
     ("state",),
     ("index",),
     ("topics", "catalog"),
-    ("group", "glance", "open"),
+    ("group", "open"),
 )

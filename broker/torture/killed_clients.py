@@ -30,7 +30,6 @@ from seawall.wal.records import Record
 # The processes live for less than the second that passes between checkpoints by default.
 CHECKPOINT_INTERVAL_MS = 30
 RESULT_TIMEOUT_S = 30.0
-GROUP_WAIT_MS = 60_000.0
 POLL_MS = 20.0
 MOST_PADDING = 150
 
@@ -82,14 +81,17 @@ def consume(line: Line, path: str, plan: Plan) -> None:
     engine.CHECKPOINT_INTERVAL_MS = CHECKPOINT_INTERVAL_MS
     with Broker.open(path) as broker:
         since = time.monotonic_ns()
-        with broker.consumer(plan["topics"], group=group) as consumer:
+
+        def assigned(places: list[tuple[str, int]]) -> None:
             starts = {
-                f"{topic}/{partition}": consumer.position(topic, partition)
-                for topic, partition in consumer.assignment()
+                f"{topic}/{number}": consumer.position(topic, number) for topic, number in places
             }
             now = time.monotonic_ns()
             line.say({"group": group, "starts": starts, "since": since, "t": now})
+
+        with broker.consumer(plan["topics"], group=group, on_assigned=assigned) as consumer:
             while True:
+                since = time.monotonic_ns()
                 records = consumer.poll(choose.choice((1, 20, 200)), POLL_MS)
                 for report in seen(records):
                     line.say(report)

@@ -7,17 +7,21 @@ to change nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
+from seawall.broker.consumer import Consumer
 from seawall.broker.delivery import Delivery
+from seawall.broker.group_consumer import GroupConsumer
 from seawall.broker.torture.performer import Performer, Step, operation
 from seawall.broker.translation import translated
 from seawall.wal.appender import Appended
 from seawall.wal.log import Log
-from seawall.wal.records import encode_batch
+from seawall.wal.records import Record, encode_batch
 
 # Small files: a log of a few KiB has segments, an index and a history of drops.
 CONFIG: Mapping[str, str | int] = {"segment.bytes": 4096, "index.interval.bytes": 512}
 TOPICS = {"orders": 2, "audit": 1}  # always there; others come and go
+FOR_EVER_MS = 1 << 62
 
 # -- topics --------------------------------------------------------------------------------
 
@@ -169,17 +173,39 @@ def drop(performer: Performer, step: Step) -> None:
 # -- groups --------------------------------------------------------------------------------
 
 
-@operation(
-    "Consumer.ack",
-    "State.claim",
-    "State.initialise",
-    "State.commit",
-)
+@operation("GroupConsumer.ack", "GroupConsumer.close", "GroupState.join", "GroupState.leave")
 def acknowledge(performer: Performer, step: Step) -> None:
     """Go on reading in a group's name, and acknowledge what was read; then some of it again."""
     group, topic = step["group"], step["topic"]
     if not performer.has(topic):
         return
+    with join(performer, group, topic) as consumer:
+        records = _read(performer, consumer, step)
+        for some in (records, records[:1]):
+            acknowledge_some(performer, consumer, group, some)
+
+
+@operation("GroupConsumer.poll", "GroupState.commit", "GroupState.reconcile", "GroupState.refresh")
+def share(performer: Performer, step: Step) -> None:
+    """Read a topic as two members of a group, of which one dies, and the other goes on."""
+    group, topic = step["group"], step["topic"]
+    if not performer.has(topic):
+        return
+    engine = performer.broker.engine
+    with join(performer, group, topic) as first:
+        with join(performer, group, topic) as second:
+            for _ in range(2):  # the first time it gives up what the other one takes
+                for each in (second, first):
+                    acknowledge_some(performer, each, group, _read(performer, each, step))
+            second.membership.vanish()
+        for dead in engine.groups.refresh(group, engine.layout(), engine.lives.is_dead):
+            engine.lives.clear(dead)
+        first.membership.needs_attention = True
+        acknowledge_some(performer, first, group, _read(performer, first, step))
+
+
+def join(performer: Performer, group: str, topic: str) -> GroupConsumer:
+    """A member of a group that reads a topic from its beginning."""
     joins = [
         performer.began(
             "join",
@@ -191,23 +217,32 @@ def acknowledge(performer: Performer, step: Step) -> None:
         for each in performer.broker.topic(topic).partitions
     ]
     with performer.ending(*joins):
-        consumer = performer.broker.consumer(topic, group=group)
+        consumer = cast(GroupConsumer, performer.broker.consumer(topic, group=group))
         performer.done(*joins)
-    with consumer:
-        records = consumer.poll(step["records"], timeout_ms=0)
-        performer.see(records)
-        for some in (records, records[:1]):
-            behind = {record.partition: record.offset + 1 for record in some}
-            acks = [
-                performer.began("ack", group=group, topic=topic, partition=partition, offset=offset)
-                for partition, offset in behind.items()
-            ]
-            with performer.ending(*acks):
-                consumer.ack(some)
-                performer.done(*acks)
+    return consumer
 
 
-@operation("Broker.reset_group", "State.reset")
+def _read(performer: Performer, consumer: GroupConsumer, step: Step) -> list[Record]:
+    records = consumer.poll(step["records"], timeout_ms=0)
+    performer.see(records)
+    return records
+
+
+def acknowledge_some(
+    performer: Performer, consumer: Consumer, group: str, records: Sequence[Record]
+) -> None:
+    """Acknowledge some records in a group's name."""
+    behind = {(record.topic, record.partition): record.offset + 1 for record in records}
+    acks = [
+        performer.began("ack", group=group, topic=topic, partition=partition, offset=offset)
+        for (topic, partition), offset in behind.items()
+    ]
+    with performer.ending(*acks):
+        consumer.ack(records)
+        performer.done(*acks)
+
+
+@operation("Broker.reset_group", "GroupState.reset")
 def reset(performer: Performer, step: Step) -> None:
     """Set a group's place somewhere else."""
     group, topic = step["group"], step["topic"]
@@ -219,12 +254,20 @@ def reset(performer: Performer, step: Step) -> None:
         performer.broker.reset_group(group, topic, {0: offset})
 
 
-@operation("Broker.delete_group", "State.delete_group")
+@operation("Broker.delete_group", "GroupState.delete")
 def forget(performer: Performer, step: Step) -> None:
     """Delete a group."""
     if step["group"] in performer.broker.groups():
         with performer.marked("forget", group=step["group"]):
             performer.broker.delete_group(step["group"])
+
+
+@operation("GroupState.expire")
+def expire(performer: Performer, step: Step) -> None:
+    """Forget a group because nobody was in it for long."""
+    if step["group"] in performer.broker.groups():
+        with performer.marked("forget", group=step["group"]), translated():
+            performer.broker.engine.groups.expire(step["group"], FOR_EVER_MS)
 
 
 # -- the directory -------------------------------------------------------------------------

@@ -236,7 +236,7 @@ class _Run:
             holder.must({"op": "let"})
 
     def _must_have_timed_out(self, reply: Reply, errors: Sequence[str]) -> None:
-        bound_ms = int(self._case["timeout_ms"]) + self._kind.extra_ms
+        bound_ms = int(self._case["timeout_ms"])
         if reply.error not in errors:
             found = f"{reply.error}: {reply.text}" if reply.error else "it was done"
             raise Broken(f"{reply.op} should end in {' or '.join(errors)}: {found}")

@@ -47,7 +47,7 @@ def steps(seed: int, count: int) -> list[Step]:
                 continue
             step |= {"topic": choose.choice(sorted(passing))}
             passing.discard(step["topic"])
-        elif kind in ("acknowledge", "reset", "forget"):
+        elif kind in ("acknowledge", "share", "reset", "forget", "expire"):
             step |= {"group": choose.choice(GROUPS), "topic": topic}
             step |= {"records": choose.randint(1, 12), "part": choose.random()}
         elif kind == "burst":
@@ -107,13 +107,15 @@ _WEIGHTS = {
     "produce": 30,
     "burst": 25,
     "produce_os": 5,
-    "acknowledge": 14,
+    "acknowledge": 12,
+    "share": 2,
     "consume": 6,
     "roll": 4,
     "checkpoint": 6,
     "drop": 9,
     "reset": 3,
     "forget": 1,
+    "expire": 1,
     "create": 4,
     "delete": 3,
     "configure": 1,

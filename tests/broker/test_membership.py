@@ -402,7 +402,7 @@ def test_a_stuck_members_partitions_move_when_its_session_ends(
         # It hears that it was taken for dead, and comes back.
         until(lambda: len(numbers(consumer)) == 2, consumer)
         said = [child.line(), child.line()]
-        assert [line for line in said if line != "fenced"][0] == "lost 0 1"
+        assert next(line for line in said if line != "fenced") == "lost 0 1"
 
 
 def test_a_static_member_keeps_what_it_has_while_it_is_away(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from brokers import in_thread, put
 from commands import Cli, pipe_of, running
 
 from seawall.broker import Broker
@@ -82,6 +83,8 @@ def test_what_arrives_behind_the_end_is_not_printed(cli: Cli, filled: str, data:
 
 
 class TwoPartitions:
+    is_rebalancing = False
+
     """Stands in for a consumer that is ahead of the stops in one partition."""
 
     def __init__(self) -> None:
@@ -220,12 +223,37 @@ def test_what_could_not_be_written_is_not_acknowledged(
     assert committed(cli) == 0
 
 
-def test_a_held_group_is_refused(cli: Cli, filled: str, data: Path) -> None:
+def test_members_of_a_group_share_the_partitions(cli: Cli, data: Path) -> None:
+    with Broker.open(data) as broker:
+        broker.create_topic("two", partitions=2)
+        for partition in range(2):
+            put(broker, b"%d" % partition, topic="two", partition=partition)
+        revoked: list[object] = []
+        with broker.consumer("two", group="g", on_revoked=revoked.extend) as other:
+
+            def until_shared() -> None:
+                while not revoked:
+                    other.poll(timeout_ms=20)
+
+            with in_thread(until_shared):
+                ended = cli("consume", "two", "-g", "g", "-e", "-q")
+        assert (ended.code, ended.err) == (0, "")
+        assert ended.lines in ([b"0"], [b"1"])
+
+
+def test_one_that_was_taken_for_dead_goes_on(data: Path, filled: str, cli: Cli) -> None:
     with running("consume", filled, "-g", "g", "-b", data) as process:
-        assert pipe_of(process.stdout).readline() == b"v0\n"
-        ended = cli("consume", filled, "-g", "g", "-e")
-        assert (ended.code, ended.out) == (1, b"")
-        assert f"held by process {process.pid}" in ended.err
+        out = pipe_of(process.stdout)
+        assert [out.readline() for _ in range(10)] == values(*range(10)).splitlines(True)
+        with Broker.open(data) as broker:
+            broker.engine.groups.delete("g", lambda member: True)
+            put(broker, b"more")
+            assert out.readline() == b"more\n"
+            # What it acknowledges in vain comes again.
+            assert out.readline() == b"v0\n"
+        process.send_signal(signal.SIGINT)
+        assert b"group 'g' was deleted" in pipe_of(process.stderr).read()
+        assert process.wait(20) == 130
 
 
 def test_following(cli: Cli, filled: str, data: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,34 +31,60 @@ def place(cli: Cli, group: str) -> dict[str, Any]:
 
 
 def test_list_and_describe(cli: Cli, group: str) -> None:
-    assert cli("group", "list").out.decode() == "GROUP    LAG  HOLDER\nbilling    2  -\n"
+    assert cli("group", "list").out.decode() == (
+        "GROUP    STATE  MEMBERS  LAG\nbilling  Empty        0    2\n"
+    )
     assert cli("group", "list", "-q").out == b"billing\n"
     facts = json.loads(cli("group", "list", "--json").out)
+    [offset] = facts["offsets"]
+    assert 0 <= offset.pop("lag_ms") < 600_000
     assert facts == {
         "group": "billing",
-        "holder": None,
+        "state": "Empty",
+        "generation": 2,
+        "assignor": "",
+        "members": [],
         "offsets": [
-            {"topic": "orders", "partition": 0, "committed": 3, "start": 0, "end": 5, "lag": 2}
+            {
+                "topic": "orders",
+                "partition": 0,
+                "committed": 3,
+                "start": 0,
+                "end": 5,
+                "lag": 2,
+                "holds_back": True,
+                "member": None,
+            }
         ],
     }
-    assert cli("group", "describe", group).out.decode() == (
-        "GROUP    HOLDER\n"
-        "billing  -\n"
+    behind = re.sub(r"\d+\.\ds", "N.Ns", cli("group", "describe", group).out.decode())
+    assert behind == (
+        "GROUP    STATE  GENERATION  ASSIGNOR\n"
+        "billing  Empty           2  -\n"
         "\n"
-        "TOPIC   PARTITION  COMMITTED  START  END  LAG\n"
-        "orders          0          3      0    5    2\n"
+        "TOPIC   PARTITION  COMMITTED  START  END  LAG  BEHIND  HOLDS  MEMBER\n"
+        "orders          0          3      0    5    2  N.Ns    yes    -\n"
     )
 
 
-def test_a_holder_is_named_and_in_the_way(cli: Cli, group: str, data: Path) -> None:
-    with Broker.open(data) as broker, broker.consumer("orders", group=group):
-        holder = json.loads(cli("group", "describe", group, "--json").out)["holder"]
-        assert holder == {"pid": os.getpid(), "host": os.uname().nodename}
-        assert f"process {os.getpid()} on" in cli("group", "list").out.decode()
+def test_members_are_named_and_in_the_way(cli: Cli, group: str, data: Path) -> None:
+    with (
+        Broker.open(data) as broker,
+        broker.consumer("orders", group=group, client_id="me") as consumer,
+    ):
+        facts = json.loads(cli("group", "describe", group, "--json").out)
+        [member] = facts["members"]
+        assert (member["pid"], member["host"]) == (os.getpid(), os.uname().nodename)
+        assert (member["client"], member["instance"]) == ("me", None)
+        assert member["partitions"] == [["orders", 0]]
+        assert facts["offsets"][0]["member"] == member["member"] == consumer.member_id  # type: ignore[attr-defined]
+        shown = cli("group", "describe", group).out.decode().splitlines()
+        assert shown[1].split() == ["billing", "Stable", "3", "cooperative-sticky"]
+        assert shown[4].split()[3:] == [str(os.getpid()), os.uname().nodename, "orders/0"]
         for verb in (("reset", group, "-t", "orders", "-o", "start"), ("delete", group)):
             ended = cli("group", *verb)
             assert (ended.code, ended.out, ended.err.count("\n")) == (1, b"", 1)
-            assert f"held by process {os.getpid()}" in ended.err
+            assert f"in use by process {os.getpid()} on" in ended.err
         assert cli("group", "reset", group, "-t", "orders", "-o", "start", "--dry-run").code == 0
     assert place(cli, group)["committed"] == 3
 
@@ -105,7 +132,7 @@ def test_a_bad_reset(cli: Cli, group: str, arguments: tuple[str, ...], complaint
 
 def test_delete(cli: Cli, group: str) -> None:
     assert cli("group", "delete", group) == (0, b"", "")
-    assert cli("group", "list").out == b"GROUP  LAG  HOLDER\n"
+    assert cli("group", "list").out == b"GROUP  STATE  MEMBERS  LAG\n"
     for verb in ("delete", "describe"):
         ended = cli("group", verb, group)
         assert (ended.code, ended.out, ended.err.count("\n")) == (1, b"", 1)

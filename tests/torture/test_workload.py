@@ -12,6 +12,8 @@ from seawall.broker.aio import AsyncConsumer, AsyncProducer
 from seawall.broker.broker import Broker
 from seawall.broker.catalog import Catalog
 from seawall.broker.consumer import Consumer
+from seawall.broker.group_consumer import GroupConsumer
+from seawall.broker.group_state import GroupState
 from seawall.broker.producer import Producer
 from seawall.broker.state import State
 from seawall.broker.torture import (
@@ -33,16 +35,22 @@ HARMLESS = {
     },
     "Producer": {"abandon", "put"},
     "Consumer": {
-        *("abandon", "assignment", "committed", "give_back", "hand_out", "lag", "position"),
+        *("abandon", "ack", "assignment", "committed", "give_back", "hand_out", "lag"),
+        *("is_rebalancing", "position"),
     },
     "Log": {
         *("abandon", "check_offset", "close", "ends", "is_deleted", "offset_for_time"),
         *("reader", "size_bytes", "verify"),
     },
+    "GroupConsumer": {"abandon", "committed", "generation", "group", "hand_out"}
+    | {"is_rebalancing", "member_id"},
     "State": {
-        *("close", "committed", "committed_in", "group", "groups", "highest_committed"),
-        *("holder", "log_start", "partition_ids"),
+        *("close", "committed", "committed_in", "highest_committed", "log_start"),
+        *("partition_ids", "path"),
+        # what others use inside a transaction
+        *("committed_at", "log_start_at", "partitions_of", "put_committed", "read", "write"),
     },
+    "GroupState": {"group", "groups", "members"},
     "Catalog": {
         *("abandon", "close", "config", "integrity_check", "topic", "topics", "unfinished"),
         "version",
@@ -60,7 +68,10 @@ def public_methods(kind: type) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("kind", [Broker, Producer, Consumer, Log, State, Catalog])
+KINDS = [Broker, Producer, Consumer, GroupConsumer, Log, State, GroupState, Catalog]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_method_that_changes_something_is_registered(kind: type) -> None:
     harmless = HARMLESS[kind.__name__]
     registered = {
@@ -79,7 +90,7 @@ def test_asynchronous_twins_have_nothing_of_their_own(kind: type) -> None:
 
 
 def test_what_is_registered_exists() -> None:
-    kinds = {kind.__name__: kind for kind in (Broker, Producer, Consumer, Log, State, Catalog)}
+    kinds = {kind.__name__: kind for kind in KINDS}
     for method in performer.exercised:
         kind, _, name = method.partition(".")
         assert name in public_methods(kinds[kind]), method

@@ -136,6 +136,33 @@ def test_damage_leaves_a_gap_and_no_wrong_entries(make_store: MakeStore, at: int
                 assert found.position == (found.offset - segment) * size
 
 
+@pytest.mark.parametrize("bit", range(32))
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_a_damaged_end_of_the_last_batch(make_store: MakeStore, bit: int, is_sealed: bool) -> None:
+    """Its last offset delta leads to another end than the one that is known."""
+    store = make_store(segment_bytes=100_000, index_interval_bytes=250)
+    fill(store, 6)
+    last = store.path(0)
+    position = store.ends.read(1).position  # type: ignore[union-attr]
+    if is_sealed:
+        store.log.roll()
+        store.append(b"behind")
+        store.log.sync()
+    size = HEADER_BYTES + 50  # the last batch begins less far before the end
+    with open(last, "rb") as file:
+        data = file.read(position)
+    batch_at = max(
+        at for at in range(position - size, position) if data[at : at + 8] == (5).to_bytes(8, "big")
+    )
+    flip(last, batch_at + 23 + bit // 8, 1 << bit % 8)
+    store.log.checkpoint()
+    row, stored = store.ends.read(1), store.index.checkpoint(1)
+    assert row is not None
+    assert stored is not None
+    assert stored[:3] == (row.durable_offset, row.segment, row.durable_position)
+    assert store.index.sealed(1, 0) is None
+
+
 def test_two_at_once_do_no_harm(make_store: MakeStore) -> None:
     store = make_store(segment_bytes=1000, index_interval_bytes=250)
     fill(store)
