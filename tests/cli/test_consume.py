@@ -83,9 +83,9 @@ def test_what_arrives_behind_the_end_is_not_printed(cli: Cli, filled: str, data:
 
 
 class TwoPartitions:
-    is_rebalancing = False
-
     """Stands in for a consumer that is ahead of the stops in one partition."""
+
+    is_rebalancing = False
 
     def __init__(self) -> None:
         self.batches = [
@@ -101,6 +101,9 @@ class TwoPartitions:
         for each in batch:
             self.positions[each.partition] = each.offset + 1
         return batch
+
+    def assignment(self) -> list[tuple[str, int]]:
+        return [("t", partition) for partition in self.positions]
 
     def position(self, topic: str, partition: int) -> int:
         return self.positions[partition]
