@@ -112,7 +112,7 @@ class Opening:
         self.quarantine = Quarantine(files, directory.join("quarantine"))
         self.state_environment = self._open_state()
         undo.callback(self.state_environment.close)
-        self.state = State(self.state_environment)
+        self.state = State(self.state_environment, upgrades=directory.is_sole)
         self.groups = GroupState(self.state)
         self.lives = Lives(files, directory.join("run", "members"))
         self.catalog = Catalog(

@@ -36,9 +36,12 @@ class State:
         self,
         environment: Environment,
         *,
+        upgrades: bool = False,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """Take an open environment, which `close` closes; mark it if it is new.
+
+        With `upgrades`, which takes a sole opener, one of format 1 becomes one of this format.
 
         Raises `UnsupportedFormat`, and `StateDamaged` if it has entries but no mark.
         """
@@ -52,6 +55,11 @@ class State:
         if found is None:
             with self.write() as transaction:
                 transaction.put(layout.FORMAT_KEY, layout.pack_format(FORMAT))
+        elif found == 1 and upgrades:
+            from seawall.broker.state_upgrade import upgrade
+
+            with self.write() as transaction:
+                upgrade(transaction, self.clock_ms())
         elif found != FORMAT:
             raise UnsupportedFormat(path=environment.path, found=str(found), supported=str(FORMAT))
 

@@ -136,8 +136,9 @@ class _Acting:
             self._performer.close()
             self._performer = None
 
-    def _do_hold(self, step: Step) -> None:
+    def _do_hold(self, step: Step) -> int:
         self._held = join(self.performer, step["group"], step["topic"])
+        return len(self._held.assignment())
 
     def _do_let(self, step: Step) -> None:
         held, self._held = self._held, None

@@ -142,10 +142,11 @@ def _go_on(scene: Scene, living: Sequence[Actor]) -> None:
 
 
 def _both_hold(scene: Scene, holder: Actor, other: Actor) -> None:
-    """If another process could join a group that is held, its first holder must be fenced."""
-    joined = scene.attempt(other, scene.step("acknowledge", group="search"))
+    """If another process is given what a member has, that member must be fenced."""
+    joined = scene.attempt(other, scene.step("hold", group="search"))
     acked = scene.attempt(holder, {"op": "ack_held", "group": "search"})
-    if not joined.error and not acked.error and acked.found:
+    scene.attempt(other, {"op": "let"})
+    if not joined.error and joined.found and not acked.error and acked.found:
         raise Broken("two processes acknowledge in the name of one group")
     scene.attempt(holder, {"op": "let"})
 

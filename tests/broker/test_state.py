@@ -26,10 +26,10 @@ from seawall.wal.kv_view import seal
 NOW_MS = 1_700_000_000_000
 
 
-def open_state(path: Path) -> State:
+def open_state(path: Path, *, upgrades: bool = False) -> State:
     environment = Environment(str(path), files=Files(), map_size_bytes=1 << 28)
     try:
-        return State(environment, clock_ms=lambda: NOW_MS)
+        return State(environment, upgrades=upgrades, clock_ms=lambda: NOW_MS)
     except BaseException:
         environment.close()
         raise
@@ -211,6 +211,9 @@ def test_another_format_is_refused(path: Path) -> None:
     with pytest.raises(UnsupportedFormat) as caught:
         open_state(path)
     assert (caught.value.found, caught.value.supported) == ("1", "2")
+    raw_put(path, b"F", seal(b"F", struct.pack(">I", 3)))
+    with pytest.raises(UnsupportedFormat):
+        open_state(path, upgrades=True)
     raw_entries_drop(path, b"F")
     with pytest.raises(StateDamaged, match="format is missing"):
         open_state(path)
@@ -223,3 +226,30 @@ def test_closed(state: State) -> None:
     for action in (state.partition_ids, lambda: put_offsets(state, "g", {})):
         with pytest.raises(BrokerClosed):
             action()
+
+
+def test_format_1_is_brought_up_to_date(path: Path) -> None:
+    fill(path)
+    with_members = raw_entries(path)
+    value = struct.pack(">QIqH", 7, 42, 17, 4) + b"here" + struct.pack(">H", 5) + b"range"
+    for key, _ in with_members:
+        if key[:1] == b"G":
+            raw_put(path, key, seal(key, value))
+        elif key[:1] == b"M":
+            raw_entries_drop(path, key)
+    raw_put(path, b"F", seal(b"F", struct.pack(">I", 1)))
+    with pytest.raises(UnsupportedFormat):  # somebody of that version may have it open
+        open_state(path)
+    state = open_state(path, upgrades=True)
+    groups = GroupState(state).groups()
+    assert [(each.name, each.generation, each.empty_since_ms) for each in groups] == [
+        ("a", 8, NOW_MS),
+        ("b", 8, NOW_MS),
+    ]
+    assert offsets(state, "a") == {1: 5, 2: 6}
+    state.close()
+    open_state(path).close()
+    raw_put(path, b"F", seal(b"F", struct.pack(">I", 1)))
+    raw_put(path, b"Ga", seal(b"Ga", b"short"))
+    with pytest.raises(StateDamaged, match="too short"):
+        open_state(path, upgrades=True)
