@@ -21,6 +21,7 @@ from seawall.broker.engine import Engine, acquire_engine
 from seawall.broker.errors import BrokerClosed, BrokerError, UnknownPartition
 from seawall.broker.groups import GroupInfo
 from seawall.broker.offsets import Position
+from seawall.broker.operating import Operating
 from seawall.broker.producer import Producer
 from seawall.broker.subscribe import open_consumer
 from seawall.broker.topics import create_topic, delete_topic, finish_unfinished
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 DURABILITIES = ("fsync", "os")
 
 
-class Broker:
+class Broker(Operating):
     """One directory, open in this process. Safe to use from any thread.
 
     Open it with `Broker.open`. Any number of processes may have the same directory open,
@@ -198,6 +199,7 @@ class Broker:
                 release=self._forget,
             )
             self._users.append(producer)
+            engine.compactor.start()
             return producer
 
     def consumer(
@@ -246,6 +248,8 @@ class Broker:
             with self._lock:
                 if not self._closed:
                     self._users.append(consumer)
+                    if group is not None:
+                        engine.compactor.start()
                     return consumer
             consumer.close()  # `close` did not know of it
             raise BrokerClosed(what="broker")

@@ -12,7 +12,7 @@ from seawall.broker.membership import hold, is_held
 from seawall.broker.names import check_group_name
 from seawall.broker.state import Holder
 from seawall.broker.translation import translated
-from seawall.wal.errors import LogGone
+from seawall.wal.errors import LogGone, OffsetOutOfRange
 
 if TYPE_CHECKING:
     from seawall.broker.engine import Engine
@@ -93,7 +93,14 @@ def reset(engine: Engine, name: str, topic: str, offsets: Mapping[int, int]) -> 
             engine.log(partition.id).check_offset(offset)
         wanted[partition.id] = offset
     with _held(engine, name):
-        engine.state.reset(name, wanted)
+        trimmed = engine.state.reset(name, wanted)
+    for partition_id, log_start in trimmed.items():  # since the look above
+        [number] = [each.number for each in info.partitions if each.id == partition_id]
+        with translated(topic, number):
+            durable_end = engine.log(partition_id).ends().durable_end
+            raise OffsetOutOfRange(
+                offset=wanted[partition_id], log_start=log_start, durable_end=durable_end
+            )
 
 
 def delete(engine: Engine, name: str) -> None:

@@ -137,8 +137,9 @@ class State:
     def initialise(self, group: str, generation: int, starts: Mapping[int, int]) -> dict[int, int]:
         """Store where a group begins in the partitions (by id) in which it has nothing.
 
-        Gives the group's committed offset for each of these partitions, old or new.
-        Raises `GroupFenced`.
+        One that has been trimmed since it was looked up becomes the log start. Gives the
+        group's committed offset for each of these partitions, old or new. Raises
+        `GroupFenced`.
         """
         committed = {}
         with self._write() as transaction:
@@ -146,6 +147,7 @@ class State:
             for partition_id, start in starts.items():
                 old = self._committed(transaction, group, partition_id)
                 if old is None:
+                    start = max(start, self._log_start(transaction, partition_id))
                     self._put(transaction, group, partition_id, start, "")
                 committed[partition_id] = start if old is None else old.offset
         return committed
@@ -172,20 +174,26 @@ class State:
                 if old is None or offset > old.offset:
                     self._put(transaction, group, partition_id, offset, metadata)
 
-    def reset(self, group: str, offsets: Mapping[int, int]) -> None:
+    def reset(self, group: str, offsets: Mapping[int, int]) -> dict[int, int]:
         """Set committed offsets, also backwards. Registers the group if it is new.
 
         The caller has made sure that nobody holds it; should somebody do so, they are
-        fenced, because a new generation begins.
+        fenced, because a new generation begins. If an offset lies below its partition's
+        log start, nothing is changed; the log starts of these partitions are returned.
         """
         check_group_name(group)
         with self._write() as transaction:
+            starts = {each: self._log_start(transaction, each) for each in offsets}
+            trimmed = {each: start for each, start in starts.items() if offsets[each] < start}
+            if trimmed:
+                return trimmed
             self._begin_generation(
                 transaction,
                 self._group(transaction, group) or Group(name=group, generation=0, holder=None),
             )
             for partition_id, offset in offsets.items():
                 self._put(transaction, group, partition_id, offset, "")
+        return {}
 
     def committed(self, group: str) -> dict[int, Committed]:
         """What a group has committed, by partition id. Raises `UnknownGroup`."""
@@ -226,8 +234,25 @@ class State:
     def log_start(self, partition_id: int) -> int:
         """The first offset that readers may have; 0 if none was ever stored."""
         with self._read() as view:
-            stored = view.get(layout.partition_key(b"L", partition_id))
-            return 0 if stored is None else layout.unpack_log_start(stored)
+            return self._log_start(view, partition_id)
+
+    def trim(self, partition_id: int, ceiling: int) -> int:
+        """Raise the log start to `ceiling` if every group has committed that much.
+
+        Every group, that is, which has committed anything in the partition; without any
+        nothing is raised. The groups' offsets are read, and the log start is written, in
+        one transaction, and so is a group's first offset (see `initialise`): no group is
+        ever overtaken. Gives the log start that is in force now.
+        """
+        with self._write() as transaction:
+            log_start = self._log_start(transaction, partition_id)
+            committed = self._committed_in(transaction, partition_id).values()
+            acknowledged = min((entry.offset for entry in committed), default=0)
+            if not log_start < ceiling <= acknowledged:
+                return log_start
+            key = layout.partition_key(b"L", partition_id)
+            transaction.put(key, layout.pack_log_start(ceiling))
+            return ceiling
 
     def delete_partition(self, partition_id: int) -> None:
         """Forget a partition: its log start, and what groups committed in it."""
@@ -260,6 +285,10 @@ class State:
         self._environment.close()
 
     # -- inside a transaction --------------------------------------------------------
+
+    def _log_start(self, view: ReadTransaction, partition_id: int) -> int:
+        stored = view.get(layout.partition_key(b"L", partition_id))
+        return 0 if stored is None else layout.unpack_log_start(stored)
 
     def _begin_generation(self, transaction: WriteTransaction, group: Group) -> int:
         """Store a group under the generation that follows its last one."""

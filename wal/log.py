@@ -21,6 +21,7 @@ from seawall.wal.context import LogContext, write_error
 from seawall.wal.ends import DELETED
 from seawall.wal.errors import OffsetOutOfRange
 from seawall.wal.files import remove_file
+from seawall.wal.inventory import SegmentInfo, inventory, newest_ms
 from seawall.wal.lookup import TimeFound
 from seawall.wal.reader import Reader
 from seawall.wal.segment import list_segments
@@ -122,6 +123,14 @@ class Log:
             if base < row.segment:
                 total += self.context.files.path_size(self.context.segment_path(base)) or 0
         return total
+
+    def segments(self) -> list[SegmentInfo]:
+        """The segments that the log has, in order, without an empty active one."""
+        return inventory(self.context)
+
+    def newest_ms(self, segment: SegmentInfo, spend: Callable[[int], object]) -> int:
+        """The greatest timestamp in one of `segments`; see `inventory.newest_ms`."""
+        return newest_ms(self.context, segment, spend)
 
     def verify(self) -> Iterator[Damage]:
         """Read everything below the durable end and yield what is not valid."""

@@ -48,8 +48,10 @@ def check_here(path: str) -> Verdict:
 
 
 def quiet(broker: Broker) -> None:
-    """Have nothing done by the clock: no checkpoint or late sync but on closing."""
+    """Have nothing done by the clock: no checkpoint or late sync but on closing, and
+    nothing removed but on demand."""
     broker.engine.housekeeper._wake = lambda: None  # type: ignore[method-assign]
+    broker.engine.compactor.start = lambda: None  # type: ignore[method-assign]
 
 
 def crash(broker: Broker) -> None:

@@ -422,11 +422,11 @@ def test_many_threads(catalog: Catalog) -> None:
 def test_another_version_is_refused(path: Path) -> None:
     Catalog(str(path), create=True).close()
     with sqlite3.connect(path) as raw:
-        raw.execute("PRAGMA user_version=2")
+        raw.execute("PRAGMA user_version=3")
     raw.close()
     with pytest.raises(UnsupportedFormat) as caught:
         Catalog(str(path), create=True)
-    assert (caught.value.found, caught.value.supported) == ("2", "1")
+    assert (caught.value.found, caught.value.supported) == ("3", "2")
 
 
 def test_a_missing_file_is_not_made_unasked(path: Path) -> None:

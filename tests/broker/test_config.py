@@ -92,6 +92,6 @@ def test_unknown_keys_get_a_suggestion(key: str, suggestion: str) -> None:
 
 
 def test_unknown_keys_without_a_suggestion_get_the_list() -> None:
-    with pytest.raises(InvalidConfig, match=r"there are: compression\.type, index") as caught:
+    with pytest.raises(InvalidConfig, match=r"there are: cleanup\.policy, compression") as caught:
         check_config({"colour": "red"})
     assert not caught.value.known

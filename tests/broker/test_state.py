@@ -261,13 +261,20 @@ class StateMachine(RuleBasedStateMachine):
     def initialise(self, data: st.DataObject, values: dict[int, int]) -> None:
         name = data.draw(st.sampled_from(sorted(self.generations)))
         committed = self.state.initialise(name, self.generations[name], values)
-        self.offsets[name] = {**values, **self.offsets[name]}
+        begins = {each: max(offset, self.starts.get(each, 0)) for each, offset in values.items()}
+        self.offsets[name] = {**begins, **self.offsets[name]}
         assert committed == {each: self.offsets[name][each] for each in values}
 
     @rule(name=NAMES, values=OFFSETS)
     def reset(self, name: str, values: dict[int, int]) -> None:
-        self.state.reset(name, values)
+        before = self.state.group(name)
+        starts = {each: self.starts.get(each, 0) for each in values}
+        trimmed = {each: start for each, start in starts.items() if values[each] < start}
+        assert self.state.reset(name, values) == trimmed
         group = self.state.group(name)
+        if trimmed:
+            assert group == before
+            return
         assert group is not None
         assert group.generation > self.used.get(name, 0)
         self.used[name] = self.generations[name] = group.generation
@@ -290,6 +297,15 @@ class StateMachine(RuleBasedStateMachine):
     def set_log_start(self, partition_id: int, offset: int) -> None:
         self.state.set_log_start(partition_id, offset)
         self.starts[partition_id] = max(offset, self.starts.get(partition_id, 0))
+
+    @rule(partition_id=PARTITIONS, ceiling=st.integers(0, 20))
+    def trim(self, partition_id: int, ceiling: int) -> None:
+        """The log start rises to what all groups of the partition have committed, or stays."""
+        log_start = self.starts.get(partition_id, 0)
+        committed = [e[partition_id] for e in self.offsets.values() if partition_id in e]
+        if committed and log_start < ceiling <= min(committed):
+            self.starts[partition_id] = log_start = ceiling
+        assert self.state.trim(partition_id, ceiling) == log_start
 
     @rule()
     def reopen(self) -> None:
