@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from seawall.broker.broker import Broker
 from seawall.broker.engine import acquire_engine
 from seawall.broker.topics import finish_unfinished
@@ -10,6 +12,8 @@ from seawall.wal.files import Files
 from seawall.wal.kv_check import Kind, Verdict, find_damage
 
 LOCK_TIMEOUT_MS = 5_000
+# For topics of which everything is read at the end, while the compactor is at work.
+KEEPS_ALL: Mapping[str, str | int] = {"cleanup.policy": "delete", "retention.ms": "-1"}
 
 
 def connect(
