@@ -150,10 +150,12 @@ class Log:
         row = context.row()
         try:
             bases = list_segments(context.files, context.folder)
+            # The newest segment has no file until something is appended to it.
+            sealed = [base for base in bases if base < row.segment]
             doomed = [
                 base
-                for base, after in itertools.pairwise(bases)
-                if after <= before_offset and base < row.segment
+                for base, after in itertools.pairwise([*sealed, row.segment])
+                if after <= before_offset
             ]
             for base in doomed:
                 # Another process may be doing the same.
