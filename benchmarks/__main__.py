@@ -30,6 +30,7 @@ ROWS = {
     "commands": ("compiled",),
     "reopen": ("compiled",),
     "memory": ("compiled",),
+    "trim": ("compiled",),
     "startup": ("compiled",),
     "visibility": ("compiled",),
 }

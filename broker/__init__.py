@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from seawall.broker.inspect import BrokerInfo, Finding
     from seawall.broker.producer import Producer
     from seawall.broker.repair import Repaired
+    from seawall.broker.trimming import Hold, Removal, Trimmed
     from seawall.wal.log import LogEnds
     from seawall.wal.records import Record
 
@@ -34,13 +35,16 @@ __all__ = [
     "Finding",
     "GroupInfo",
     "GroupOffset",
+    "Hold",
     "LogEnds",
     "PartitionInfo",
     "Producer",
     "Record",
     "RecordMetadata",
+    "Removal",
     "Repaired",
     "TopicInfo",
+    "Trimmed",
 ]
 
 _WHERE = {
@@ -54,13 +58,16 @@ _WHERE = {
     "Finding": "seawall.broker.inspect",
     "GroupInfo": "seawall.broker.groups",
     "GroupOffset": "seawall.broker.groups",
+    "Hold": "seawall.broker.trimming",
     "LogEnds": "seawall.wal.log",
     "PartitionInfo": "seawall.broker.catalog",
     "Producer": "seawall.broker.producer",
     "Record": "seawall.wal.records",
     "RecordMetadata": "seawall.broker.delivery",
+    "Removal": "seawall.broker.trimming",
     "Repaired": "seawall.broker.repair",
     "TopicInfo": "seawall.broker.catalog",
+    "Trimmed": "seawall.broker.trimming",
 }
 
 

@@ -23,6 +23,7 @@ from seawall.broker.group_consumer import Callback, GroupOptions
 from seawall.broker.groups import GroupInfo
 from seawall.broker.membership import DEFAULT_ASSIGNOR, MemberSettings
 from seawall.broker.offsets import Position
+from seawall.broker.operating import Operating
 from seawall.broker.producer import Producer
 from seawall.broker.subscribe import open_consumer
 from seawall.broker.topics import create_topic, delete_topic, finish_unfinished
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 DURABILITIES = ("fsync", "os")
 
 
-class Broker:
+class Broker(Operating):
     """One directory, open in this process. Safe to use from any thread.
 
     Open it with `Broker.open`. Any number of processes may have the same directory open,
@@ -200,6 +201,7 @@ class Broker:
                 release=self._forget,
             )
             self._users.append(producer)
+            engine.compactor.start()
             return producer
 
     def consumer(
@@ -290,6 +292,8 @@ class Broker:
             with self._lock:
                 if not self._closed:
                     self._users.append(consumer)
+                    if group is not None:
+                        engine.compactor.start()
                     return consumer
             consumer.close()  # `close` did not know of it
             raise BrokerClosed(what="broker")

@@ -1,10 +1,14 @@
 """The catalogue: which topics there are, their partitions and settings. ``catalog.db``.
 
-SQLite in WAL mode with ``synchronous=FULL``. Layout (version 1, in ``user_version``)::
+SQLite in WAL mode with ``synchronous=FULL``. Layout (version 2, in ``user_version``)::
 
-    topics      id  name  uuid  state  created_ms
-    partitions  id  topic_id  number
-    settings    topic_id  name  value                 what was set, not the defaults
+    topics           id  name  uuid  state  created_ms
+    partitions       id  topic_id  number  state
+    settings         topic_id  name  value            what was set, not the defaults
+    broker_settings  name  value                      the same, of the broker as a whole
+
+Version 1 had neither a partition's state nor settings of the broker; whoever opens it
+first brings it up to date, in one transaction.
 
 Ids are AUTOINCREMENT: never used again, so what is stored elsewhere under an id can
 never be taken for another topic's. A topic's state is one of
@@ -14,8 +18,10 @@ never be taken for another topic's. A topic's state is one of
     deleting    on its way out; the name may be used again at once
 
 and a crash leaves it in the first or the last, for `unfinished` to give to whoever
-finishes it. Writers begin with BEGIN IMMEDIATE, so they wait for each other, for at
-most ``busy_timeout_ms``, instead of failing halfway. Transactions are short.
+finishes it. A partition that is added to a live topic is ``creating`` as well, until its
+log is there; `unfinished` gives those as a topic that is ``growing``. Writers begin with
+BEGIN IMMEDIATE, so they wait for each other, for at most ``busy_timeout_ms``, instead of
+failing halfway. Transactions are short.
 
 Reading is plain SQL here; what is written, SQLAlchemy composes in `catalog_writes`, which
 is imported for the first change: most processes only read, and start in half the time.
@@ -28,6 +34,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from seawall.broker.catalog_connection import CatalogConnection
@@ -45,12 +52,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Catalog", "PartitionInfo", "TopicInfo", "Version"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_MS = 10_000
 
 CREATING = "creating"
 LIVE = "live"
 DELETING = "deleting"
+GROWING = "growing"  # in no row: a live topic with partitions that are being created
 
 Version = tuple[int, int, int]
 
@@ -90,9 +98,12 @@ class Catalog:
             return self._one(connection, name, LIVE)
 
     def unfinished(self) -> list[TopicInfo]:
-        """Topics that are being created or deleted, or were when somebody died."""
+        """What is being created or deleted, or was when somebody died.
+
+        A topic that is growing comes with only the partitions that are not visible yet.
+        """
         with self._file.transaction("BEGIN") as connection:
-            return self._load(connection, "state <> ?", LIVE)
+            return [*self._load(connection, "state <> ?", LIVE), *self._growing(connection)]
 
     def begin_create(self, name: str, partitions: int, config: Mapping[str, str]) -> TopicInfo:
         """Store a topic that is not visible yet. Raises `TopicExists`.
@@ -135,6 +146,27 @@ class Catalog:
         with self._writing() as writer:
             writer.remove_topic(topic_id, only_from=DELETING)
 
+    def begin_grow(self, name: str, total: int) -> TopicInfo:
+        """Store further partitions of a topic, up to so many, which are not visible yet.
+
+        Gives the topic with these partitions only. Follow it with `finish_grow` once their
+        logs are there, or with `undo_grow` once they are not. Raises `UnknownTopic`.
+        """
+        with self._writing() as writer:
+            info = self._one(writer.connection, name, LIVE)
+            writer.add_partitions(info.id, range(len(info.partitions), total), CREATING)
+            return self._growing(writer.connection, info.id)[0]
+
+    def finish_grow(self, topic_id: int) -> None:
+        """Make added partitions visible. Does nothing if there are none."""
+        with self._writing() as writer:
+            writer.set_partition_state(topic_id, LIVE, only_from=CREATING)
+
+    def undo_grow(self, topic_id: int) -> None:
+        """Forget added partitions that are not visible yet, whose logs are gone."""
+        with self._writing() as writer:
+            writer.remove_partitions(topic_id, only_from=CREATING)
+
     def config(self, name: str) -> Mapping[str, str]:
         """What was set for a live topic. Raises `UnknownTopic`."""
         return self.topic(name).config
@@ -150,6 +182,18 @@ class Catalog:
             kept = {key: value for key, value in changes.items() if value is not None}
             writer.add_settings(topic_id, kept)
             return self._one(writer.connection, name, LIVE)
+
+    # -- the broker as a whole -------------------------------------------------------
+
+    def broker_config(self) -> dict[str, str]:
+        """What was set for the broker."""
+        with self._file.transaction("BEGIN") as connection:
+            return dict(connection.execute("SELECT name, value FROM broker_settings"))
+
+    def set_broker_config(self, changes: Mapping[str, str | None]) -> None:
+        """Change settings of the broker, which have been checked; None as in `set_config`."""
+        with self._writing() as writer:
+            writer.change_broker_settings(changes)
 
     # -- the file as a whole ---------------------------------------------------------
 
@@ -197,7 +241,7 @@ class Catalog:
     def _check_schema(self, *, create: bool) -> None:
         with self._file.bare() as raw:
             [version] = raw.execute("PRAGMA user_version").fetchone()
-            if version not in (0, SCHEMA_VERSION):
+            if not 0 <= version <= SCHEMA_VERSION:
                 raise UnsupportedFormat(
                     path=self.path, found=str(version), supported=str(SCHEMA_VERSION)
                 )
@@ -210,6 +254,19 @@ class Catalog:
         if not version:
             with self._writing() as writer:
                 writer.create_tables(SCHEMA_VERSION)
+        elif version < SCHEMA_VERSION:
+            with self._writing() as writer:
+                [version] = writer.connection.execute("PRAGMA user_version").fetchone()
+                if version < SCHEMA_VERSION:  # nobody was quicker
+                    writer.upgrade(SCHEMA_VERSION)
+
+    def _growing(self, connection: sqlite3.Connection, topic_id: int = 0) -> list[TopicInfo]:
+        """Live topics with partitions that are being created, and those alone; or this one."""
+        which = "state = ? AND id IN (SELECT topic_id FROM partitions WHERE state = ?)"
+        found = self._load(connection, which, LIVE, CREATING, partition_state=CREATING)
+        return [
+            replace(info, state=GROWING) for info in found if not topic_id or info.id == topic_id
+        ]
 
     def _one(self, connection: sqlite3.Connection, name: str, *states: str) -> TopicInfo:
         any_state = " OR ".join(["state = ?"] * len(states))
@@ -219,15 +276,24 @@ class Catalog:
         return found[0]
 
     def _load(
-        self, connection: sqlite3.Connection, which: str, *values: str | int
+        self,
+        connection: sqlite3.Connection,
+        which: str,
+        *values: str | int,
+        partition_state: str = LIVE,
     ) -> list[TopicInfo]:
-        """The topics that a condition holds for; ``values`` are what its ``?`` stand for."""
+        """The topics that a condition holds for; ``values`` are what its ``?`` stand for.
+
+        Of a live topic, only the partitions in one state.
+        """
         wanted = f"(SELECT id FROM topics WHERE {which})"
         partitions: dict[int, list[PartitionInfo]] = {}
         for partition_id, topic_id, number in connection.execute(
-            "SELECT id, topic_id, number FROM partitions "
-            f"WHERE topic_id IN {wanted} ORDER BY number",
-            values,
+            "SELECT partitions.id, topic_id, number FROM partitions "
+            "JOIN topics ON topics.id = topic_id "
+            f"WHERE topic_id IN {wanted} AND (topics.state <> ? OR partitions.state = ?) "
+            "ORDER BY number",
+            (*values, LIVE, partition_state),
         ):
             partition = PartitionInfo(id=partition_id, number=number)
             partitions.setdefault(topic_id, []).append(partition)

@@ -12,14 +12,16 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from seawall.broker.acknowledger import Acknowledger
 from seawall.broker.catalog import PartitionInfo, TopicInfo
+from seawall.broker.compactor import Compactor
 from seawall.broker.errors import BrokerClosed, UnknownTopic
 from seawall.broker.keeper import Keeper
-from seawall.broker.opening import Opening
+from seawall.broker.opening import Opening, log_config
 from seawall.broker.rebalance import Layout
 from seawall.wal import forks
 from seawall.wal.errors import ForkedHandle, LogGone
@@ -32,6 +34,8 @@ from seawall.wal.watch import Watcher
 
 CHECKPOINT_INTERVAL_MS = 1_000
 SYNC_INTERVAL_MS = 100
+# How often a process that writes looks whether another one has changed a topic.
+LOOK_INTERVAL_S = 0.5
 # asyncio users' disk work runs on these, so that no event loop ever waits for a disk.
 EXECUTOR_THREADS = 8
 
@@ -53,6 +57,8 @@ class Engine:
         self._topics: dict[str, TopicInfo] = {}
         self._layout: Layout = {}
         self._catalog_version: object = None
+        self._looked_s = 0.0
+        self.changes = 0  # how often the catalogue was found changed
         self._executor: ThreadPoolExecutor | None = None
         self._forked = False
         self._closed = False
@@ -77,6 +83,7 @@ class Engine:
         self.keeper = Keeper(
             self.groups, self.lives, layout=self.layout, notify=self.watcher.notify
         )
+        self.compactor = Compactor(files, self.path, self._do_round)
         forks.register(self)
 
     # -- topics and logs -------------------------------------------------------------
@@ -120,7 +127,22 @@ class Engine:
         self._places = {each.id: (info, each) for info in topics for each in info.partitions}
         for partition_id in [each for each in self._logs if each not in self._places]:
             self._logs.pop(partition_id).close()
+        for partition_id, log in self._logs.items():
+            log.context.config.take(log_config(self._places[partition_id][0]))
         self._catalog_version = version
+        self.changes += 1
+
+    def look_for_changes(self) -> int:
+        """How often the catalogue was found changed; cheap, for who asks all the time.
+
+        What another process has changed is seen `LOOK_INTERVAL_S` later at the latest.
+        """
+        now_s = time.monotonic()
+        if now_s >= self._looked_s + LOOK_INTERVAL_S:
+            self._looked_s = now_s
+            with self._lock:
+                self._refresh()
+        return self.changes
 
     def log(self, partition_id: int) -> Log:
         """The log of a partition. Raises `LogGone` if it was deleted."""
@@ -165,6 +187,11 @@ class Engine:
                 self._executor = ThreadPoolExecutor(EXECUTOR_THREADS, "seawall-executor")
             return self._executor
 
+    def _do_round(self, wait: Callable[[float], bool], is_timed: bool) -> float:
+        from seawall.broker.cleaning import clean  # only whoever holds the lease needs it
+
+        return clean(self, wait, is_timed=is_timed)
+
     # -- the life of an engine -------------------------------------------------------
 
     def check_usable(self) -> None:
@@ -194,6 +221,7 @@ class Engine:
             closing.callback(self.housekeeper.close)
             closing.callback(self.watcher.close)
             closing.callback(self.keeper.close)
+            closing.callback(self.compactor.close)
             if self._executor is not None:
                 closing.callback(self._executor.shutdown)
 
@@ -206,6 +234,7 @@ class Engine:
         self.housekeeper.abandon()
         self.keeper.abandon()
         self.acknowledger.abandon()
+        self.compactor.abandon()
         for log in self._logs.values():
             log.abandon()
         self._logs = {}

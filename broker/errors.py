@@ -9,7 +9,8 @@
         │   ├── UnknownPartition    no partition with that number
         │   ├── TopicExists
         │   ├── InvalidTopicName
-        │   └── InvalidConfig       a per-topic setting: its key or its value
+        │   ├── InvalidPartitions   a number of partitions that a topic cannot have
+        │   └── InvalidConfig       a setting: its key or its value
         ├── ProduceError            a record that was not, or perhaps not, published
         │   ├── RecordTooLarge      above max.message.bytes
         │   ├── InvalidRecord       cannot be stored as it is
@@ -134,6 +135,7 @@ __all__ = [
     "InconsistentGroupProtocol",
     "InvalidConfig",
     "InvalidGroupName",
+    "InvalidPartitions",
     "InvalidRecord",
     "InvalidTopicName",
     "LockTimeout",
@@ -221,8 +223,22 @@ class InvalidTopicName(TopicError):
         self.reason = reason
 
 
+class InvalidPartitions(TopicError):
+    """A topic cannot be given fewer partitions than it has, nor more than ``most``."""
+
+    def __init__(self, *, topic: str, partitions: int, wanted: int, most: int) -> None:
+        super().__init__(
+            f"topic {topic!r} has {partitions} partitions and cannot have {wanted}; "
+            f"give {partitions} to {most}, or create another topic",
+            topic=topic,
+        )
+        self.partitions = partitions
+        self.wanted = wanted
+        self.most = most
+
+
 class InvalidConfig(TopicError):
-    """A per-topic setting with a key that is not ``known``, or a value that is not allowed."""
+    """A setting with a key that is not ``known``, or a value that is not allowed."""
 
     def __init__(
         self, *, key: str, value: str, allowed: str, known: bool = True, suggestion: str = ""

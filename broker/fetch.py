@@ -14,6 +14,8 @@ from seawall.wal.segment import FoundBatch
 logger = logging.getLogger("seawall.broker")
 
 FETCH_BYTES = 1 << 20
+# A log that is being trimmed may have lost the place before anything is read there.
+MOST_RESETS = 100
 
 
 class Fetcher:
@@ -111,25 +113,30 @@ class Fetcher:
         return records
 
     def _read(self) -> Chunk:
-        try:
-            return self._reader.read(self._fetch_bytes)
-        except OffsetOutOfRange as error:
-            if self._auto_offset_reset == "error":
-                raise
-            earliest = self._auto_offset_reset == "earliest"
-            target = error.log_start if earliest else error.durable_end
-            logger.warning(
-                "%s/%d: offset %d is gone (the log holds %d to %d); going on at %d (%s)",
-                self.topic,
-                self.partition,
-                error.offset,
-                error.log_start,
-                error.durable_end,
-                target,
-                self._auto_offset_reset,
-            )
-            self._go_to(target)
-            return self._reader.read(self._fetch_bytes)
+        for _ in range(MOST_RESETS):
+            try:
+                return self._reader.read(self._fetch_bytes)
+            except OffsetOutOfRange as error:
+                if self._auto_offset_reset == "error":
+                    raise
+                self._reset(error)
+        return self._reader.read(self._fetch_bytes)
+
+    def _reset(self, error: OffsetOutOfRange) -> None:
+        """Go on where `auto_offset_reset` says."""
+        is_earliest = self._auto_offset_reset == "earliest"
+        target = error.log_start if is_earliest else error.durable_end
+        logger.warning(
+            "%s/%d: offset %d is gone (the log holds %d to %d); going on at %d (%s)",
+            self.topic,
+            self.partition,
+            error.offset,
+            error.log_start,
+            error.durable_end,
+            target,
+            self._auto_offset_reset,
+        )
+        self._go_to(target)
 
     def ends(self) -> LogEnds:
         """The ends of the partition's log."""

@@ -109,7 +109,8 @@ class GroupState:
     ) -> Joined:
         """Make a member of a group, registering that if it is new, and divide anew.
 
-        `starts` is where the group begins in partitions in which it has committed nothing.
+        `starts` is where the group begins in partitions in which it has committed nothing;
+        what has been removed there since is passed over.
         The member has at once what nobody else has. One of the same instance id makes way
         for it, and leaves it what it had (KIP-345).
 
@@ -130,6 +131,8 @@ class GroupState:
             begun = self._begun(transaction, group)
             for partition_id, start in starts.items():
                 if self._state.committed_at(transaction, group, partition_id) is None:
+                    # It may have been trimmed since it was looked up.
+                    start = max(start, self._state.log_start_at(transaction, partition_id))
                     self._state.put_committed(transaction, group, partition_id, start)
             return Joined(
                 generation=begun.generation,
@@ -215,17 +218,23 @@ class GroupState:
                         )
         return verdicts
 
-    def reset(self, group: str, offsets: Mapping[int, int], is_dead: IsDead) -> None:
+    def reset(self, group: str, offsets: Mapping[int, int], is_dead: IsDead) -> dict[int, int]:
         """Set committed offsets, also backwards. Registers the group if it is new.
 
-        Raises `GroupBusy` if it has members.
+        If an offset lies below its partition's log start, nothing is changed, and the log
+        starts of these partitions are returned. Raises `GroupBusy` if it has members.
         """
         check_group_name(group)
         with self._state.write() as transaction:
+            starts = {each: self._state.log_start_at(transaction, each) for each in offsets}
+            trimmed = {each: start for each, start in starts.items() if offsets[each] < start}
+            if trimmed:
+                return trimmed
             self._let_go(transaction, group, is_dead)
             self._begin(transaction, group, self._begun(transaction, group), is_empty=True)
             for partition_id, offset in offsets.items():
                 self._state.put_committed(transaction, group, partition_id, offset)
+        return {}
 
     def delete(self, group: str, is_dead: IsDead) -> bool:
         """Forget a group and all it has committed. False if there is none.

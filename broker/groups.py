@@ -176,7 +176,14 @@ def reset(engine: Engine, name: str, topic: str, offsets: Mapping[int, int]) -> 
         with translated(topic, number):
             engine.log(partition.id).check_offset(offset)
         wanted[partition.id] = offset
-    engine.groups.reset(name, wanted, engine.lives.is_dead)
+    trimmed = engine.groups.reset(name, wanted, engine.lives.is_dead)
+    for partition_id, log_start in trimmed.items():  # since the look above
+        [number] = [each.number for each in info.partitions if each.id == partition_id]
+        with translated(topic, number):
+            durable_end = engine.log(partition_id).ends().durable_end
+            raise OffsetOutOfRange(
+                offset=wanted[partition_id], log_start=log_start, durable_end=durable_end
+            )
 
 
 def delete(engine: Engine, name: str) -> None:

@@ -8,7 +8,8 @@ joins others takes it as it is. In order, for a sole opener:
 2. ``run/ends`` if it is of this boot, else a new one;
 3. every partition that the row in it does not vouch for is recovered; bytes that a dead
    process left un-synced are synced;
-4. topics that a crash left half created or half deleted are finished;
+4. topics that a crash left half created or half deleted are finished, partitions that it
+   left half added are taken back;
 5. folders of logs that belong to no partition go to ``quarantine/``.
 """
 
@@ -56,6 +57,16 @@ MOST_NAME_CHARACTERS = 200
 def folder_name(partition_id: int, topic: str, partition: int) -> str:
     """The name of a partition's folder under ``logs/``."""
     return f"{partition_id}-{topic[:MOST_NAME_CHARACTERS]}-{partition}"
+
+
+def log_config(topic: TopicInfo) -> LogConfig:
+    """The settings of a topic's logs."""
+    settings = topic.settings
+    return LogConfig(
+        segment_bytes=settings.segment_bytes,
+        segment_ms=settings.segment_ms,
+        index_interval_bytes=settings.index_interval_bytes,
+    )
 
 
 class Opening:
@@ -255,7 +266,6 @@ class Opening:
 
     def context(self, topic: TopicInfo, partition: PartitionInfo) -> LogContext:
         """What the log of a partition needs."""
-        config = topic.settings
         return LogContext(
             files=self._files,
             folder=self.directory.join(
@@ -264,11 +274,7 @@ class Opening:
             partition_id=partition.id,
             ends=self.ends,
             index=self.index,
-            config=LogConfig(
-                segment_bytes=config.segment_bytes,
-                segment_ms=config.segment_ms,
-                index_interval_bytes=config.index_interval_bytes,
-            ),
+            config=log_config(topic),
             append_lock_timeout_ms=self._lock_timeout_ms,
         )
 

@@ -16,6 +16,7 @@ together in the next round, with one sync for each partition.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import time
 import weakref
@@ -24,7 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from seawall.broker.delivery import Batch, Delivery
-from seawall.broker.errors import BrokerClosed, ForkedBroker, RecordTooLarge
+from seawall.broker.errors import BrokerClosed, ForkedBroker, RecordTooLarge, UnknownTopic
 from seawall.broker.routes import Route, as_header_tuple, check_bytes, check_timestamp
 from seawall.broker.sender import Sender
 from seawall.broker.translation import translated
@@ -92,6 +93,7 @@ class Producer:
             compression=compression,
             waits_for_sync=durability == "fsync",
             on_gone=self._forget_route,
+            on_change=self._update_routes,
         )
         _living.add(self)
         forks.register(self)
@@ -156,6 +158,12 @@ class Producer:
         if headers:
             header_tuple, header_bytes = as_header_tuple(headers)
             size += header_bytes
+        if size > route.max_record_bytes or (
+            partition is not None and partition >= len(route.queues)
+        ):
+            if not may_wait:
+                raise MustWait
+            route = self._updated(topic, route)  # the topic may have been changed
         if size > route.max_record_bytes:
             raise RecordTooLarge(topic=topic, size_bytes=size, max_bytes=route.max_record_bytes)
         if timestamp is None:
@@ -195,6 +203,24 @@ class Producer:
             route = Route(self._engine.topic(topic), self._batch_bytes)
         with self._sender.lock:
             return self._routes.setdefault(topic, route)
+
+    def _updated(self, topic: str, route: Route) -> Route:
+        """The route as the topic is now."""
+        with translated(topic):
+            info = self._engine.topic(topic)
+        with self._sender.lock:
+            if not route.update(info):
+                route = self._routes[topic] = Route(info, self._batch_bytes)
+        return route
+
+    def _update_routes(self) -> None:
+        """Some topic was changed."""
+        for topic, route in list(self._routes.items()):
+            # One that was deleted is forgotten when its log is found to be gone.
+            with contextlib.suppress(UnknownTopic):
+                info = self._engine.topic(topic)
+                with self._sender.lock:
+                    route.update(info)
 
     def _forget_route(self, topic: str) -> None:
         with self._sender.lock:

@@ -43,16 +43,33 @@ class Route:
     def __init__(self, info: TopicInfo, batch_bytes: int) -> None:
         self.topic = info.name
         self.queues = [TopicPartition(self, each.number, each.id) for each in info.partitions]
-        settings = info.settings
-        self.max_record_bytes = settings.max_message_bytes - HEADER_BYTES
-        self.batch_bytes = max(1, min(batch_bytes, self.max_record_bytes))
-        # One round is one append, and a segment is full only between two of them.
-        self.round_bytes = min(MOST_BYTES_PER_ROUND, settings.segment_bytes)
-        self.is_log_append_time = settings.message_timestamp_type == "LogAppendTime"
+        self._wanted_batch_bytes = batch_bytes
+        self._take_settings(info)
         # Each producer begins at another partition, so that many short-lived ones
         # spread evenly.
         self._turn = random.randrange(len(self.queues))
         self.sticky = self.queues[self._turn]
+
+    def _take_settings(self, info: TopicInfo) -> None:
+        settings = info.settings
+        self.max_record_bytes = settings.max_message_bytes - HEADER_BYTES
+        self.batch_bytes = max(1, min(self._wanted_batch_bytes, self.max_record_bytes))
+        # One round is one append, and a segment is full only between two of them.
+        self.round_bytes = min(MOST_BYTES_PER_ROUND, settings.segment_bytes)
+        self.is_log_append_time = settings.message_timestamp_type == "LogAppendTime"
+
+    def update(self, info: TopicInfo) -> bool:
+        """Take over what was changed about the topic: its settings, and more partitions.
+
+        What waits in a partition stays there, in its order. False, and nothing is taken
+        over, if this is another topic of the same name.
+        """
+        if info.partitions[0].id != self.queues[0].partition_id:
+            return False
+        self._take_settings(info)
+        added = info.partitions[len(self.queues) :]
+        self.queues += [TopicPartition(self, each.number, each.id) for each in added]
+        return True
 
     def choose(
         self,

@@ -9,6 +9,7 @@ goes out together in the next.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,11 +23,13 @@ from seawall.broker.errors import (
 )
 from seawall.broker.rounds import Round, interrupted, named
 from seawall.broker.routes import TopicPartition
-from seawall.wal.errors import HandleClosed, LogGone
+from seawall.wal.errors import HandleClosed, LogGone, WalError
 from seawall.wal.log import Log
 
 if TYPE_CHECKING:
     from seawall.broker.engine import Engine
+
+logger = logging.getLogger("seawall.broker")
 
 # How many failed batches are kept for `Producer.flush` to raise the first of.
 MOST_FAILED = 1000
@@ -38,7 +41,8 @@ IDLE_AFTER_S = 1.0
 class Sender:
     """The batches of one producer, and the thread that writes them.
 
-    ``on_gone`` is called with a topic's name when its partitions are no longer there.
+    ``on_gone`` is called with a topic's name when its partitions are no longer there, and
+    ``on_change`` when some topic was changed.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Sender:
         compression: str,
         waits_for_sync: bool,
         on_gone: Callable[[str], None],
+        on_change: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._linger_s = linger_s
@@ -58,6 +63,8 @@ class Sender:
         self._compression = compression
         self._waits_for_sync = waits_for_sync
         self._on_gone = on_gone
+        self._on_change = on_change
+        self._changes = engine.changes
         self._drain_lock = threading.Lock()
         # Partitions with batches that nobody has taken yet, in the order they got them.
         self._pending: dict[TopicPartition, None] = {}
@@ -161,6 +168,7 @@ class Sender:
         self._drainer = threading.get_ident()
         try:
             self._settle_interrupted()  # only if another signal hit the line below
+            self._look_for_changes()
             for queue in queues:
                 each = self._take(queue)
                 if each.batches:
@@ -171,6 +179,16 @@ class Sender:
         finally:
             self._settle_interrupted()
             self._drainer = 0
+
+    def _look_for_changes(self) -> None:
+        try:
+            changes = self._engine.look_for_changes()
+            if changes != self._changes:
+                self._on_change()
+                self._changes = changes
+        except (BrokerError, WalError) as error:
+            # It is no reason not to write; whoever needs the catalogue will meet it.
+            logger.warning("cannot look whether a topic was changed: %s", error)
 
     def _settle_interrupted(self) -> None:
         """Give an outcome to whatever a round that did not come to its end has taken."""

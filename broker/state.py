@@ -10,7 +10,7 @@ what it has acknowledged, is in ``group_state``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from seawall.broker import state_format as layout
@@ -131,6 +131,37 @@ class State:
         """The first offset that readers may have; 0 if none was ever stored."""
         with self.read() as view:
             return self.log_start_at(view, partition_id)
+
+    def trim(self, partition_id: int, ceiling: int) -> int:
+        """Raise the log start to `ceiling` if every group has committed that much.
+
+        Every group, that is, which has committed anything in the partition; without any
+        nothing is raised. The groups' offsets are read, and the log start is written, in
+        one transaction, and so is a group's first offset (see `initialise`): no group is
+        ever overtaken. Gives the log start that is in force now.
+        """
+        with self.write() as transaction:
+            log_start = self.log_start_at(transaction, partition_id)
+            committed = self._committed_in(transaction, partition_id).values()
+            acknowledged = min((entry.offset for entry in committed), default=0)
+            if not log_start < ceiling <= acknowledged:
+                return log_start
+            key = layout.partition_key(b"L", partition_id)
+            transaction.put(key, layout.pack_log_start(ceiling))
+            return ceiling
+
+    def begin_partitions(self, old: Sequence[int], new: Sequence[int]) -> None:
+        """Have every group that is in one of a topic's old partitions begin in its new ones.
+
+        At once, whether anybody of it is there or not: what is published before they look
+        is theirs as well, and is not trimmed before they have acknowledged it.
+        """
+        with self.write() as transaction:
+            groups = {group for each in old for group in self._committed_in(transaction, each)}
+            for group in sorted(groups):
+                for partition_id in new:
+                    if self.committed_at(transaction, group, partition_id) is None:
+                        self.put_committed(transaction, group, partition_id, 0)
 
     def delete_partition(self, partition_id: int) -> None:
         """Forget a partition: its log start, and what groups committed in it."""

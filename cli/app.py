@@ -26,8 +26,10 @@ class Entry(NamedTuple):
 COMMANDS = {
     "produce": Entry("seawall.cli.produce", "Send each line of the input as a record."),
     "consume": Entry("seawall.cli.consume", "Print records, then wait for more."),
-    "topic": Entry("seawall.cli.topic", "List, create, describe and delete topics."),
+    "topic": Entry("seawall.cli.topic", "List, create, describe, alter and delete topics."),
     "group": Entry("seawall.cli.group", "List, describe, reset and delete consumer groups."),
+    "compact": Entry("seawall.cli.compact", "Remove what may go, and show what keeps the rest."),
+    "config": Entry("seawall.cli.config", "Show or change the settings of the broker itself."),
     "info": Entry("seawall.cli.info", "Show what this broker is, and the versions in use."),
     "verify": Entry("seawall.cli.verify", "Read everything, and name what is damaged."),
     "repair": Entry(

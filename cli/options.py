@@ -59,7 +59,9 @@ def open_broker(
     """Open the broker at a location. Only now is the broker imported: --help needs none."""
     location = check_location(location)
     from seawall.broker import Broker
+    from seawall.cli.warnings import show_warnings
 
+    show_warnings()
     if timeout_ms is None:
         return Broker.open(location, create=create)
     return Broker.open(location, create=create, open_timeout_ms=timeout_ms)

@@ -1,11 +1,11 @@
-"""`seawall topic`: list, create, describe and delete topics."""
+"""`seawall topic`: list, create, describe, alter and delete topics."""
 
 import json as json_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seawall.cli.errors import WrongUsage
+from seawall.cli.errors import CommandFailed, WrongUsage
 from seawall.cli.options import (
     BrokerOption,
     JsonOption,
@@ -15,6 +15,7 @@ from seawall.cli.options import (
     open_broker,
 )
 from seawall.cli.output import counted, say, write_table, write_text
+from seawall.cli.positions import parse_position_option, resolve_position
 
 if TYPE_CHECKING:
     from seawall.broker import Broker, TopicInfo
@@ -23,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
     no_args_is_help=True,
-    help="List, create, describe and delete topics.",
+    help="List, create, describe, alter and delete topics.",
 )
 
 
@@ -66,7 +67,7 @@ def create(
     quiet: QuietOption = False,
 ) -> None:
     """Create a topic, and the broker's directory if that is new."""
-    settings = dict(_setting(text) for text in config or [])
+    settings = dict(setting(text, "-c ") for text in config or [])
     with open_broker(broker, create=True) as opened:
         topic = opened.create_topic(name, partitions, settings, if_not_exists=if_not_exists)
         if not quiet:
@@ -81,7 +82,8 @@ def describe(topic: TopicArgument, broker: BrokerOption = None, json: JsonOption
     record gets. A setting that is not shown has Kafka's default.
     """
     with open_broker(broker) as opened:
-        facts = _facts(opened, opened.topic(topic))
+        found = opened.topic(topic)
+        facts = _facts(opened, found)
     if json:
         write_text(_json_line(facts))
         return
@@ -91,7 +93,7 @@ def describe(topic: TopicArgument, broker: BrokerOption = None, json: JsonOption
             (
                 facts["topic"],
                 facts["uuid"],
-                ",".join(f"{k}={v}" for k, v in facts["config"].items()) or None,
+                _shown(found) or None,
             )
         ],
     )
@@ -100,6 +102,90 @@ def describe(topic: TopicArgument, broker: BrokerOption = None, json: JsonOption
         ("PARTITION", "ID", "START", "END", "RECORDS"),
         [tuple(p.values()) for p in facts["partitions"]],
     )
+
+
+@app.command()
+def alter(
+    topic: TopicArgument,
+    broker: BrokerOption = None,
+    partitions: Annotated[
+        int | None,
+        typer.Option(
+            "-p", "--partitions", metavar="N", min=1, help="Have so many; never fewer than now"
+        ),
+    ] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-c",
+            "--config",
+            metavar="NAME=VALUE",
+            help="Change a setting; NAME= takes it back to its default; repeatable",
+        ),
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Change a topic's settings, or give it more partitions.
+
+    Running processes go by it within moments. With more partitions, keys may go to other
+    ones than before.
+    """
+    changes = {name: value or None for name, value in (setting(c, "-c ") for c in config or [])}
+    if partitions is None and not changes:
+        raise WrongUsage("nothing to change: give --partitions N or --config NAME=VALUE")
+    with open_broker(broker) as opened:
+        if changes:
+            opened.alter_topic(topic, changes)
+        if partitions is not None:
+            opened.add_partitions(topic, partitions)
+        if not quiet:
+            present = counted(len(opened.topic(topic).partitions), "partition")
+            say(f"topic {topic!r} has {present}; {_shown(opened.topic(topic)) or 'no settings'}")
+
+
+@app.command("delete-records")
+def delete_records(
+    topic: TopicArgument,
+    before: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--before",
+            metavar="OFFSET",
+            help="end (all of them), N, -N (all but N), @-1h, @2026-01-01T00:00 (UTC) or @MS",
+        ),
+    ],
+    broker: BrokerOption = None,
+    partition: Annotated[
+        list[int] | None,
+        typer.Option(
+            "-p", "--partition", metavar="N", min=0, help="Only this partition; repeatable"
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, but do nothing")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Delete the records below an offset, acknowledged or not, for good.
+
+    START is the first offset that is there before, and afterwards.
+    """
+    position = parse_position_option(before)
+    with open_broker(broker) as opened:
+        numbers = [each.number for each in opened.topic(topic).partitions]
+        wanted = sorted(set(partition)) if partition else numbers
+        for number in set(wanted) - set(numbers):
+            raise CommandFailed(f"topic {topic!r} has no partition {number}")
+        starts = {number: opened.ends(topic, number).log_start for number in wanted}
+        offsets = resolve_position(opened, topic, wanted, position)
+        after = {number: max(starts[number], offset) for number, offset in offsets.items()}
+        if not dry_run:
+            after = opened.delete_records(topic, offsets)
+    rows = [(topic, number, starts[number], after[number]) for number in wanted]
+    if json:
+        names = ("topic", "partition", "from", "to")
+        write_text("".join(_json_line(dict(zip(names, row, strict=True))) for row in rows))
+    else:
+        write_table(("TOPIC", "PARTITION", "START", "NEW START"), rows)
 
 
 @app.command()
@@ -153,12 +239,17 @@ def _records(opened: "Broker", topic: "TopicInfo") -> int:
     return sum(e.durable_end - e.log_start for e in ends)
 
 
+def _shown(topic: "TopicInfo") -> str:
+    return ",".join(f"{name}={value}" for name, value in topic.config.items())
+
+
 def _json_line(facts: dict[str, Any]) -> str:
     return json_module.dumps(facts) + "\n"
 
 
-def _setting(text: str) -> tuple[str, str]:
+def setting(text: str, option: str = "") -> tuple[str, str]:
+    """NAME=VALUE as a pair; ``option`` is what stands before it on the command line."""
     name, found, value = text.partition("=")
     if not found or not name:
-        raise WrongUsage(f"-c {text!r}: write NAME=VALUE")
+        raise WrongUsage(f"{option}{text!r}: write NAME=VALUE")
     return name, value

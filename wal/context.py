@@ -27,9 +27,9 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class LogConfig:
-    """The settings of one log, with Kafka's meanings.
+    """The settings of one log, with Kafka's meanings. They may change while it is open.
 
     ``segment_bytes``: a segment is full before it would be longer than this; a single
     append that is longer gets a segment of its own. ``segment_ms``: a segment that was
@@ -41,6 +41,13 @@ class LogConfig:
     segment_ms: int = 7 * 24 * 3600 * 1000
     index_interval_bytes: int = 4096
     allocate_bytes: int = 4 * MEBIBYTE
+
+    def take(self, other: LogConfig) -> None:
+        """Be as another one is, for everybody who has this one."""
+        self.segment_bytes = other.segment_bytes
+        self.segment_ms = other.segment_ms
+        self.index_interval_bytes = other.index_interval_bytes
+        self.allocate_bytes = other.allocate_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

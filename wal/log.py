@@ -21,6 +21,7 @@ from seawall.wal.context import LogContext, write_error
 from seawall.wal.ends import DELETED
 from seawall.wal.errors import OffsetOutOfRange
 from seawall.wal.files import remove_file
+from seawall.wal.inventory import SegmentInfo, inventory, newest_ms
 from seawall.wal.lookup import TimeFound
 from seawall.wal.reader import Reader
 from seawall.wal.segment import list_segments
@@ -123,6 +124,14 @@ class Log:
                 total += self.context.files.path_size(self.context.segment_path(base)) or 0
         return total
 
+    def segments(self) -> list[SegmentInfo]:
+        """The segments that the log has, in order, without an empty active one."""
+        return inventory(self.context)
+
+    def newest_ms(self, segment: SegmentInfo, spend: Callable[[int], object]) -> int:
+        """The greatest timestamp in one of `segments`; see `inventory.newest_ms`."""
+        return newest_ms(self.context, segment, spend)
+
     def verify(self) -> Iterator[Damage]:
         """Read everything below the durable end and yield what is not valid."""
         return verify(self.context)
@@ -141,10 +150,12 @@ class Log:
         row = context.row()
         try:
             bases = list_segments(context.files, context.folder)
+            # The newest segment has no file until something is appended to it.
+            sealed = [base for base in bases if base < row.segment]
             doomed = [
                 base
-                for base, after in itertools.pairwise(bases)
-                if after <= before_offset and base < row.segment
+                for base, after in itertools.pairwise([*sealed, row.segment])
+                if after <= before_offset
             ]
             for base in doomed:
                 # Another process may be doing the same.

@@ -17,12 +17,18 @@ import logging
 import os
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from inotify_simple import INotify
 
 POLL_INTERVAL_S = 0.02
 # A busy writer makes thousands of events a second; readers gain nothing from being
 # woken more often than this.
 SHORTEST_INTERVAL_S = 0.0005
+# What becomes of `FolderWatch` without inotify.
+FOLDER_POLL_INTERVAL_S = 5.0
 
 logger = logging.getLogger("seawall.wal")
 
@@ -95,14 +101,7 @@ class Watcher:
 
     def _run(self) -> None:
         try:
-            from inotify_simple import INotify, flags
-
-            inotify = INotify(nonblocking=True)
-            try:
-                inotify.add_watch(self._path, flags.MODIFY)
-            except BaseException:
-                inotify.close()
-                raise
+            inotify = _inotify([self._path])
         except (ImportError, OSError):
             self._poll_file()
             return
@@ -151,3 +150,79 @@ class Watcher:
             self._thread = None
             os.close(self._stop_reader)
             os.close(self._stop_writer)
+
+
+class FolderWatch:
+    """Sleeping until something is written in one of a few folders, by whichever process.
+
+    For one thread, which makes it, waits, and closes it; `stop` is for others.
+    """
+
+    def __init__(self, folders: Sequence[str]) -> None:
+        self._closing = threading.Lock()
+        self._stop_reader, self._stop_writer = os.pipe()
+        self._poller = select.poll()
+        self._poller.register(self._stop_reader, select.POLLIN)
+        self._inotify: INotify | None = None
+        try:
+            self._inotify = _inotify(folders)
+            self._poller.register(self._inotify.fileno(), select.POLLIN)
+        except (ImportError, OSError):
+            pass  # out of instances, say: `wait` looks by itself
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until there was a write since the last call, or may have been one.
+
+        False when time ran out, and after `stop`.
+        """
+        if self._inotify is None:
+            timeout_s = min(timeout_s, FOLDER_POLL_INTERVAL_S)
+        ready = {descriptor for descriptor, _ in self._poller.poll(timeout_s * 1000)}
+        if self._stop_reader in ready:
+            return False
+        if self._inotify is None:
+            return True
+        if ready:
+            self._inotify.read(timeout=0)
+        return bool(ready)
+
+    def stop(self) -> None:
+        """Have `wait` return at once, now and always."""
+        with self._closing:
+            if self._stop_writer >= 0:
+                os.write(self._stop_writer, b"x")
+
+    def close(self) -> None:
+        """Close its files. Safe to call twice."""
+        with self._closing:
+            inotify, self._inotify = self._inotify, None
+            if inotify is not None:
+                inotify.close()
+            if self._stop_reader >= 0:
+                os.close(self._stop_reader)
+                os.close(self._stop_writer)
+                self._stop_reader = self._stop_writer = -1
+
+    def abandon(self) -> None:
+        """In a forked child: close our copies of its files."""
+        self._closing = threading.Lock()
+        self.close()
+
+    def __enter__(self) -> FolderWatch:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _inotify(folders: Sequence[str]) -> INotify:
+    from inotify_simple import INotify, flags
+
+    inotify = INotify(nonblocking=True)
+    try:
+        for folder in folders:
+            inotify.add_watch(folder, flags.MODIFY)
+    except BaseException:
+        inotify.close()
+        raise
+    return inotify

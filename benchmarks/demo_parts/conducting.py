@@ -121,7 +121,9 @@ class Conductor:
         self._began_s = time.monotonic()
         try:
             with Broker.open(self._job.broker_path) as broker:
-                broker.create_topic(TOPIC, partitions=PARTITIONS)
+                # Everything is compared at the end.
+                config = {"cleanup.policy": "delete", "retention.ms": -1}
+                broker.create_topic(TOPIC, PARTITIONS, config)
                 self._consumer = self._start_consumer(0)
                 self._producer = self._start_producer(0)
                 self._conduct(broker)

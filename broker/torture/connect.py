@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from seawall.broker.broker import Broker
 from seawall.broker.engine import acquire_engine
 from seawall.broker.group_consumer import GroupConsumer
@@ -11,6 +13,8 @@ from seawall.wal.files import Files
 from seawall.wal.kv_check import Kind, Verdict, find_damage
 
 LOCK_TIMEOUT_MS = 5_000
+# For topics of which everything is read at the end, while the compactor is at work.
+KEEPS_ALL: Mapping[str, str | int] = {"cleanup.policy": "delete", "retention.ms": "-1"}
 
 
 def connect(
@@ -49,10 +53,11 @@ def check_here(path: str) -> Verdict:
 
 
 def quiet(broker: Broker) -> None:
-    """Have nothing done by the clock: no checkpoint or late sync but on closing, and nobody
-    looks after groups."""
+    """Have nothing done by the clock: no checkpoint or late sync but on closing, nobody looks
+    after groups, and nothing is removed but on demand."""
     broker.engine.housekeeper._wake = lambda: None  # type: ignore[method-assign]
     broker.engine.keeper._wake = lambda: None  # type: ignore[method-assign]
+    broker.engine.compactor.start = lambda: None  # type: ignore[method-assign]
 
 
 def crash(broker: Broker) -> None:

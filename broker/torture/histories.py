@@ -30,6 +30,7 @@ from typing import Any
 from seawall.broker.broker import Broker
 from seawall.broker.torture.anomalies import Anomaly
 from seawall.broker.torture.clients import Client, Surroundings
+from seawall.broker.torture.connect import KEEPS_ALL
 from seawall.broker.torture.connection import Connection
 from seawall.broker.torture.consuming import (
     ConsumingClient,
@@ -123,7 +124,8 @@ class Round:
         with Broker.open(self._path) as broker:
             for topic, partitions in self._topics.items():
                 segment_bytes = self._random.choice([4_096, 20_000, 1 << 20])
-                broker.create_topic(topic, partitions, {"segment.bytes": segment_bytes})
+                config = {**KEEPS_ALL, "segment.bytes": segment_bytes}
+                broker.create_topic(topic, partitions, config)
         stays_open = self._random.random() < 0.5  # else processes are often alone
         other = Broker.open(self._path) if stays_open else None
         try:

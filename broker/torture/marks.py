@@ -19,6 +19,11 @@ what belongs to each:
     reset    group, topic, partition, offset
     forget   group                                    the group is deleted
     drop     topic, partition, offset                 the log start may rise to it
+    trim     topic           done: starts             log starts may rise to what all groups
+                                                      have acknowledged; they are [[partition,
+                                                      log start], …] now
+    expire   topic, durable_end  done: starts         … may rise to the durable end
+    grow     topic, partitions                        the topic has so many now
     see      topic, partition, offset, values         a consumer was given these
 
 `Ledger` takes marks in order and keeps what they promise; `seawall.broker.torture.promises`
@@ -65,6 +70,7 @@ class TopicLedger:
     """What was promised about a topic of this name since it was last created."""
 
     partitions: dict[int, PartitionLedger]
+    least_partitions: int
     must_exist: bool = False
     may_exist: bool = True
 
@@ -103,7 +109,7 @@ class Ledger:
 
     def _began_create(self, mark: Mark) -> None:
         partitions = {number: PartitionLedger() for number in range(mark["partitions"])}
-        self.topics[mark["topic"]] = TopicLedger(partitions)
+        self.topics[mark["topic"]] = TopicLedger(partitions, len(partitions))
         # If there was one of that name, it is gone: its deletion may have been cut off.
         self._forget_committed(mark["topic"])
 
@@ -119,6 +125,14 @@ class Ledger:
     def _done_delete(self, mark: Mark) -> None:
         self.topics[mark["topic"]].may_exist = False
         self._forget_committed(mark["topic"])
+
+    def _began_grow(self, mark: Mark) -> None:
+        partitions = self.topics[mark["topic"]].partitions
+        for number in range(len(partitions), mark["partitions"]):
+            partitions[number] = PartitionLedger()
+
+    def _done_grow(self, mark: Mark) -> None:
+        self.topics[mark["topic"]].least_partitions = mark["partitions"]
 
     def _forget_committed(self, topic: str) -> None:
         for key in [key for key in self.committed if key[1] == topic]:
@@ -152,6 +166,32 @@ class Ledger:
     def _done_drop(self, mark: Mark) -> None:
         partition = self._partition(mark)
         partition.least_start = max(partition.least_start, mark["offset"])
+
+    def _began_trim(self, mark: Mark) -> None:
+        for number, partition in self.topics[mark["topic"]].partitions.items():
+            covered = self._acknowledged_by_all(mark["topic"], number)
+            partition.greatest_start = max(partition.greatest_start, covered)
+
+    def _acknowledged_by_all(self, topic: str, partition: int) -> int:
+        """The most that all groups of a partition may have acknowledged; 0 without groups."""
+        certain: list[int] = []
+        perhaps = [0]
+        for (_, name, number), possible in self.committed.items():
+            offsets = [each for each in possible if each is not None]
+            if (name, number) == (topic, partition) and offsets:
+                (perhaps if None in possible else certain).append(max(offsets))
+        return min(certain) if certain else max(perhaps)
+
+    def _began_expire(self, mark: Mark) -> None:
+        partition = self.topics[mark["topic"]].partitions[0]
+        partition.greatest_start = max(partition.greatest_start, mark["durable_end"])
+
+    def _done_expire(self, mark: Mark) -> None:
+        for number, start in mark["starts"]:
+            partition = self.topics[mark["topic"]].partitions[number]
+            partition.least_start = max(partition.least_start, start)
+
+    _done_trim = _done_expire
 
     # -- groups ----------------------------------------------------------------------
 

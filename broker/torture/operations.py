@@ -22,6 +22,9 @@ from seawall.wal.records import Record, encode_batch
 CONFIG: Mapping[str, str | int] = {"segment.bytes": 4096, "index.interval.bytes": 512}
 TOPICS = {"orders": 2, "audit": 1}  # always there; others come and go
 FOR_EVER_MS = 1 << 62
+# By size and age, where all others go by what is acknowledged.
+EXPIRING = "audit"
+MOST_PARTITIONS = 4
 
 # -- topics --------------------------------------------------------------------------------
 
@@ -29,8 +32,11 @@ FOR_EVER_MS = 1 << 62
 @operation("Broker.create_topic", "Catalog.begin_create", "Catalog.finish_create")
 def create(performer: Performer, step: Step) -> None:
     """Create a topic."""
-    with performer.marked("create", topic=step["topic"], partitions=step["partitions"]):
-        performer.broker.create_topic(step["topic"], step["partitions"], CONFIG)
+    topic, config = step["topic"], dict(CONFIG)
+    if topic == EXPIRING:
+        config |= {"cleanup.policy": "delete", "retention.ms": -1}
+    with performer.marked("create", topic=topic, partitions=step["partitions"]):
+        performer.broker.create_topic(topic, step["partitions"], config)
 
 
 @operation(
@@ -47,12 +53,36 @@ def delete(performer: Performer, step: Step) -> None:
             performer.broker.delete_topic(step["topic"])
 
 
-@operation("Catalog.set_config")
+@operation("Broker.alter_topic", "Catalog.set_config")
 def configure(performer: Performer, step: Step) -> None:
     """Change a topic's settings."""
     if performer.has(step["topic"]):
         size = str(4096 + int(step["part"] * 4096))
-        performer.broker.engine.catalog.set_config(step["topic"], {"segment.bytes": size})
+        performer.broker.alter_topic(step["topic"], {"segment.bytes": size})
+
+
+@operation("Broker.set_config", "Catalog.set_broker_config")
+def tune(performer: Performer, step: Step) -> None:
+    """Change a setting of the broker, or take it back to its default."""
+    minutes = int(step["part"] * 10_000)
+    performer.broker.set_config({"offsets.retention.minutes": minutes or None})
+
+
+@operation(
+    "Broker.add_partitions",
+    "Catalog.begin_grow",
+    "Catalog.finish_grow",
+    "Catalog.undo_grow",
+    "State.begin_partitions",
+)
+def grow(performer: Performer, step: Step) -> None:
+    """Give a topic another partition."""
+    topic = step["topic"]
+    if performer.has(topic):
+        total = len(performer.broker.topic(topic).partitions) + 1
+        if total <= MOST_PARTITIONS:
+            with performer.marked("grow", topic=topic, partitions=total):
+                performer.broker.add_partitions(topic, total)
 
 
 # -- records -------------------------------------------------------------------------------
@@ -151,23 +181,42 @@ def checkpoint(performer: Performer, step: Step) -> None:
             performer.log(step["topic"], step["partition"]).checkpoint()
 
 
-@operation("Log.drop_segments", "State.set_log_start")
+@operation("Broker.delete_records", "Log.drop_segments", "State.set_log_start")
 def drop(performer: Performer, step: Step) -> None:
-    """Raise a partition's log start, and remove the segments below it."""
+    """Delete records: raise a partition's log start, and remove the segments below it."""
     topic, partition = step["topic"], step["partition"]
     if not performer.has(topic):
         return
-    log = performer.log(topic, partition)
-    ends = log.ends()
+    ends = performer.broker.ends(topic, partition)
     # Mostly nearly all of it, so that logs stay short.
     part = 1 - (1 - step["part"]) ** 3
     offset = ends.log_start + int(part * (ends.durable_end - ends.log_start))
-    with (
-        performer.marked("drop", topic=topic, partition=partition, offset=offset),
-        translated(topic, partition),
-    ):
-        performer.broker.engine.state.set_log_start(log.context.partition_id, offset)
-        log.drop_segments(offset)
+    with performer.marked("drop", topic=topic, partition=partition, offset=offset):
+        performer.broker.delete_records(topic, {partition: offset})
+
+
+@operation("Broker.compact", "State.trim")
+def trim(performer: Performer, step: Step) -> None:
+    """Remove what all groups have acknowledged."""
+    if performer.has(step["topic"]):
+        _compact(performer, "trim", step["topic"])
+
+
+@operation()
+def expire(performer: Performer, step: Step) -> None:
+    """Remove what is too much, or all of it, which has long been too old."""
+    if performer.has(EXPIRING):
+        limits = {"retention.bytes": 4096, "retention.ms": -1 if step["part"] < 0.7 else 1000}
+        performer.broker.alter_topic(EXPIRING, limits)
+        ends = performer.broker.ends(EXPIRING, 0)
+        _compact(performer, "expire", EXPIRING, durable_end=ends.durable_end)
+
+
+def _compact(performer: Performer, op: str, topic: str, **fields: int) -> None:
+    number = performer.began(op, topic=topic, **fields)
+    with performer.ending(number):
+        trimmed = performer.broker.compact(topic)
+        performer.done(number, starts=[[each.partition, each.log_start] for each in trimmed])
 
 
 # -- groups --------------------------------------------------------------------------------
@@ -263,7 +312,7 @@ def forget(performer: Performer, step: Step) -> None:
 
 
 @operation("GroupState.expire")
-def expire(performer: Performer, step: Step) -> None:
+def lapse(performer: Performer, step: Step) -> None:
     """Forget a group because nobody was in it for long."""
     if step["group"] in performer.broker.groups():
         with performer.marked("forget", group=step["group"]), translated():

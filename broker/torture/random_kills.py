@@ -22,6 +22,7 @@ from seawall.broker.broker import Broker
 from seawall.broker.torture.actors import warm_children
 from seawall.broker.torture.carried import Carried
 from seawall.broker.torture.children import Children
+from seawall.broker.torture.connect import KEEPS_ALL
 from seawall.broker.torture.killed_clients import token_of
 from seawall.broker.torture.killed_round import Round
 from seawall.wal.torture.search import Broken, Case, Search, Setting, seed_for
@@ -33,7 +34,7 @@ TOPICS = {"orders": 3, "audit": 1}
 PLACES = [f"{topic}/{number}" for topic, count in TOPICS.items() for number in range(count)]
 GROUPS = ("billing", "search")
 # So small that a round rolls over several.
-CONFIG = {"segment.bytes": 32_768, "index.interval.bytes": 1024}
+CONFIG = {**KEEPS_ALL, "segment.bytes": 32_768, "index.interval.bytes": 1024}
 
 STAYS_OPEN = 0.25  # how often another process has the directory open during a round
 # Every so many rounds groups catch up and old segments are dropped; and everything is read.

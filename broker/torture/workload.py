@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from seawall.broker.torture.operations import TOPICS
+from seawall.broker.torture.operations import EXPIRING, TOPICS
 from seawall.broker.torture.performer import Step
 
 PASSING_TOPICS = ("carts", "mails")
@@ -47,7 +47,14 @@ def steps(seed: int, count: int) -> list[Step]:
                 continue
             step |= {"topic": choose.choice(sorted(passing))}
             passing.discard(step["topic"])
-        elif kind in ("acknowledge", "share", "reset", "forget", "expire"):
+        elif kind == "trim":
+            step |= {"topic": choose.choice(sorted({"orders", *passing}))}
+        elif kind == "expire":
+            step |= {"topic": EXPIRING, "part": choose.random()}
+        elif kind == "grow":
+            # The one that expires has a single partition.
+            step |= {"topic": choose.choice(sorted({"orders", *passing}))}
+        elif kind in ("acknowledge", "share", "reset", "forget", "lapse"):
             step |= {"group": choose.choice(GROUPS), "topic": topic}
             step |= {"records": choose.randint(1, 12), "part": choose.random()}
         elif kind == "burst":
@@ -112,10 +119,14 @@ _WEIGHTS = {
     "consume": 6,
     "roll": 4,
     "checkpoint": 6,
-    "drop": 9,
+    "drop": 5,
+    "trim": 8,
+    "expire": 2,
+    "grow": 1,
+    "tune": 1,
     "reset": 3,
     "forget": 1,
-    "expire": 1,
+    "lapse": 1,
     "create": 4,
     "delete": 3,
     "configure": 1,

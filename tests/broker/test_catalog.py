@@ -422,11 +422,11 @@ def test_many_threads(catalog: Catalog) -> None:
 def test_another_version_is_refused(path: Path) -> None:
     Catalog(str(path), create=True).close()
     with sqlite3.connect(path) as raw:
-        raw.execute("PRAGMA user_version=2")
+        raw.execute("PRAGMA user_version=3")
     raw.close()
     with pytest.raises(UnsupportedFormat) as caught:
         Catalog(str(path), create=True)
-    assert (caught.value.found, caught.value.supported) == ("2", "1")
+    assert (caught.value.found, caught.value.supported) == ("3", "2")
 
 
 def test_a_missing_file_is_not_made_unasked(path: Path) -> None:
@@ -635,3 +635,112 @@ def test_a_fork_behind_pythons_back_is_refused(
     assert in_child(child).startswith("CatalogUnusable: ")
     monkeypatch.undo()
     assert [topic.name for topic in catalog.topics()] == ["orders"]
+
+
+# -- version 1 -----------------------------------------------------------------------
+
+VERSION_1 = """
+CREATE TABLE topics (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL,
+    uuid TEXT NOT NULL, state TEXT NOT NULL, created_ms INTEGER NOT NULL, UNIQUE (uuid),
+    CHECK (state IN ('creating', 'live', 'deleting')));
+CREATE UNIQUE INDEX topics_by_name ON topics (name) WHERE state <> 'deleting';
+CREATE TABLE partitions (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    topic_id INTEGER NOT NULL, number INTEGER NOT NULL, UNIQUE (topic_id, number),
+    FOREIGN KEY(topic_id) REFERENCES topics (id) ON DELETE CASCADE);
+CREATE TABLE settings (topic_id INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,
+    PRIMARY KEY (topic_id, name),
+    FOREIGN KEY(topic_id) REFERENCES topics (id) ON DELETE CASCADE);
+INSERT INTO topics VALUES (7, 'orders', '11111111-2222-3333-4444-555555555555', 'live', 5);
+INSERT INTO partitions VALUES (20, 7, 0), (21, 7, 1);
+INSERT INTO settings VALUES (7, 'segment.ms', '9');
+PRAGMA user_version = 1;
+"""
+
+
+def make_version_1(path: Path) -> None:
+    raw = sqlite3.connect(path)
+    raw.executescript("PRAGMA journal_mode=WAL;" + VERSION_1)
+    raw.close()
+
+
+def test_version_1_is_brought_up_to_date_by_whoever_is_first(path: Path) -> None:
+    make_version_1(path)
+    catalogs: list[Catalog] = []
+    barrier = threading.Barrier(4)
+
+    def open_it() -> None:
+        barrier.wait()
+        catalogs.append(Catalog(str(path), create=False))
+
+    threads = [threading.Thread(target=open_it) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(catalogs) == 4
+    for catalog in catalogs:
+        [info] = catalog.topics()
+        assert [(each.id, each.number) for each in info.partitions] == [(20, 0), (21, 1)]
+        assert (info.id, info.config, catalog.broker_config()) == (7, {"segment.ms": "9"}, {})
+    catalogs[0].set_broker_config({"offsets.retention.minutes": "5"})
+    grown = catalogs[1].begin_grow("orders", 3)
+    catalogs[1].finish_grow(grown.id)
+    assert len(catalogs[2].topic("orders").partitions) == 3
+    assert catalogs[3].broker_config() == {"offsets.retention.minutes": "5"}
+    assert catalogs[3].integrity_check() == []
+    for catalog in catalogs:
+        catalog.close()
+
+
+def test_an_interrupt_while_bringing_it_up_to_date_leaves_version_1(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_version_1(path)
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seawall.broker.catalog_writes.Writer.create_tables", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Catalog(str(path), create=False)
+    monkeypatch.undo()
+    raw = sqlite3.connect(path)
+    assert raw.execute("PRAGMA user_version").fetchone() == (1,)
+    columns = [row[1] for row in raw.execute("PRAGMA table_info(partitions)")]
+    raw.close()
+    assert columns == ["id", "topic_id", "number"]
+    catalog = Catalog(str(path), create=False)
+    assert len(catalog.topic("orders").partitions) == 2
+    catalog.close()
+
+
+# -- growing -------------------------------------------------------------------------
+
+
+def test_added_partitions_are_visible_once_they_are_finished(catalog: Catalog) -> None:
+    topic_id = create(catalog, "orders")
+    create(catalog, "other")
+    added = catalog.begin_grow("orders", 4)
+    assert (added.id, added.state) == (topic_id, "growing")
+    assert [each.number for each in added.partitions] == [2, 3]
+    assert len(catalog.topic("orders").partitions) == 2
+    assert catalog.unfinished() == [added]
+    catalog.undo_grow(topic_id)
+    catalog.finish_grow(topic_id)
+    assert (len(catalog.topic("orders").partitions), catalog.unfinished()) == (2, [])
+    again = catalog.begin_grow("orders", 3)
+    assert again.partitions[0].id > added.partitions[-1].id
+    catalog.finish_grow(topic_id)
+    catalog.undo_grow(topic_id)  # too late
+    assert [each.number for each in catalog.topic("orders").partitions] == [0, 1, 2]
+    assert len(catalog.topic("other").partitions) == 2
+    with pytest.raises(UnknownTopic):
+        catalog.begin_grow("nobody", 3)
+
+
+def test_a_deleted_topic_has_its_growing_partitions(catalog: Catalog) -> None:
+    create(catalog, "orders")
+    catalog.begin_grow("orders", 4)
+    assert len(catalog.begin_delete("orders").partitions) == 4
+    [left] = catalog.unfinished()
+    assert (left.state, len(left.partitions)) == ("deleting", 4)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from seawall.broker.config import (
+    BROKER_SETTINGS,
     SETTINGS,
+    check_changes,
     check_config,
     effective_config,
+    parse_broker_config,
     parse_config,
 )
 from seawall.broker.errors import InvalidConfig
@@ -92,6 +95,64 @@ def test_unknown_keys_get_a_suggestion(key: str, suggestion: str) -> None:
 
 
 def test_unknown_keys_without_a_suggestion_get_the_list() -> None:
-    with pytest.raises(InvalidConfig, match=r"there are: compression\.type, index") as caught:
+    with pytest.raises(InvalidConfig, match=r"there are: cleanup\.policy, compression") as caught:
         check_config({"colour": "red"})
     assert not caught.value.known
+
+
+def test_kafkas_words_and_ranges() -> None:
+    """KIP-71 for the policies; the rest as in Kafka's TopicConfig."""
+    config = parse_config({})
+    assert config.cleanup_policy == "acknowledged"
+    assert (config.retention_ms, config.retention_bytes) == (604_800_000, -1)
+    assert (config.delete_retention_ms, config.min_compaction_lag_ms) == (86_400_000, 0)
+    assert config.min_cleanable_dirty_ratio == 0.5
+    for value in ("delete,compact", "compact, delete", "delete, compact", "compact,delete"):
+        assert check_config({"cleanup.policy": value}) == {"cleanup.policy": "compact,delete"}
+    assert check_config({"retention.ms": -1, "retention.bytes": "-1"}) == {
+        "retention.ms": "-1",
+        "retention.bytes": "-1",
+    }
+    assert check_config({"min.cleanable.dirty.ratio": "1"}) == {"min.cleanable.dirty.ratio": "1.0"}
+    assert parse_config({"min.cleanable.dirty.ratio": "0.25"}).min_cleanable_dirty_ratio == 0.25
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("cleanup.policy", "acknowledged,delete"),
+        ("cleanup.policy", ""),
+        ("retention.ms", "-2"),
+        ("retention.bytes", "--1"),
+        ("retention.bytes", "-"),
+        ("delete.retention.ms", "-1"),
+        ("min.cleanable.dirty.ratio", "1.01"),
+        ("min.cleanable.dirty.ratio", "-0.5"),
+        ("min.cleanable.dirty.ratio", "nan"),
+        ("min.cleanable.dirty.ratio", "1e-3"),
+    ],
+)
+def test_bad_limits_are_named(key: str, value: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        check_config({key: value})
+    assert SETTINGS[key].allowed in str(caught.value)
+
+
+def test_changes_take_settings_back() -> None:
+    assert check_changes({"segment.ms": None, "segment.bytes": 4096}) == {
+        "segment.ms": None,
+        "segment.bytes": "4096",
+    }
+    with pytest.raises(InvalidConfig, match=r"did you mean 'segment\.ms'"):
+        check_changes({"segment.m": None})
+
+
+def test_the_brokers_settings() -> None:
+    assert list(BROKER_SETTINGS) == sorted(BROKER_SETTINGS)
+    for key, setting in BROKER_SETTINGS.items():
+        assert check_config({key: setting.default}, BROKER_SETTINGS) == {key: setting.default}
+        assert setting.description.endswith(".")
+    config = parse_broker_config({"offsets.retention.minutes": "5"})
+    assert config.offsets_retention_minutes == 5
+    assert config.retention_check_interval_ms == 300_000
+    assert config.io_max_bytes_per_second == 32 << 20

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+from brokers import put
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage import memory_folder
@@ -9,6 +11,7 @@ from storage import memory_folder
 from seawall.broker import Broker
 from seawall.broker.fetch import Fetcher
 from seawall.wal.log import Log
+from seawall.wal.reader import Chunk, Reader
 from seawall.wal.records import empty_batch, encode_batch
 
 BATCHES = st.lists(
@@ -29,14 +32,20 @@ STEPS = st.lists(
 )
 
 
-def fetcher(log: Log, *, position: int = 0, fetch_bytes: int = 1 << 20) -> Fetcher:
+def fetcher(
+    log: Log,
+    *,
+    position: int = 0,
+    fetch_bytes: int = 1 << 20,
+    auto_offset_reset: str = "earliest",
+) -> Fetcher:
     return Fetcher(
         log,
         topic="orders",
         partition=0,
         partition_id=1,
         position=position,
-        auto_offset_reset="earliest",
+        auto_offset_reset=auto_offset_reset,
         fetch_bytes=fetch_bytes,
     )
 
@@ -94,3 +103,27 @@ def test_rewinding_hands_out_again() -> None:
         reading.check_end(10)
         reading.check_offset(10)
         assert reading.ends().durable_end == 10
+
+
+@pytest.mark.parametrize("reset", ["earliest", "latest"])
+def test_a_place_that_is_trimmed_again_and_again(
+    broker: Broker, reset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As happens if a log is trimmed between two looks at it."""
+    put(broker, *[b"%d" % number for number in range(10)])
+    log = broker.engine.log(broker.topic("orders").partitions[0].id)
+    real = Reader.read
+    left = [2, 5, 8]
+
+    def slowly(reader: Reader, max_bytes: int) -> Chunk:
+        if left:
+            broker.delete_records("orders", {0: left.pop(0)})
+        return real(reader, max_bytes)
+
+    monkeypatch.setattr(Reader, "read", slowly)
+    found = fetcher(log, auto_offset_reset=reset)
+    records = found.take(100)
+    while left:
+        records += found.take(100)
+    assert [each.offset for each in records] == ([8, 9] if reset == "earliest" else [])
+    assert found.position == 10

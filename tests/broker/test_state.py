@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import lmdb
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from members import all_alive, member, put_offsets
+from storage import MEMORY
 
 from seawall.broker import state_format
 from seawall.broker.errors import (
@@ -113,6 +119,115 @@ def test_a_deleted_partition_is_forgotten_everywhere(state: State) -> None:
     assert state.log_start(1) == 0
     assert state.highest_committed(1) is None
     assert state.partition_ids() == {2, 3}
+
+
+# -- against a model -------------------------------------------------------------------
+
+NAMES = st.sampled_from(["g", "gg", "g\u00e9", "h"])
+PARTITIONS = st.integers(0, 3)
+OFFSETS = st.dictionaries(PARTITIONS, st.integers(0, 20), max_size=4)
+
+
+class StateMachine(RuleBasedStateMachine):
+    """The same operations on a dict and on the real thing, which is reopened at times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(dir=MEMORY))
+        self.state = open_state(self.folder / "state.lmdb")
+        self.offsets: dict[str, dict[int, int]] = {}
+        self.starts: dict[int, int] = {}
+
+    def teardown(self) -> None:
+        self.state.close()
+        shutil.rmtree(self.folder)
+
+    @rule(name=NAMES, values=OFFSETS)
+    def commit(self, name: str, values: dict[int, int]) -> None:
+        put_offsets(self.state, name, values)
+        known = self.offsets.setdefault(name, {})
+        for partition_id, offset in values.items():
+            known[partition_id] = max(known.get(partition_id, -1), offset)
+
+    @rule(name=NAMES, values=OFFSETS)
+    def join(self, name: str, values: dict[int, int]) -> None:
+        groups, who = GroupState(self.state), member()
+        groups.join(name, who, values, {}, all_alive)
+        groups.leave(name, who.member_id, {}, all_alive)
+        begins = {each: max(offset, self.starts.get(each, 0)) for each, offset in values.items()}
+        self.offsets[name] = {**begins, **self.offsets.get(name, {})}
+
+    @rule(name=NAMES, values=OFFSETS)
+    def reset(self, name: str, values: dict[int, int]) -> None:
+        starts = {each: self.starts.get(each, 0) for each in values}
+        trimmed = {each: start for each, start in starts.items() if values[each] < start}
+        assert GroupState(self.state).reset(name, values, all_alive) == trimmed
+        if not trimmed:
+            self.offsets.setdefault(name, {}).update(values)
+
+    @rule(name=NAMES)
+    def delete_group(self, name: str) -> None:
+        assert GroupState(self.state).delete(name, all_alive) is (name in self.offsets)
+        self.offsets.pop(name, None)
+
+    @rule(partition_id=PARTITIONS)
+    def delete_partition(self, partition_id: int) -> None:
+        self.state.delete_partition(partition_id)
+        self.starts.pop(partition_id, None)
+        for entries in self.offsets.values():
+            entries.pop(partition_id, None)
+
+    @rule(partition_id=PARTITIONS, offset=st.integers(0, 20))
+    def set_log_start(self, partition_id: int, offset: int) -> None:
+        self.state.set_log_start(partition_id, offset)
+        self.starts[partition_id] = max(offset, self.starts.get(partition_id, 0))
+
+    @rule(partition_id=PARTITIONS, ceiling=st.integers(0, 20))
+    def trim(self, partition_id: int, ceiling: int) -> None:
+        """The log start rises to what all groups of the partition have committed, or stays."""
+        log_start = self.starts.get(partition_id, 0)
+        committed = [e[partition_id] for e in self.offsets.values() if partition_id in e]
+        if committed and log_start < ceiling <= min(committed):
+            self.starts[partition_id] = log_start = ceiling
+        assert self.state.trim(partition_id, ceiling) == log_start
+
+    @rule(old=PARTITIONS, new=st.integers(4, 5))
+    def grow(self, old: int, new: int) -> None:
+        """Groups that are in the partitions there are begin in new ones at once."""
+        self.state.begin_partitions([old], [new])
+        for entries in self.offsets.values():
+            if old in entries:
+                entries.setdefault(new, 0)
+
+    @rule()
+    def reopen(self) -> None:
+        self.state.close()
+        self.state = open_state(self.folder / "state.lmdb")
+
+    @invariant()
+    def agrees(self) -> None:
+        assert {g.name for g in GroupState(self.state).groups()} == self.offsets.keys()
+        for name, entries in self.offsets.items():
+            assert offsets(self.state, name) == entries
+        for partition_id in range(6):
+            committed = {n: e[partition_id] for n, e in self.offsets.items() if partition_id in e}
+            found = self.state.committed_in(partition_id)
+            assert {name: entry.offset for name, entry in found.items()} == committed
+            assert self.state.highest_committed(partition_id) == max(
+                committed.values(), default=None
+            )
+            assert self.state.log_start(partition_id) == self.starts.get(partition_id, 0)
+        with_state = {each for entries in self.offsets.values() for each in entries}
+        assert self.state.partition_ids() == with_state | set(self.starts)
+
+
+TestStateMachine = StateMachine.TestCase
+TestStateMachine.settings = settings(
+    max_examples=25,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 # -- damage --------------------------------------------------------------------------

@@ -17,7 +17,10 @@ from seawall.cli.app import COMMANDS, build
 
 VERBS = [
     *("produce", "consume", "info", "verify"),
-    *(f"topic {verb}" for verb in ("list", "create", "describe", "delete")),
+    *(
+        f"topic {verb}"
+        for verb in ("list", "create", "describe", "alter", "delete-records", "delete")
+    ),
     *(f"group {verb}" for verb in ("list", "describe", "reset", "delete")),
 ]
 
@@ -133,8 +136,8 @@ def complete(words: str) -> list[str]:
 
 def test_completion() -> None:
     assert complete("seawall ") == list(COMMANDS)
-    assert complete("seawall con") == ["consume"]
-    assert complete("seawall topic d") == ["describe", "delete"]
+    assert complete("seawall cons") == ["consume"]
+    assert complete("seawall topic d") == ["describe", "delete-records", "delete"]
     assert complete("seawall produce t -z l") == ["lz4"]
     assert "--format" in complete("seawall consume --")
 

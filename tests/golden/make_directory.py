@@ -20,7 +20,7 @@ from seawall.wal.records import COMPRESSION_CODES, encode_batch
 HERE = Path(__file__).parent
 TARGET = HERE / "directory-1"
 EXPECTED = HERE / "directory-1.json"
-SMALL = {"segment.bytes": 4096}
+SMALL = {"segment.bytes": 4096, "cleanup.policy": "delete", "retention.ms": -1}
 
 
 def fill(broker: Broker) -> None:

@@ -18,6 +18,7 @@ from storage import memory_folder
 
 from seawall.broker import Broker, Record
 from seawall.broker.torture.clients import Client, Surroundings, make_value, name_of
+from seawall.broker.torture.connect import KEEPS_ALL
 from seawall.broker.torture.connection import Connection
 from seawall.broker.torture.consuming import look_at, positions_of
 from seawall.broker.torture.events import Event, Recorder, read_histories
@@ -44,7 +45,7 @@ def folders() -> Iterator[Folders]:
         os.mkdir(found.histories)
         with Broker.open(found.data) as broker:
             for topic, partitions in TOPICS.items():
-                broker.create_topic(topic, partitions, {"segment.bytes": 4096})
+                broker.create_topic(topic, partitions, {"segment.bytes": 4096, **KEEPS_ALL})
         yield found
 
 

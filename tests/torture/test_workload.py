@@ -31,7 +31,7 @@ from seawall.wal.log import Log
 HARMLESS = {
     "Broker": {
         *("abandon", "consumer", "ends", "group", "groups", "info", "offset_for_time"),
-        *("topic", "topics", "verify", "path", "cluster_id", "engine"),
+        *("topic", "topics", "verify", "path", "cluster_id", "engine", "config"),
     },
     "Producer": {"abandon", "put"},
     "Consumer": {
@@ -40,10 +40,10 @@ HARMLESS = {
     },
     "Log": {
         *("abandon", "check_offset", "close", "ends", "is_deleted", "offset_for_time"),
-        *("reader", "size_bytes", "verify"),
+        *("newest_ms", "reader", "segments", "size_bytes", "verify"),
     },
     "GroupConsumer": {"abandon", "committed", "generation", "group", "hand_out"}
-    | {"is_rebalancing", "member_id"},
+    | {"assignment", "give_back", "is_rebalancing", "lag", "member_id", "position", "seek"},
     "State": {
         *("close", "committed", "committed_in", "highest_committed", "log_start"),
         *("partition_ids", "path"),
@@ -52,7 +52,16 @@ HARMLESS = {
     },
     "GroupState": {"group", "groups", "members"},
     "Catalog": {
-        *("abandon", "close", "config", "integrity_check", "topic", "topics", "unfinished"),
+        *(
+            "abandon",
+            "broker_config",
+            "close",
+            "config",
+            "integrity_check",
+            "topic",
+            "topics",
+            "unfinished",
+        ),
         "version",
     },
 }
@@ -63,7 +72,8 @@ TWINS = {AsyncProducer: Producer, AsyncConsumer: Consumer}
 def public_methods(kind: type) -> set[str]:
     return {
         name
-        for name, value in vars(kind).items()
+        for base in kind.__mro__[:-1]
+        for name, value in vars(base).items()
         if not name.startswith("_") and (callable(value) or hasattr(value, "__func__"))
     }
 

@@ -7,12 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from storage import Child
+from storage import Child, void
 
 from seawall.wal import watch
-from seawall.wal.watch import Watcher
+from seawall.wal.watch import FolderWatch, Watcher
 
 
 @pytest.fixture
@@ -190,3 +191,66 @@ def test_without_a_thread_to_start_nothing_is_left_behind(
             watcher.wait(watcher.generation, 0.01)
     assert watcher.wait(watcher.generation, 10)
     watcher.close()
+
+
+# -- folders -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"old")
+    return [str(tmp_path / "a"), str(tmp_path / "b")]
+
+
+def test_a_write_in_any_folder_ends_the_sleep_once(folders: list[str]) -> None:
+    with FolderWatch(folders) as watch:
+        assert not watch.wait(0)
+        for folder in folders:
+            Path(folder, "file").write_bytes(b"new")
+            Path(folder, "other").write_bytes(b"new")
+            assert watch.wait(10)
+            assert not watch.wait(0)
+        assert Path(folders[0], "file").read_bytes() == b"new"
+        assert not watch.wait(0.01)  # reading is no write
+
+
+def test_a_write_of_another_process_wakes(folders: list[str]) -> None:
+    with FolderWatch(folders) as watch:
+        Child(lambda say: void(Path(folders[1], "file").write_bytes(b"new"))).wait()
+        assert watch.wait(10)
+
+
+def test_stopping_ends_every_sleep(folders: list[str]) -> None:
+    with FolderWatch(folders) as watch:
+        timer = threading.Timer(0.02, watch.stop)
+        timer.start()
+        assert not watch.wait(60)
+        timer.join()
+        Path(folders[0], "file").write_bytes(b"new")
+        assert not watch.wait(60)
+    watch.stop()
+    watch.close()
+
+
+def test_without_inotify_it_may_have_been_written(
+    folders: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(24, "too many")
+
+    monkeypatch.setattr("inotify_simple.INotify.__init__", refuse)
+    monkeypatch.setattr("seawall.wal.watch.FOLDER_POLL_INTERVAL_S", 0.01)
+    with FolderWatch(folders) as watch:
+        assert watch.wait(60)
+        watch.stop()
+        assert not watch.wait(60)
+
+
+def test_a_folder_that_is_not_there_is_looked_at_as_well(
+    folders: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seawall.wal.watch.FOLDER_POLL_INTERVAL_S", 0.01)
+    with FolderWatch([*folders, folders[0] + "/none"]) as watch:
+        assert watch.wait(60)

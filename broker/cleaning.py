@@ -1,0 +1,111 @@
+"""One round of background work on a directory: what there is to do, and when.
+
+Each round is a list of jobs, which are independent of one another. A round is *timed* if
+the check interval has passed; the rounds in between follow a change in ``state.lmdb`` or
+in the catalogue, and look only at what such a change may set free.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from seawall.broker import groups
+from seawall.broker.config import ACKNOWLEDGED, BrokerConfig, parse_broker_config
+from seawall.broker.errors import BrokerError
+from seawall.broker.pace import Pace, Stopped
+from seawall.broker.translation import translated
+from seawall.broker.trimming import Trimmed, trim
+from seawall.wal.errors import LogGone, WalError
+
+if TYPE_CHECKING:
+    from seawall.broker.engine import Engine
+
+logger = logging.getLogger("seawall.broker")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What the jobs of one round are given."""
+
+    engine: Engine
+    config: BrokerConfig
+    pace: Pace
+    is_timed: bool
+
+
+Job = Callable[[Round], None]
+
+
+def trim_partitions(now: Round) -> None:
+    """Remove what may go; between timed rounds, only what is acknowledged."""
+    for info in now.engine.topics():
+        if not now.is_timed and info.settings.cleanup_policy != ACKNOWLEDGED:
+            continue
+        for partition in info.partitions:
+            now.pace.check()
+            try:
+                done = trim(now.engine, info, partition, now.pace)
+            except LogGone:
+                continue
+            except (BrokerError, WalError, OSError) as error:
+                # One partition's trouble is not the others'; it is tried again.
+                logger.warning("%s/%d: not trimmed: %s", info.name, partition.number, error)
+                continue
+            for removal in done.removed:
+                logger.info(
+                    "%s/%d: removed %d segments, %d bytes (%s); it starts at %d now",
+                    done.topic,
+                    done.partition,
+                    removal.segments,
+                    removal.bytes,
+                    removal.rule,
+                    done.log_start,
+                )
+
+
+def expire_groups(now: Round) -> None:
+    """Forget groups that nobody has been in for ``offsets.retention.minutes``."""
+    if now.is_timed:
+        for group in groups.expire(now.engine, now.config.offsets_retention_minutes * 60_000):
+            logger.info("group %s: forgotten, because nobody was in it for long", group)
+
+
+# Groups first: they hold back what the others remove.
+JOBS: Sequence[Job] = (expire_groups, trim_partitions)
+
+
+def clean(engine: Engine, wait: Callable[[float], bool], *, is_timed: bool) -> float:
+    """Do one round; return after how many seconds the next timed one is due.
+
+    ``wait`` as for `Pace`. Raises `Stopped`, and whatever befalls the catalogue; what
+    befalls a job is a warning.
+    """
+    config = parse_broker_config(engine.catalog.broker_config())
+    pace = Pace(config.io_max_bytes_per_second, wait)
+    now = Round(engine=engine, config=config, pace=pace, is_timed=is_timed)
+    for job in JOBS:
+        try:
+            job(now)
+        except (BrokerError, WalError, OSError) as error:
+            if pace.should_stop():
+                raise Stopped from error
+            logger.warning("%s: %s", job.__name__, error)
+    return config.retention_check_interval_ms / 1000
+
+
+def compact(engine: Engine, topic: str | None, *, dry_run: bool) -> list[Trimmed]:
+    """Do on demand, and at once, what rounds do; say what was done in each partition."""
+    topics = engine.topics() if topic is None else [engine.topic(topic)]
+    found = []
+    for info in topics:
+        for partition in info.partitions:
+            try:
+                with translated(info.name, partition.number):
+                    found.append(trim(engine, info, partition, Pace(), dry_run=dry_run))
+            except BrokerError as error:
+                if not isinstance(error.__cause__, LogGone):
+                    raise
+    return found

@@ -1,0 +1,65 @@
+"""`seawall compact`: remove what may go, and show what keeps the rest."""
+
+import json as json_module
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seawall.cli.options import BrokerOption, JsonOption, complete_topic, open_broker
+from seawall.cli.output import write_table, write_text
+
+if TYPE_CHECKING:
+    from seawall.broker import Hold, Trimmed
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+def compact(
+    topic: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TOPIC]",
+            help="Only this topic",
+            autocompletion=complete_topic,
+            show_default=False,
+        ),
+    ] = None,
+    broker: BrokerOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, but do nothing")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Remove what may go, and show what keeps the rest.
+
+    By each topic's cleanup.policy, and only whole files. A broker that is in use does this
+    by itself. START is the first offset that is there afterwards, SEGMENTS and BYTES what is
+    kept, HELD BY what keeps the oldest of it.
+    """
+    with open_broker(broker) as opened:
+        found = opened.compact(topic, dry_run=dry_run)
+    if json:
+        write_text("".join(json_module.dumps(asdict(each)) + "\n" for each in found))
+        return
+    write_table(
+        ("TOPIC", "PARTITION", "POLICY", "REMOVED", "BY", "START", "SEGMENTS", "BYTES", "HELD BY"),
+        [_row(each) for each in found],
+    )
+
+
+def _row(trimmed: "Trimmed") -> tuple[object, ...]:
+    return (
+        trimmed.topic,
+        trimmed.partition,
+        trimmed.policy,
+        sum(each.segments for each in trimmed.removed),
+        ", ".join(each.rule for each in trimmed.removed) or None,
+        trimmed.log_start,
+        trimmed.kept_segments,
+        trimmed.kept_bytes,
+        ", ".join(map(_held, trimmed.held_by)) or None,
+    )
+
+
+def _held(hold: "Hold") -> str:
+    return hold.rule if hold.group is None else f"group {hold.group} at {hold.offset}"
