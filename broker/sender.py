@@ -23,6 +23,7 @@ from seawall.broker.errors import (
 )
 from seawall.broker.rounds import Round, interrupted, named
 from seawall.broker.routes import TopicPartition
+from seawall.broker.threads import is_running
 from seawall.wal.errors import HandleClosed, LogGone, WalError
 from seawall.wal.log import Log
 
@@ -97,13 +98,13 @@ class Sender:
             raise self.unusable
         if queue.open is not None:
             self.batch_is_full(queue)
+        if self._thread is None:
+            self._start()
         batch = Batch(queue, time.monotonic() + self._linger_s, self.drive)
         queue.batches.append(batch)
         queue.open = batch
         self._pending[queue] = None
-        if self._thread is None:
-            self._start()
-        elif self._parked:
+        if self._parked:
             self._wake_thread()
         return batch
 
@@ -286,7 +287,12 @@ class Sender:
     def _start(self) -> None:
         """Start the thread. Holds the lock."""
         self._thread = threading.Thread(target=self._run, name="seawall-producer", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            if not is_running(self._thread):
+                self._thread = None  # the next record tries again
+            raise
 
     def _run(self) -> None:
         while True:

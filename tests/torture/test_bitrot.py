@@ -358,6 +358,30 @@ def test_a_case_runs_alone_and_leaves_nothing() -> None:
         assert os.listdir(path) == []
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        # A last offset delta below zero, in the last batch of a segment: no checkpoint more.
+        {"kind": "header-bit", "segment": 0, "position": 15997, "mask": 128, "mode": "stripped"},
+        # Two holes, of which a reader that begins in one sees only that one.
+        {
+            "kind": "roll-back",
+            "segment": 71,
+            "block": 3,
+            "version": 11,
+            "mode": "stripped",
+            "segment2": 71,
+            "block2": 2,
+            "version2": 10,
+        },
+    ],
+)
+def test_cases_that_were_broken(case: dict[str, int | str]) -> None:
+    with memory_folder() as path:
+        search = BitRot(Setting(scratch=path, memory=path, seed=0, full=True))
+        assert run_case(search, {**case, "thorough": 1}) == ""
+
+
 def test_smaller_cases(search: BitRot) -> None:
     case = {"kind": "flip", "segment": 0, "position": 5, "mask": 6, "mode": "joined"}
     assert [each["mask"] for each in search.smaller(case)] == [2, 4]
