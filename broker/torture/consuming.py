@@ -93,7 +93,6 @@ class GroupClient(ConsumingClient):
     def _open(self, connection: Connection) -> ConsumerLike | None:
         pick = self.random
         self._group = pick.choice(self.surroundings.groups)
-        self._known: set[tuple[str, int]] = set()
         number = self.recorder.invoke("assign", group=self._group)
         consumer = connection.consumer(
             pick.sample(list(self.surroundings.topics), pick.randrange(1, 3)),
@@ -101,25 +100,20 @@ class GroupClient(ConsumingClient):
             auto_offset_reset=pick.choice(["earliest", "latest"]),
             fetch_bytes=pick.choice([1_000, 1 << 20]),
             on_assigned=lambda places: self._assigned(consumer, places),
-            on_revoked=lambda places: self._known.difference_update(places),
         )
-        self._known.update(consumer.assignment())
         self.recorder.ok(number, "assign", places=positions_of(consumer))
         return consumer
 
     def _assigned(self, consumer: ConsumerLike, places: Sequence[tuple[str, int]]) -> None:
-        """Inside a poll: it reads on where others have left off."""
-        new = {f"{topic}/{partition}" for topic, partition in set(places) - self._known}
-        if not new:
-            return  # those that it had from the beginning
-        self._known.update(places)
-        positions = positions_of(consumer)
+        """Inside a poll: it reads on where the group is; in the first one, what it began with."""
+        begun = {
+            f"{topic}/{partition}": consumer.committed(topic, partition) or 0
+            for topic, partition in places
+        }
         number = self.recorder.invoke("assign", group=self._group)
-        begun = {place: offset for place, offset in positions.items() if place in new}
         self.recorder.ok(number, "assign", places=begun)
-        # To begin means to have left everything else, which it has not.
-        kept = {place: offset for place, offset in positions.items() if place not in new}
-        number = self.recorder.invoke("seek", places=kept)
+        # To begin means to have left everything else, which it has not; and it may have sought.
+        number = self.recorder.invoke("seek", places=positions_of(consumer))
         self.recorder.ok(number, "seek")
 
     def _left(self, connection: Connection, consumer: ConsumerLike) -> int:
