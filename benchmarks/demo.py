@@ -20,6 +20,7 @@ import signal
 import sys
 import sysconfig
 import tempfile
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -105,9 +106,18 @@ def main() -> int:
         if keep or not good:
             print(f"kept in {folder}; {Path(__file__).name} --check {folder} checks it again")
         else:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(folder)
+            remove(folder)
     return 0 if good else 1
+
+
+def remove(folder: Path) -> None:
+    """Remove everything; a process that was just being started may be writing still."""
+    for _ in range(50):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(folder)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":
