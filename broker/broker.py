@@ -18,7 +18,7 @@ from seawall.broker.catalog import TopicInfo
 from seawall.broker.consumer import AUTO_OFFSET_RESETS, Consumer
 from seawall.broker.delivery import Delivery
 from seawall.broker.engine import Engine, acquire_engine
-from seawall.broker.errors import BrokerClosed, BrokerError, UnknownPartition
+from seawall.broker.errors import BrokerClosed, BrokerError
 from seawall.broker.group_consumer import Callback, GroupOptions
 from seawall.broker.groups import GroupInfo
 from seawall.broker.membership import DEFAULT_ASSIGNOR, MemberSettings
@@ -143,21 +143,13 @@ class Broker(Operating):
     def ends(self, topic: str, partition: int) -> LogEnds:
         """Log start, durable end (high watermark) and log end of a partition."""
         with self._usable(topic, partition) as engine:
-            return engine.log(self._partition_id(engine, topic, partition)).ends()
+            return engine.log(engine.partition_id(topic, partition)).ends()
 
     def offset_for_time(self, topic: str, partition: int, timestamp_ms: int) -> TimeFound | None:
         """The first record at or after a time (ms since the epoch), None if there is none."""
         with self._usable(topic, partition) as engine:
-            log = engine.log(self._partition_id(engine, topic, partition))
+            log = engine.log(engine.partition_id(topic, partition))
             return log.offset_for_time(timestamp_ms)
-
-    def _partition_id(self, engine: Engine, topic: str, partition: int) -> int:
-        info = engine.topic(topic)
-        if not 0 <= partition < len(info.partitions):
-            raise UnknownPartition(
-                topic=topic, partition=partition, partitions=len(info.partitions)
-            )
-        return info.partitions[partition].id
 
     # -- producers and consumers -----------------------------------------------------
 

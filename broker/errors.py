@@ -19,6 +19,9 @@
         │   ├── AppendLockTimeout   another process keeps the partition's lock
         │   ├── WriteFailed         nothing was stored
         │   ├── LogFenced           the disk failed earlier: nothing more is stored
+        │   ├── ProducerError       what a producer id, its epoch and sequence forbid
+        │   │   ├── OutOfOrderSequence
+        │   │   └── InvalidProducerEpoch
         │   └── OutcomeUnknown      the record may or may not survive
         │       └── SyncFailed
         ├── GroupError              group
@@ -98,13 +101,16 @@ from seawall.broker.errors_records import (
     BufferFull,
     ConsumeError,
     DeliveryTimeout,
+    InvalidProducerEpoch,
     InvalidRecord,
     LogDamaged,
     LogFenced,
     NoOffset,
     OffsetOutOfRange,
     OutcomeUnknown,
+    OutOfOrderSequence,
     ProduceError,
+    ProducerError,
     RecordDecodeError,
     RecordTooLarge,
     SyncFailed,
@@ -136,6 +142,7 @@ __all__ = [
     "InvalidConfig",
     "InvalidGroupName",
     "InvalidPartitions",
+    "InvalidProducerEpoch",
     "InvalidRecord",
     "InvalidTopicName",
     "LockTimeout",
@@ -144,9 +151,11 @@ __all__ = [
     "NoOffset",
     "NotInGroup",
     "OffsetOutOfRange",
+    "OutOfOrderSequence",
     "OutcomeUnknown",
     "PartitionRevoked",
     "ProduceError",
+    "ProducerError",
     "RecordDecodeError",
     "RecordTooLarge",
     "StateDamaged",

@@ -19,7 +19,6 @@ from seawall.broker.delivery import Batch
 from seawall.broker.errors import (
     BrokerError,
     BufferFull,
-    UnknownPartition,
 )
 from seawall.broker.rounds import Round, interrupted, named
 from seawall.broker.routes import TopicPartition
@@ -247,12 +246,7 @@ class Sender:
 
     def _new_partition_id(self, queue: TopicPartition) -> int:
         self._on_gone(queue.topic)
-        info = self._engine.topic(queue.topic)
-        if queue.partition >= len(info.partitions):
-            raise UnknownPartition(
-                topic=queue.topic, partition=queue.partition, partitions=len(info.partitions)
-            )
-        return info.partitions[queue.partition].id
+        return self._engine.partition_id(queue.topic, queue.partition)
 
     def _commit(self, each: Round, log: Log) -> None:
         try:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from seawall.wal import lookup
 from seawall.wal.appender import Appended, Appender
+from seawall.wal.checked import CheckedAppender
 from seawall.wal.checkpoint import checkpoint
 from seawall.wal.committer import Committer
 from seawall.wal.context import LogContext, write_error
@@ -23,6 +24,7 @@ from seawall.wal.errors import OffsetOutOfRange
 from seawall.wal.files import remove_file
 from seawall.wal.inventory import SegmentInfo, inventory, newest_ms
 from seawall.wal.lookup import TimeFound
+from seawall.wal.producers import Placed, ProducerEntry
 from seawall.wal.reader import Reader
 from seawall.wal.segment import list_segments
 from seawall.wal.verify import Damage, verify
@@ -53,6 +55,7 @@ class Log:
         on_dirty: Callable[[Log], None] = lambda log: None,
     ) -> None:
         self._appender = Appender(context)
+        self._checked = CheckedAppender(context, self._appender)
         self._committer = Committer(self._sync)
         self._on_change = on_change
         self._on_dirty = on_dirty
@@ -65,6 +68,20 @@ class Log:
         appended = self._appender.append(batches)
         self._on_dirty(self)
         return appended
+
+    def append_checked(self, batches: Sequence[bytearray]) -> list[Placed]:
+        """Append batches of producers that have an id, each only if it is not there yet.
+
+        See `CheckedAppender.append`. Commit the greatest ``next_offset``, of duplicates as
+        well: what they repeat may not be durable yet.
+        """
+        placed = self._checked.append(batches)
+        self._on_dirty(self)
+        return placed
+
+    def producers(self) -> dict[int, ProducerEntry]:
+        """The producers with an id of which something stands in the log, by their id."""
+        return self._checked.producers()
 
     def commit(self, next_offset: int) -> int:
         """Return once everything below `next_offset` is on disk and visible.
@@ -184,6 +201,7 @@ class Log:
     def abandon(self) -> None:
         """In a forked child: let go without touching what is the parent's."""
         self._appender.abandon()
+        self._checked.abandon()
 
 
 def remove_log_files(context: LogContext) -> None:
