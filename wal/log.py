@@ -7,6 +7,7 @@ keeps the index up to date, `recovery` judges after a power cut.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -20,7 +21,7 @@ from seawall.wal.checkpoint import checkpoint
 from seawall.wal.committer import Committer
 from seawall.wal.context import LogContext, write_error
 from seawall.wal.ends import DELETED
-from seawall.wal.errors import OffsetOutOfRange
+from seawall.wal.errors import OffsetOutOfRange, WalError
 from seawall.wal.files import remove_file
 from seawall.wal.inventory import SegmentInfo, inventory, newest_ms
 from seawall.wal.lookup import TimeFound
@@ -174,6 +175,10 @@ class Log:
                 for base, after in itertools.pairwise([*sealed, row.segment])
                 if after <= before_offset
             ]
+            if doomed:
+                # The index keeps the producers of what goes; without it, it goes as well.
+                with contextlib.suppress(WalError):
+                    self.checkpoint()
             for base in doomed:
                 # Another process may be doing the same.
                 remove_file(context.files, context.segment_path(base))
