@@ -162,6 +162,8 @@ class Broker(Operating):
         max_block_ms: float = 60_000,
         compression: str = "none",
         durability: str | None = None,
+        idempotent: bool = False,
+        delivery_timeout_ms: float = 120_000,
         on_delivery: Callable[[Delivery], object] | None = None,
         partitioner: Callable[[str, bytes | None, int], int] | None = None,
     ) -> Producer:
@@ -173,7 +175,9 @@ class Broker(Operating):
         waits up to ``max_block_ms``, then raises `BufferFull`. ``compression``: none,
         gzip, snappy, lz4 or zstd. ``durability``: ``"fsync"`` acknowledges what is on
         disk; ``"os"`` what the kernel has, which a power cut may take back (consumers
-        see it once it is synced, some 100 ms later). ``on_delivery``: called for each
+        see it once it is synced, some 100 ms later). ``idempotent``: what meets something
+        that can pass is tried again for ``delivery_timeout_ms``, and stored once, in order.
+        ``on_delivery``: called for each
         record with its `Delivery`, in the thread that wrote it. ``partitioner``: called
         with topic, key and number of partitions instead of murmur2.
         """
@@ -188,6 +192,8 @@ class Broker(Operating):
                 max_block_ms=max_block_ms,
                 compression=compression,
                 durability=durability or self._durability,
+                idempotent=idempotent,
+                delivery_timeout_ms=delivery_timeout_ms,
                 on_delivery=on_delivery,
                 partitioner=partitioner,
                 release=self._forget,

@@ -14,6 +14,9 @@ its last five batches, as Kafka does. So it can tell for a batch that comes
     from a producer that it does not know     next, whatever the number
     ========================================  =======================================
 
+Batches that are appended together are there all or none. So of more than five that come
+again together, those before the last five are where they must be.
+
 Not to know a producer is no proof that it is new: it may have been idle for too long, or be
 one too many. So any number will do then, as in Kafka since 2.5 (KIP-360). A batch that was
 stored before the last five gets `OutOfOrderSequence`, also as in Kafka: after the log has
@@ -29,6 +32,7 @@ No I/O and no clock. `pack` writes, big endian, for each producer::
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -115,6 +119,8 @@ class Producers:
         `apply`. Raises `OutOfOrderSequence`, `InvalidProducerEpoch`, or `BatchInvalid` if a
         batch has a producer id and no epoch or sequence; then none may be appended.
         """
+        if len(headers) > BATCHES_KEPT and (repeated := self._repeated(headers)):
+            return Plan(repeated, {})
         placed: list[Placed] = []
         changes: dict[int, ProducerEntry] = {}
         for header in headers:
@@ -132,6 +138,27 @@ class Producers:
             placed.append(Placed(next_offset, end, header.max_timestamp, False))
             next_offset = end
         return Plan(placed, changes)
+
+    def _repeated(self, headers: Sequence[BatchHeader]) -> list[Placed] | None:
+        """Where more batches than are remembered are, if they come again all together."""
+        entry = self._entries.get(headers[-1].producer_id)
+        if entry is None:
+            return None
+        offset, timestamp = entry.batches[-1].next_offset, entry.batches[-1].timestamp
+        following = next_sequence(entry.last_sequence)
+        placed = []
+        for header, known in itertools.zip_longest(reversed(headers), reversed(entry.batches)):
+            span = header.last_offset_delta + 1
+            if (
+                header.producer_id != headers[-1].producer_id
+                or header.producer_epoch != entry.epoch
+                or next_sequence(header.base_sequence, span) != following
+                or (known is not None and known.base_offset != offset - span)
+            ):
+                return None
+            placed.append(Placed(offset - span, offset, timestamp, True))
+            offset, following = offset - span, header.base_sequence
+        return placed[::-1] if offset >= 0 else None
 
     def apply(self, changes: Mapping[int, ProducerEntry]) -> None:
         """The batches of a plan are in the log."""

@@ -33,7 +33,11 @@ class Interruption:
     it locks with are one step.
     """
 
-    INSIDE = ("_drain", "_take", "_append", "_commit", "_settle", "encode", "resolve")
+    INSIDE = (
+        *("_drain", "_take", "_settle", "append", "commit", "_sync", "encode", "resolve"),
+        *("_appended", "_append", "_numbering", "number", "_succeeded", "_failed"),
+    )
+    FILES = ("sender.py", "writing.py", "idempotence.py", "rounds.py", "delivery.py")
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -50,7 +54,7 @@ class Interruption:
         code = frame.f_code
         if event not in ("call", "c_return") or code.co_name not in self.INSIDE:
             return
-        if code.co_filename.endswith(("sender.py", "rounds.py", "delivery.py")):
+        if code.co_filename.endswith(self.FILES):
             self.places += 1
             if self.places == self.at:
                 sys.setprofile(None)
