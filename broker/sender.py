@@ -332,10 +332,11 @@ class Sender:
         late = TimeoutError(f"records are still on their way after {timeout_ms} ms")
         with self.lock:
             last = [queue.batches[-1] for queue in self._pending if queue.batches]
-            last += [each.batches[-1] for queue in self._pending if (each := queue.resend)]
         if not self._drain_lock.acquire(timeout=timeout_s):
             raise late
         try:
+            with self.lock:  # now that nobody is writing any of it
+                last += [each.batches[-1] for queue in self._pending if (each := queue.resend)]
             while self._rounds or not all(batch.done for batch in last):
                 if timeout_ms is not None and time.monotonic() > deadline_s:
                     raise late
