@@ -59,11 +59,12 @@ class ProducerState:
         """Read most of what is to be read, without the append lock."""
         for _ in range(MOST_ATTEMPTS):
             row = self._context.row()
-            if self._is_near(row):
+            if self.is_near(row):
                 return
             self.catch_up(row)
 
-    def _is_near(self, row: EndsRow) -> bool:
+    def is_near(self, row: EndsRow) -> bool:
+        """Whether little enough is to be read to do it while the append lock is held."""
         place = self._place
         if place is None:
             return False
