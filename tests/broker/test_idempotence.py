@@ -200,6 +200,7 @@ def test_an_interrupt_anywhere_in_a_round_and_all_is_stored_once(
     while True:
         at += 1
         with idempotent(broker, linger_ms=60_000, batch_bytes=200) as producer:
+            monkeypatch.setattr(producer._sender, "_start", lambda: None)  # it is ours alone
             new = [b"%d/%d" % (at, number) + b"x" * 100 for number in range(4)]
             sent = [producer.send("orders", value) for value in new]
             with Interruption(at) as interruption:
