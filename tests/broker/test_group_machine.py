@@ -17,6 +17,7 @@ What must hold, whatever is done:
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
@@ -70,7 +71,7 @@ HEARTBEAT_MS = 3_000
 NS_PER_MS = 1_000_000
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Actor:
     """One consumer, and what the model knows of it.
 
@@ -91,11 +92,16 @@ class Actor:
     is_declared: bool = False
     must_notice: bool = False
     is_overdue: bool = False
+    name: str = ""
+    has_to_join: bool = False
     positions: dict[Place, int] = field(default_factory=dict)
     handed: list[Record] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.consumer: GroupConsumer = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{self.name} of {self.group}"
 
     @property
     def is_awake(self) -> bool:
@@ -118,6 +124,7 @@ class GroupMachine(RuleBasedStateMachine):
         self.folder = memory_folder()
         self.path = self.folder.__enter__()
         self.now_ms = 1_000_000
+        self.clients = itertools.count()
         self.actors: list[Actor] = []
         self.registered: dict[str, Registered] = {}
         self.generations: dict[str, int] = {}
@@ -150,6 +157,8 @@ class GroupMachine(RuleBasedStateMachine):
         for topic, count in TOPICS.items():
             broker.create_topic(topic, count)
         self.producer = broker.producer(linger_ms=0)
+        for group in ("g", "g", "h"):
+            self.add(Actor(group, ["t", "u"], None, ("cooperative-sticky", "range"), None, False))
 
     # -- the model -------------------------------------------------------------------
 
@@ -245,16 +254,21 @@ class GroupMachine(RuleBasedStateMachine):
         acks_when_revoked: bool,
     ) -> None:
         topics = topics if numbers is None else ["t"]
-        actor = Actor(group, topics, instance, assignors, numbers, acks_when_revoked)
+        self.add(Actor(group, topics, instance, assignors, numbers, acks_when_revoked))
+
+    def add(self, actor: Actor) -> None:
+        actor.name = f"c{next(self.clients):03}"
         refused = self.refusal(actor, again=False)
 
         def open_consumer() -> Consumer:
             return self.broker.consumer(
-                topics,
-                group=group,
-                partitions=numbers,
-                group_instance_id=instance,
-                partition_assignment_strategy=assignors,
+                actor.topics,
+                group=actor.group,
+                # Members are ordered by their ids, and those are random behind this.
+                client_id=actor.name,
+                partitions=actor.numbers,
+                group_instance_id=actor.instance,
+                partition_assignment_strategy=actor.assignors,
                 session_timeout_ms=SESSION_MS,
                 heartbeat_interval_ms=HEARTBEAT_MS,
                 on_assigned=lambda places: self.assigned(actor, places),
@@ -355,7 +369,7 @@ class GroupMachine(RuleBasedStateMachine):
             del actor.positions[place]
 
     def lost(self, actor: Actor, places: Sequence[Place]) -> None:
-        assert actor.is_declared
+        assert actor.has_to_join
         assert set(places) == set(actor.positions)
         actor.positions = {}
 
@@ -374,11 +388,12 @@ class GroupMachine(RuleBasedStateMachine):
                 actor.consumer.poll(most)
             actor.positions = {}
             return []
-        records = actor.consumer.poll(most)
-        has_joined = actor.consumer.member_id != before
-        assert has_joined == has_to_join
-        if has_joined:
+        if has_to_join:
+            actor.has_to_join = True
             self.joined(actor)
+        records = actor.consumer.poll(most)
+        assert (actor.consumer.member_id != before) == has_to_join
+        actor.has_to_join = False
         actor.is_overdue = False
         actor.handed += records
         if not actor.is_declared:
