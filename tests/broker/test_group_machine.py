@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from planting import ROOT, copy_code, is_broken_promise, parse
+from planting import ROOT, copy_code, parse
 from storage import memory_folder
 
 from seawall.broker import Broker, Record
@@ -64,6 +65,7 @@ ASSIGNORS = st.sampled_from(
         ("roundrobin",),
     ]
 )
+ACKNOWLEDGED = st.sampled_from(["nothing", "all", "some", "one"])
 SHARES = st.sampled_from([0.0, 0.4, 0.8, 1.0])
 MOST_MEMBERS = 5
 SESSION_MS = 10_000
@@ -102,6 +104,9 @@ class Actor:
 
     def __repr__(self) -> str:
         return f"{self.name} of {self.group}"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # for Hypothesis
 
     @property
     def is_awake(self) -> bool:
@@ -156,7 +161,9 @@ class GroupMachine(RuleBasedStateMachine):
         )
         for topic, count in TOPICS.items():
             broker.create_topic(topic, count)
-        self.producer = broker.producer(linger_ms=0)
+        self.producer = broker.producer(linger_ms=60_000)  # a flush is a batch, always
+        for topic, partition in self.published:
+            self.publish_to(topic, partition, 3)
         for group in ("g", "g", "h"):
             self.add(Actor(group, ["t", "u"], None, ("cooperative-sticky", "range"), None, False))
 
@@ -194,7 +201,7 @@ class GroupMachine(RuleBasedStateMachine):
         if self.in_one_process:
             for each in self.actors:
                 if each.group == group and each is not but and not each.is_away:
-                    each.must_notice = True
+                    each.must_notice = each.is_declared
 
     def refusal(self, actor: Actor, *, again: bool) -> type[Exception] | None:
         """Why it could not join now."""
@@ -312,17 +319,27 @@ class GroupMachine(RuleBasedStateMachine):
         Consumer.close(actor.consumer)
         actor.is_away = actor.is_killed = True
 
-    @precondition(lambda self: any(each.is_awake for each in self.actors))
     @rule(data=st.data())
-    def pause(self, data: st.DataObject) -> None:
-        self.awake(data).is_paused = True
+    def pause_or_wake_up(self, data: st.DataObject) -> None:
+        there = [each for each in self.actors if not each.is_away]
+        if there:
+            actor = data.draw(st.sampled_from(there))
+            actor.is_paused = not actor.is_paused
 
-    @precondition(lambda self: any(each.is_paused for each in self.actors))
-    @rule(data=st.data())
-    def wake_up(self, data: st.DataObject) -> None:
-        paused = [each for each in self.actors if each.is_paused and not each.is_away]
-        if paused:
-            data.draw(st.sampled_from(paused)).is_paused = False
+    @precondition(lambda self: any(each.is_awake for each in self.actors))
+    @rule(data=st.data(), is_long=st.booleans(), what=ACKNOWLEDGED, polls=st.booleans())
+    def sleep(self, data: st.DataObject, is_long: bool, what: str, polls: bool) -> None:
+        """It is paused, and goes on a moment later as if nothing had been."""
+        actor = self.awake(data)
+        for topic, partition in actor.consumer.assignment()[:1]:
+            self.publish_to(topic, partition, 2)  # so that it has something in hand
+        self.poll_one(actor, 500)
+        actor.is_paused = True
+        self.time_passes(is_long)
+        actor.is_paused = False
+        if polls:
+            self.poll_one(actor, 500)
+        self.ack_what(data, actor, what)
 
     @precondition(lambda self: any(each.is_awake for each in self.actors))
     @rule(data=st.data())
@@ -347,7 +364,7 @@ class GroupMachine(RuleBasedStateMachine):
             self.look_around(group)
         self.keeper.tick([each.consumer.membership for each in awake])
         for each in awake:
-            each.must_notice = True
+            each.must_notice = each.is_declared
 
     @rule(is_long=st.booleans())
     def time_passes(self, is_long: bool) -> None:
@@ -374,14 +391,27 @@ class GroupMachine(RuleBasedStateMachine):
         actor.positions = {}
 
     @precondition(lambda self: any(each.is_awake for each in self.actors))
-    @rule(data=st.data(), most=st.sampled_from([1, 3, 500]))
-    def poll(self, data: st.DataObject, most: int) -> None:
-        self.poll_one(self.awake(data), most)
+    @rule(data=st.data(), most=st.sampled_from([1, 3, 500]), what=ACKNOWLEDGED)
+    def work(self, data: st.DataObject, most: int, what: str) -> None:
+        actor = self.awake(data)
+        self.poll_one(actor, most)
+        self.ack_what(data, actor, what)
+
+    @rule(group=GROUPS)
+    def catch_up(self, group: str) -> None:
+        """All of a group that are awake read and acknowledge all they can; then some may go."""
+        for each in self.actors:
+            if each.group == group and each.is_awake:
+                self.poll_one(each, 500)
+                self.acknowledge(each, None)
+        self.trim()
 
     def poll_one(self, actor: Actor, most: int) -> list[Record]:
         before = actor.consumer.member_id
         asleep = self.now_ms - actor.heard_ms > SESSION_MS
-        has_to_join = actor.is_declared and (actor.must_notice or asleep)
+        # It may look earlier than it must.
+        looks = actor.must_notice or asleep or actor.consumer.membership.needs_attention
+        has_to_join = actor.is_declared and looks
         refused = self.refusal(actor, again=True) if has_to_join else None
         if refused is not None:
             with pytest.raises(refused):
@@ -419,17 +449,20 @@ class GroupMachine(RuleBasedStateMachine):
             self.registered[actor.group].given[place].add(record.offset)
 
     @precondition(lambda self: any(each.is_awake and each.handed for each in self.actors))
-    @rule(data=st.data(), what=st.sampled_from(["all", "some", "late"]))
+    @rule(data=st.data(), what=ACKNOWLEDGED)
     def ack(self, data: st.DataObject, what: str) -> None:
-        actor = self.awake(data)
+        readers = [each for each in self.actors if each.is_awake and each.handed]
+        self.ack_what(data, data.draw(st.sampled_from(readers)), what)
+
+    def ack_what(self, data: st.DataObject, actor: Actor, what: str) -> None:
         if what == "all":
             self.acknowledge(actor, None)
-        elif actor.handed:
-            if what == "some":
-                end = data.draw(st.integers(1, len(actor.handed)))
-                self.acknowledge(actor, actor.handed[:end])
-            else:
-                self.acknowledge(actor, [data.draw(st.sampled_from(actor.handed))])
+        elif what == "some" and actor.handed:
+            end = data.draw(st.integers(1, len(actor.handed)))
+            self.acknowledge(actor, actor.handed[:end])
+        elif what == "one" and actor.handed:
+            # Of any time: it may be behind what is acknowledged, or somebody else's by now.
+            self.acknowledge(actor, [data.draw(st.sampled_from(actor.handed))])
 
     def acknowledge(self, actor: Actor, records: Sequence[Record] | None) -> None:
         consumer = actor.consumer
@@ -647,6 +680,58 @@ class GroupMachine(RuleBasedStateMachine):
 
 TestGroups = GroupMachine.TestCase
 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough":
-    TestGroups.settings = settings(max_examples=2_000, stateful_step_count=60)
+    TestGroups.settings = settings(max_examples=5_000, stateful_step_count=80)
+    TestGroups = pytest.mark.timeout(3600)(TestGroups)
 else:
-    TestGroups.settings = settings(max_examples=40, stateful_step_count=40)
+    TestGroups.settings = settings(max_examples=100, stateful_step_count=40)
+
+
+# -- what the machine must be able to find ---------------------------------------------
+
+PLANTED = ROOT / "tests" / "planted" / "groups"
+
+# Runs in the child: the machine, on the copy, until it finds something; it does not shrink.
+_HUNT = """
+import logging, sys
+import seawall.broker
+if not seawall.broker.__path__[0].startswith(sys.argv[1]):
+    sys.exit(f"seawall.broker comes from {seawall.broker.__path__[0]}")
+logging.disable(logging.CRITICAL)
+import conftest, test_group_machine
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+run_state_machine_as_test(
+    test_group_machine.GroupMachine,
+    settings=settings(
+        max_examples=400, stateful_step_count=40, phases=[Phase.generate], database=None,
+        derandomize=True, report_multiple_bugs=False,
+    ),
+)
+"""
+
+
+def hunt(root: Path) -> str:
+    """What the machine finds in the code below `root`; "" if nothing."""
+    tests = ROOT / "tests"
+    process = subprocess.run(
+        [sys.executable, "-P", "-c", _HUNT, str(root)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, tests, tests / "broker")))},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    return process.stderr if process.returncode else ""
+
+
+@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem) for p in sorted(PLANTED.iterdir())])
+def test_a_planted_bug_is_found(path: Path, tmp_path: Path) -> None:
+    planted = parse(path.stem, path.read_text())
+    assert planted.search == "test_group_machine"
+    planted.apply(copy_code(tmp_path))
+    found = hunt(tmp_path)
+    # A check of the machine's, and not a patch that does not even run.
+    assert re.search(r"^(AssertionError|Failed: DID NOT RAISE|seawall\.broker\.errors)", found, re.M), (
+        found or "the machine finds nothing"
+    )
