@@ -31,6 +31,9 @@ ROWS = {
     "reopen": ("compiled",),
     "memory": ("compiled",),
     "trim": ("compiled",),
+    "acknowledge": ("compiled",),
+    "rebalance": ("compiled",),
+    "isolation": ("compiled",),
     "startup": ("compiled",),
     "visibility": ("compiled",),
 }
