@@ -187,10 +187,7 @@ class Membership:
     def was_silent(self) -> bool:
         """Whether it has not been heard of for so long that others may take it for dead."""
         life = self._life
-        return (
-            life is not None
-            and life.silent_ns() > self.settings.session_timeout_ms * NS_PER_MS
-        )
+        return life is not None and life.silent_ns() > self.settings.session_timeout_ms * NS_PER_MS
 
     def is_overdue(self) -> bool:
         """Whether the consumer has not polled for ``max_poll_interval_ms``."""

@@ -203,7 +203,7 @@ def _shifted(
     committed: dict[tuple[str, int], int],
     shift: int,
 ) -> dict[int, int]:
-    """Where the group is, and so much further; what is not in the log is cut off (as Kafka does)."""
+    """Where the group is, and so much further; as in Kafka, not beyond the log's ends."""
     offsets = {}
     for number in numbers:
         before = committed.get((topic, number))

@@ -225,9 +225,8 @@ class GroupMachine(RuleBasedStateMachine):
     def joined(self, actor: Actor) -> None:
         """It is a member from now on."""
         for each in self.in_group(actor.group):
-            if each is not actor and actor.instance is not None:
-                if each.instance == actor.instance:
-                    each.is_declared = True
+            if each is not actor and each.instance == actor.instance is not None:
+                each.is_declared = True
         actor.heard_ms = self.now_ms
         actor.is_declared = actor.must_notice = actor.is_overdue = False
         group = self.registered.setdefault(actor.group, Registered())
@@ -434,9 +433,7 @@ class GroupMachine(RuleBasedStateMachine):
 
     def check_handed(self, actor: Actor, records: Sequence[Record]) -> None:
         [entry] = [
-            each
-            for each in self.members(actor.group)
-            if each.member_id == actor.consumer.member_id
+            each for each in self.members(actor.group) if each.member_id == actor.consumer.member_id
         ]
         owned = {self.place(each) for each in entry.owned}
         assert owned == set(actor.consumer.assignment()) == set(actor.positions)
@@ -713,10 +710,13 @@ run_state_machine_as_test(
 
 def hunt(root: Path) -> str:
     """What the machine finds in the code below `root`; "" if nothing."""
-    tests = ROOT / "tests"
+    paths = root, ROOT / "tests", ROOT / "tests" / "broker"
     process = subprocess.run(
         [sys.executable, "-P", "-c", _HUNT, str(root), str(SEED)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, tests, tests / "broker")))},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, (root, tests, tests / "broker"))),
+        },
         cwd=root,
         capture_output=True,
         text=True,
@@ -733,6 +733,6 @@ def test_a_planted_bug_is_found(path: Path, tmp_path: Path) -> None:
     planted.apply(copy_code(tmp_path))
     found = hunt(tmp_path)
     # A check of the machine's, and not a patch that does not even run.
-    assert re.search(r"^(AssertionError|Failed: DID NOT RAISE|seawall\.broker\.errors)", found, re.M), (
-        found or "the machine finds nothing"
-    )
+    assert re.search(
+        r"^(AssertionError|Failed: DID NOT RAISE|seawall\.broker\.errors)", found, re.M
+    ), found or "the machine finds nothing"

@@ -91,7 +91,15 @@ def test_members_are_named_and_in_the_way(cli: Cli, group: str, data: Path) -> N
 
 @pytest.mark.parametrize(
     ("offset", "committed"),
-    [("start", 0), ("end", 5), ("1", 1), ("-1", 4), ("@-1h", 0), ("@0", 0), ("@2020-01-01T00:00", 0)],
+    [
+        ("start", 0),
+        ("end", 5),
+        ("1", 1),
+        ("-1", 4),
+        ("@-1h", 0),
+        ("@0", 0),
+        ("@2020-01-01T00:00", 0),
+    ],
 )
 def test_reset(cli: Cli, group: str, offset: str, committed: int) -> None:
     arguments = ("group", "reset", group, "-t", "orders", "-o", offset)
