@@ -715,7 +715,7 @@ def hunt(root: Path) -> str:
         [sys.executable, "-P", "-c", _HUNT, str(root), str(SEED)],
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, (root, tests, tests / "broker"))),
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
         },
         cwd=root,
         capture_output=True,
@@ -733,6 +733,5 @@ def test_a_planted_bug_is_found(path: Path, tmp_path: Path) -> None:
     planted.apply(copy_code(tmp_path))
     found = hunt(tmp_path)
     # A check of the machine's, and not a patch that does not even run.
-    assert re.search(
-        r"^(AssertionError|Failed: DID NOT RAISE|seawall\.broker\.errors)", found, re.M
-    ), found or "the machine finds nothing"
+    checks = r"^(AssertionError|Failed: DID NOT RAISE|seawall\.broker\.errors)"
+    assert re.search(checks, found, re.MULTILINE), found or "the machine finds nothing"
