@@ -32,6 +32,9 @@ ROWS = {
     "memory": ("compiled",),
     "trim": ("compiled",),
     "idempotent": ("compiled",),
+    "acknowledge": ("compiled",),
+    "rebalance": ("compiled",),
+    "isolation": ("compiled",),
     "startup": ("compiled",),
     "visibility": ("compiled",),
 }

@@ -15,7 +15,6 @@
         │   ├── RecordTooLarge      above max.message.bytes
         │   ├── InvalidRecord       cannot be stored as it is
         │   ├── BufferFull          max_block_ms passed without room in the buffer
-        │   ├── DeliveryTimeout     not published in time: the outcome is unknown
         │   ├── AppendLockTimeout   another process keeps the partition's lock
         │   ├── WriteFailed         nothing was stored
         │   ├── LogFenced           the disk failed earlier: nothing more is stored
@@ -31,6 +30,7 @@
         │   ├── GroupBusy           it has members, and should have none
         │   ├── GroupFull           it has as many members as it may have
         │   ├── GroupFenced         the consumer is no longer a member
+        │   ├── FencedInstanceId    another one has its instance id by now
         │   ├── PartitionRevoked    the partition belongs to another member by now
         │   └── InconsistentGroupProtocol
         │                           its members know no assignor in common
@@ -86,6 +86,7 @@ from seawall.broker.errors_base import (
     UnsupportedPlatform,
 )
 from seawall.broker.errors_groups import (
+    FencedInstanceId,
     GroupBusy,
     GroupError,
     GroupFenced,
@@ -100,7 +101,6 @@ from seawall.broker.errors_records import (
     AppendLockTimeout,
     BufferFull,
     ConsumeError,
-    DeliveryTimeout,
     InvalidProducerEpoch,
     InvalidRecord,
     LogDamaged,
@@ -127,10 +127,10 @@ __all__ = [
     "CatalogError",
     "CatalogUnusable",
     "ConsumeError",
-    "DeliveryTimeout",
     "DirectoryError",
     "DirectoryInUse",
     "DirectoryUnusable",
+    "FencedInstanceId",
     "ForeignDirectory",
     "ForeignNamespace",
     "ForkedBroker",

@@ -95,6 +95,23 @@ class GroupFenced(GroupError):
         self.generation = generation
 
 
+class FencedInstanceId(GroupError):
+    """Another consumer has this one's instance id by now (Kafka: FENCED_INSTANCE_ID).
+
+    Every poll raises it, for as long as the other one is there.
+    """
+
+    def __init__(self, *, group: str, instance_id: str, holder_pid: int, holder_host: str) -> None:
+        super().__init__(
+            f"process {holder_pid} on {holder_host} has joined group {group!r} as "
+            f"{instance_id!r}; give each consumer a group_instance_id of its own",
+            group=group,
+        )
+        self.instance_id = instance_id
+        self.holder_pid = holder_pid
+        self.holder_host = holder_host
+
+
 class PartitionRevoked(GroupError):
     """An acknowledgement for a partition that this consumer had to give up."""
 

@@ -68,22 +68,6 @@ class BufferFull(ProduceError):
         self.max_block_ms = max_block_ms
 
 
-class DeliveryTimeout(ProduceError):
-    """No answer within the time that was given: the record may still be published."""
-
-    def __init__(
-        self, *, timeout_ms: float, topic: str | None = None, partition: int | None = None
-    ) -> None:
-        super().__init__(
-            f"the record for {place(topic, partition)} was not acknowledged within "
-            f"{timeout_ms:g} ms; it may still be: wait again, or check the log before sending "
-            "it again",
-            topic=topic,
-            partition=partition,
-        )
-        self.timeout_ms = timeout_ms
-
-
 class AppendLockTimeout(ProduceError):
     """Another process keeps the partition's append lock. Nothing was stored."""
 

@@ -125,7 +125,7 @@ class GroupConsumer(Consumer):
         membership = self.membership
         try:
             self._auto_commit_if_due()
-            if membership.needs_attention or self._missing:
+            if membership.needs_attention or self._missing or membership.was_silent():
                 self._rebalance()
         except GroupFenced as error:
             self._begin_again(error)
@@ -178,7 +178,7 @@ class GroupConsumer(Consumer):
         finally:
             with self._acknowledging:
                 self._check_usable()  # it may have been closed meanwhile
-                self._take(self.membership.join())
+                self._take(self.membership.join(again=True))
 
     def _take(self, joined: Joined) -> None:
         """Read what this member owns from now on, from where its group is."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from seawall.broker import state_format as layout
 from seawall.broker.errors import (
+    FencedInstanceId,
     GroupBusy,
     GroupFenced,
     GroupFull,
@@ -106,22 +107,32 @@ class GroupState:
         starts: Mapping[int, int],
         partitions: Layout,
         is_dead: IsDead,
+        *,
+        again: bool = False,
     ) -> Joined:
         """Make a member of a group, registering that if it is new, and divide anew.
 
         `starts` is where the group begins in partitions in which it has committed nothing;
         what has been removed there since is passed over.
         The member has at once what nobody else has. One of the same instance id makes way
-        for it, and leaves it what it had (KIP-345).
+        for it, and leaves it what it had (KIP-345). Not if it joins `again`, after it was
+        taken for dead: then it is itself the one that has to make way, while the other lives.
 
         Raises `InvalidGroupName`, `GroupBusy` if it asks by number for a partition that
-        another one asked for, `GroupFull` and `InconsistentGroupProtocol`.
+        another one asked for, `GroupFull`, `InconsistentGroupProtocol` and `FencedInstanceId`.
         """
         check_group_name(group)
         with self._state.write() as transaction:
             others = []
             for each in self._members(transaction, group):
                 if each.instance_id is not None and each.instance_id == member.instance_id:
+                    if again and not is_dead(each):
+                        raise FencedInstanceId(
+                            group=group,
+                            instance_id=each.instance_id,
+                            holder_pid=each.pid,
+                            holder_host=each.host,
+                        )
                     member = replace(member, target=each.target, owned=each.owned)
                 elif not is_dead(each):
                     others.append(each)

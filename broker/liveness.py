@@ -63,6 +63,10 @@ class Life:
             beat += _CRC.pack(google_crc32c.value(beat))
             write_fully(self._files, descriptor.number, beat, 0)
 
+    def silent_ns(self) -> int:
+        """How long ago it last was."""
+        return self._clock_ns() - self.beaten_ns
+
     def end(self, *, keeps_file: bool = False) -> None:
         """Free the lock; with `keeps_file` the last beat stands. Safe to call twice."""
         descriptor, self._descriptor = self._descriptor, None

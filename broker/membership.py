@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from seawall.broker.assignors import ASSIGNORS
 from seawall.broker.group_format import Member
 from seawall.broker.group_state import Commit, Joined
+from seawall.broker.liveness import NS_PER_MS
 from seawall.broker.rebalance import takeable
 
 if TYPE_CHECKING:
@@ -100,8 +101,12 @@ class Membership:
         # While the consumer is in `poll` it is at work, however long that takes.
         self.polled_s = math.inf
 
-    def join(self) -> Joined:
-        """Become a member, a new one each time; see `GroupState.join`."""
+    def join(self, *, again: bool = False) -> Joined:
+        """Become a member, a new one each time; see `GroupState.join`.
+
+        `again`: because it was taken for dead. Then one that has its instance id is the
+        rightful one, and this raises `FencedInstanceId`.
+        """
         import socket  # not before there is a group: most commands have none
 
         engine, settings = self._engine, self.settings
@@ -128,9 +133,11 @@ class Membership:
                 starts,
                 engine.layout(),
                 engine.lives.is_dead,
+                again=again,
             )
         except BaseException:
             life.end()
+            self.needs_attention = True  # the next poll tries again
             raise
         self._life = life
         self.needs_attention = False
@@ -172,9 +179,15 @@ class Membership:
         """Be heard of, at every ``heartbeat_interval_ms``."""
         life = self._life
         if life is not None:
-            silent_ns = time.monotonic_ns() - life.beaten_ns
-            if silent_ns >= self.settings.heartbeat_interval_ms * 1_000_000:
+            if self.was_silent():
+                self.needs_attention = True
+            if life.silent_ns() >= self.settings.heartbeat_interval_ms * NS_PER_MS:
                 life.beat()
+
+    def was_silent(self) -> bool:
+        """Whether it has not been heard of for so long that others may take it for dead."""
+        life = self._life
+        return life is not None and life.silent_ns() > self.settings.session_timeout_ms * NS_PER_MS
 
     def is_overdue(self) -> bool:
         """Whether the consumer has not polled for ``max_poll_interval_ms``."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seawall.cli.options import BrokerOption, JsonOption, complete_topic, open_broker
+from seawall.cli.options import BrokerOption, JsonOption, OnlyTopicArgument, open_broker
 from seawall.cli.output import write_table, write_text
 
 if TYPE_CHECKING:
@@ -17,15 +17,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 @app.command()
 def compact(
-    topic: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[TOPIC]",
-            help="Only this topic",
-            autocompletion=complete_topic,
-            show_default=False,
-        ),
-    ] = None,
+    topic: OnlyTopicArgument = None,
     broker: BrokerOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, but do nothing")] = False,
     json: JsonOption = False,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seawall.cli.errors import CommandFailed
+from seawall.cli.errors import CommandFailed, WrongUsage
 from seawall.cli.options import (
     BrokerOption,
     GroupArgument,
@@ -17,7 +17,7 @@ from seawall.cli.output import write_table, write_text
 from seawall.cli.positions import parse_position_option, resolve_position
 
 if TYPE_CHECKING:
-    from seawall.broker import GroupInfo
+    from seawall.broker import Broker, GroupInfo
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -106,24 +106,35 @@ def describe(group: GroupArgument, broker: BrokerOption = None, json: JsonOption
 def reset(
     group: GroupArgument,
     topic: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "-t",
             "--topic",
             metavar="TOPIC",
-            help="The topic to move in",
+            help="The topic to move in; repeatable",
             autocompletion=complete_topic,
         ),
-    ],
+    ] = None,
+    all_topics: Annotated[
+        bool, typer.Option("--all-topics", help="In every topic that the group has read")
+    ] = False,
     offset: Annotated[
-        str,
+        str | None,
         typer.Option(
             "-o",
             "--offset",
             metavar="OFFSET",
             help="start, end, N, -N (before the end), @-1h, @2026-01-01T00:00 (UTC) or @MS",
         ),
-    ],
+    ] = None,
+    shift_by: Annotated[
+        int | None,
+        typer.Option(
+            "--shift-by",
+            metavar="N",
+            help="Instead of -o: so many offsets on, or back, as far as there are records",
+        ),
+    ] = None,
     broker: BrokerOption = None,
     partition: Annotated[
         list[int] | None,
@@ -135,26 +146,74 @@ def reset(
     json: JsonOption = False,
 ) -> None:
     """Move a group's committed offsets, back or forth. The group may have no members meanwhile."""
-    position = parse_position_option(offset)
+    if bool(topic) == all_topics:
+        raise WrongUsage("either -t TOPIC or --all-topics")
+    if (offset is None) == (shift_by is None):
+        raise WrongUsage("either -o OFFSET or --shift-by N")
+    if partition and len(topic or ()) != 1:
+        raise WrongUsage("-p: with one -t")
+    position = None if offset is None else parse_position_option(offset)
     with open_broker(broker) as opened:
-        existing = [p.number for p in opened.topic(topic).partitions]
-        for number in partition or []:
-            if number not in existing:
-                raise CommandFailed(f"topic {topic!r} has no partition {number}")
-        numbers = sorted(set(partition)) if partition else existing
-        committed = {}
-        if group in opened.groups():
-            before = opened.group(group).offsets
-            committed = {o.partition: o.committed for o in before if o.topic == topic}
-        offsets = resolve_position(opened, topic, numbers, position)
+        committed = _committed(opened, group)
+        topics = list(dict.fromkeys(topic or sorted({name for name, _ in committed})))
+        if not topics:
+            raise CommandFailed(f"group {group!r} has read no topic; name one with -t")
+        wanted = {}
+        for name in topics:
+            numbers = _numbers(opened, name, partition)
+            if position is not None:
+                wanted[name] = resolve_position(opened, name, numbers, position)
+            else:
+                wanted[name] = _shifted(opened, group, name, numbers, committed, shift_by or 0)
         if not dry_run:
-            opened.reset_group(group, topic, offsets)
-    rows = [(topic, number, committed.get(number), to) for number, to in offsets.items()]
+            for name, offsets in wanted.items():
+                opened.reset_group(group, name, offsets)
+    rows = [
+        (name, number, committed.get((name, number)), to)
+        for name, offsets in wanted.items()
+        for number, to in offsets.items()
+    ]
     if json:
         names = ("topic", "partition", "from", "to")
         write_text("".join(_json_line(dict(zip(names, row, strict=True))) for row in rows))
     else:
         write_table(("TOPIC", "PARTITION", "FROM", "TO"), rows)
+
+
+def _committed(opened: "Broker", group: str) -> dict[tuple[str, int], int]:
+    """Where the group is now, as far as it is anywhere."""
+    if group not in opened.groups():
+        return {}
+    return {(o.topic, o.partition): o.committed for o in opened.group(group).offsets}
+
+
+def _numbers(opened: "Broker", topic: str, wanted: list[int] | None) -> list[int]:
+    existing = [p.number for p in opened.topic(topic).partitions]
+    for number in wanted or []:
+        if number not in existing:
+            raise CommandFailed(f"topic {topic!r} has no partition {number}")
+    return sorted(set(wanted)) if wanted else existing
+
+
+def _shifted(
+    opened: "Broker",
+    group: str,
+    topic: str,
+    numbers: list[int],
+    committed: dict[tuple[str, int], int],
+    shift: int,
+) -> dict[int, int]:
+    """Where the group is, and so much further; as in Kafka, not beyond the log's ends."""
+    offsets = {}
+    for number in numbers:
+        before = committed.get((topic, number))
+        if before is None:
+            raise CommandFailed(
+                f"group {group!r} is nowhere in partition {number} of {topic!r}; use -o"
+            )
+        ends = opened.ends(topic, number)
+        offsets[number] = min(max(before + shift, ends.log_start), ends.durable_end)
+    return offsets
 
 
 @app.command()

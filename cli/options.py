@@ -84,6 +84,12 @@ TopicArgument = Annotated[
         metavar="TOPIC", help="Name of the topic", show_default=False, autocompletion=complete_topic
     ),
 ]
+OnlyTopicArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[TOPIC]", help="Only this topic", show_default=False, autocompletion=complete_topic
+    ),
+]
 GroupArgument = Annotated[
     str,
     typer.Argument(

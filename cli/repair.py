@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seawall.cli.errors import CommandFailed
-from seawall.cli.options import BrokerOption, QuietOption, check_location, complete_topic
+from seawall.cli.options import BrokerOption, OnlyTopicArgument, QuietOption, check_location
 from seawall.cli.output import counted, say, write_text
 from seawall.cli.verify import described
 
@@ -17,15 +17,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 @app.command()
 def repair(
-    topic: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[TOPIC]",
-            help="Only this topic",
-            autocompletion=complete_topic,
-            show_default=False,
-        ),
-    ] = None,
+    topic: OnlyTopicArgument = None,
     broker: BrokerOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what would be done")

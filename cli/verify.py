@@ -1,11 +1,11 @@
 """`seawall verify`: read everything, and name what is damaged."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from seawall.cli.errors import CommandFailed
-from seawall.cli.options import BrokerOption, QuietOption, complete_topic, open_broker
+from seawall.cli.options import BrokerOption, OnlyTopicArgument, QuietOption, open_broker
 from seawall.cli.output import counted, say, write_text
 
 if TYPE_CHECKING:
@@ -16,15 +16,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 @app.command()
 def verify(
-    topic: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[TOPIC]",
-            help="Only this topic",
-            autocompletion=complete_topic,
-            show_default=False,
-        ),
-    ] = None,
+    topic: OnlyTopicArgument = None,
     broker: BrokerOption = None,
     quiet: QuietOption = False,
 ) -> None:

@@ -75,6 +75,11 @@ class ReadTransaction:
         self._path = path  # of the environment, for errors
         self._transaction = transaction
 
+    @property
+    def number(self) -> int:
+        """How many transactions have changed the environment before this one looks at it."""
+        return self._transaction.id()
+
     def get(self, key: bytes) -> bytes | None:
         """The value of a key, None if there is none."""
         try:

@@ -130,9 +130,20 @@ class Ledger:
         partitions = self.topics[mark["topic"]].partitions
         for number in range(len(partitions), mark["partitions"]):
             partitions[number] = PartitionLedger()
+            for group in {group for group, topic, _ in self.committed if topic == mark["topic"]}:
+                self.committed.setdefault((group, mark["topic"], number), {None}).add(0)
 
     def _done_grow(self, mark: Mark) -> None:
-        self.topics[mark["topic"]].least_partitions = mark["partitions"]
+        topic, total = mark["topic"], mark["partitions"]
+        self.topics[topic].least_partitions = total
+        # Whoever is in the topic begins in all of it, and at once.
+        certain = {
+            group
+            for (group, name, _), possible in self.committed.items()
+            if name == topic and None not in possible
+        }
+        for group in certain:
+            self.committed[group, topic, total - 1].discard(None)
 
     def _forget_committed(self, topic: str) -> None:
         for key in [key for key in self.committed if key[1] == topic]:

@@ -24,7 +24,7 @@ TOPICS = {"orders": 2, "audit": 1}  # always there; others come and go
 FOR_EVER_MS = 1 << 62
 # By size and age, where all others go by what is acknowledged.
 EXPIRING = "audit"
-MOST_PARTITIONS = 4
+MOST_PARTITIONS = 5
 
 # -- topics --------------------------------------------------------------------------------
 
@@ -293,14 +293,15 @@ def acknowledge_some(
 
 @operation("Broker.reset_group", "GroupState.reset")
 def reset(performer: Performer, step: Step) -> None:
-    """Set a group's place somewhere else."""
+    """Set a group's place to the end, and then back to somewhere else."""
     group, topic = step["group"], step["topic"]
     if not performer.has(topic):
         return
     ends = performer.broker.ends(topic, 0)
     offset = ends.log_start + int(step["part"] * (ends.durable_end - ends.log_start))
-    with performer.marked("reset", group=group, topic=topic, partition=0, offset=offset):
-        performer.broker.reset_group(group, topic, {0: offset})
+    for target in (ends.durable_end, offset):
+        with performer.marked("reset", group=group, topic=topic, partition=0, offset=target):
+            performer.broker.reset_group(group, topic, {0: target})
 
 
 @operation("Broker.delete_group", "GroupState.delete")

@@ -52,8 +52,8 @@ def steps(seed: int, count: int) -> list[Step]:
         elif kind == "expire":
             step |= {"topic": EXPIRING, "part": choose.random()}
         elif kind == "grow":
-            # The one that expires has a single partition.
-            step |= {"topic": choose.choice(sorted({"orders", *passing}))}
+            # The one that expires has a single partition; mostly where groups are.
+            step |= {"topic": choose.choice(["orders", "orders", *sorted(passing)])}
         elif kind in ("acknowledge", "share", "reset", "forget", "lapse"):
             step |= {"group": choose.choice(GROUPS), "topic": topic}
             step |= {"records": choose.randint(1, 12), "part": choose.random()}
@@ -122,7 +122,7 @@ _WEIGHTS = {
     "drop": 5,
     "trim": 8,
     "expire": 2,
-    "grow": 1,
+    "grow": 2,
     "tune": 1,
     "reset": 3,
     "forget": 1,

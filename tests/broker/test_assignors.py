@@ -149,6 +149,78 @@ def test_results_are_those_of_another_implementation(
     assert {name: sorted(claims) for name, claims in found.items()} == expected
 
 
+def sticky_elsewhere(
+    wanted: Mapping[str, Sequence[str]],
+    partitions: Mapping[str, int],
+    owned: Mapping[str, Sequence[tuple[str, int]]],
+) -> Assignment:
+    """What another implementation of Kafka's StickyAssignor (KIP-54) makes of it."""
+    from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+    from aiokafka.structs import TopicPartition
+
+    class Cluster:
+        def partitions_for_topic(self, topic: str) -> set[int] | None:
+            return set(range(partitions[topic])) if topic in partitions else None
+
+        def topics(self) -> set[str]:
+            return set(partitions)
+
+    answer = StickyPartitionAssignor.assign(
+        Cluster(),
+        {
+            name: StickyPartitionAssignor._metadata(
+                topics, [TopicPartition(*each) for each in owned.get(name, ())] or None, 1
+            )
+            for name, topics in wanted.items()
+        },
+    )
+    return {
+        name: sorted((topic, number) for topic, numbers in each.assignment for number in numbers)
+        for name, each in answer.items()
+    }
+
+
+def spread(found: Assignment) -> list[int]:
+    return sorted(len(claims) for claims in found.values())
+
+
+def kept(found: Assignment, owned: Mapping[str, Sequence[tuple[str, int]]]) -> int:
+    return sum(len(set(claims) & set(owned.get(name, ()))) for name, claims in found.items())
+
+
+@given(st.sets(st.sampled_from(MEMBERS), min_size=1), st.sets(st.sampled_from(MEMBERS)), sizes)
+def test_sticky_is_as_even_and_as_sticky_as_another_implementation(
+    before: set[str], after: set[str], partitions: dict[str, int]
+) -> None:
+    """Members that want the same: the same shares, and as much stays where it was."""
+    first = dict.fromkeys(sorted(before), TOPICS)
+    owned = assign("cooperative-sticky", members(**first), partitions)
+    assert spread(owned) == spread(sticky_elsewhere(first, partitions, {}))
+    later = dict.fromkeys(sorted(after), TOPICS)
+    if later:
+        ours = assign(
+            "cooperative-sticky",
+            [
+                Subscription(member_id=name, topics=TOPICS, owned=owned.get(name, ()))
+                for name in later
+            ],
+            partitions,
+        )
+        theirs = sticky_elsewhere(later, partitions, owned)
+        assert spread(ours) == spread(theirs)
+        assert kept(ours, owned) >= kept(theirs, owned)
+
+
+@given(subscriptions, sizes)
+def test_sticky_is_as_even_when_members_want_different_topics(
+    wanted: dict[str, list[str]], partitions: dict[str, int]
+) -> None:
+    ours = assign("cooperative-sticky", members(**wanted), partitions)
+    theirs = sticky_elsewhere(wanted, partitions, {})
+    # The more even, the smaller; the total is the same.
+    assert sum(n * n for n in spread(ours)) <= sum(n * n for n in spread(theirs))
+
+
 def is_even(found: Assignment, wanted: Mapping[str, Sequence[str]]) -> bool:
     return not any(
         topic in wanted[taker] and len(found[taker]) + 2 <= len(claims)

@@ -100,6 +100,20 @@ def test_expiry(broker: Broker) -> None:
     assert broker.groups() == []
 
 
+def test_an_expired_group_holds_nothing_back(broker: Broker) -> None:
+    put(broker, b"x")
+    broker.engine.log(broker.topic("orders").partitions[0].id).roll()
+    for name, offset in (("idle", 0), ("reader", 1)):
+        broker.reset_group(name, "orders", {0: offset})
+    [before] = broker.compact()
+    assert ([each.group for each in before.held_by], before.removed) == (["idle"], ())
+    time.sleep(0.01)
+    with broker.consumer("orders", group="reader"):
+        assert expire(broker.engine, 1) == ["idle"]
+    [after] = broker.compact()
+    assert sum(each.segments for each in after.removed) == 1
+
+
 def test_reset_in_both_directions(broker: Broker) -> None:
     put(broker, *[b"%d" % number for number in range(5)])
     with broker.consumer("orders", group="g") as consumer:

@@ -16,6 +16,7 @@ from storage import Child
 
 from seawall.broker import Broker, Consumer
 from seawall.broker.errors import (
+    FencedInstanceId,
     GroupBusy,
     GroupFenced,
     InvalidGroupName,
@@ -433,6 +434,49 @@ def test_a_static_member_that_stays_away_is_taken_for_dead(four: Broker) -> None
         consumer.poll()
         assert numbers(consumer) == [2, 3]
         until(lambda: len(numbers(consumer)) == 4, consumer)
+
+
+def test_of_two_with_one_instance_id_the_later_one_stays(four: Broker) -> None:
+    told = Told()
+    settings = {
+        "group_instance_id": "twin",
+        "session_timeout_ms": 600,
+        "heartbeat_interval_ms": 200,
+    }
+    first = join(four, **settings, **told.settings())
+    records = drain(first)
+    second = join(four, **settings)
+    assert len(numbers(second)) == 4
+    with pytest.raises(GroupFenced):
+        first.ack(records)
+    for _ in range(2):  # every time, and it does not take the place back
+        with pytest.raises(FencedInstanceId) as caught:
+            until(lambda: False, first)
+        assert (caught.value.instance_id, caught.value.holder_pid) == ("twin", os.getpid())
+    assert told.events == [("assigned", [0, 1, 2, 3]), ("lost", [0, 1, 2, 3])]
+    assert len(drain(second)) == 20
+    second.ack()
+    second.close()
+    time.sleep(0.7)  # until the other one's session is over
+    until(lambda: len(numbers(first)) == 4, first)
+    assert drain(first) == []
+    first.close()
+
+
+def test_who_was_silent_for_long_looks_before_it_reads_on(
+    four: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nobody of its own process has told it: that was stopped as well."""
+    late = join(four, session_timeout_ms=500, heartbeat_interval_ms=100)
+    four.engine.keeper.remove(late.membership)
+    late.poll(1)
+    time.sleep(0.6)
+    with join(four) as other:
+        assert len(numbers(other)) == 4
+        late.membership.needs_attention = False
+        assert late.poll() == []
+        assert numbers(late) == []
+    late.close()
 
 
 def test_no_partition_is_read_by_two_at_once(

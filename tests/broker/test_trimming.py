@@ -397,6 +397,26 @@ def test_a_group_behind_what_was_deleted(broker: Broker, caplog: pytest.LogCaptu
 # -- topics that go away -------------------------------------------------------------
 
 
+def test_a_new_group_is_told_what_was_trimmed_before_it(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.create_topic("orders")
+    put(broker, *[b"%d" % number for number in range(6)])
+    broker.consumer("orders", group="first").close()
+    assert caplog.text == ""  # nothing was
+    broker.delete_records("orders", {0: 4})
+    with broker.consumer("orders", group="new") as consumer:
+        assert (
+            "group new begins at offset 4 of orders/0: the 4 before it were removed" in caplog.text
+        )
+        assert [record.offset for record in drain(consumer)] == [4, 5]
+        consumer.ack()
+    caplog.clear()
+    broker.consumer("orders", group="new").close()  # it is new no more
+    broker.consumer("orders", group="late", auto_offset_reset="latest").close()
+    assert caplog.text == ""
+
+
 def test_a_topic_that_is_deleted_meanwhile(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(broker)
     acknowledge(broker, 60)

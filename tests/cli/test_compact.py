@@ -72,6 +72,15 @@ def test_a_group_behind_the_log_start_is_told(cli: Cli, filled: str) -> None:
     assert cli("consume", filled, "-e", "-g", "billing").out == b""
 
 
+def test_a_new_group_is_told_what_was_trimmed_before_it(cli: Cli, filled: str) -> None:
+    cli("topic", "delete-records", filled, "-o", "4", "-p", 0)
+    ended = cli("consume", filled, "-e", "-g", "new", "-f", "%o\n", "-q")
+    assert ended.lines == [b"4", b"5"]
+    assert ended.err == (
+        "seawall: group new begins at offset 4 of orders/0: the 4 before it were removed\n"
+    )
+
+
 def test_alter(cli: Cli, filled: str) -> None:
     ended = cli("topic", "alter", filled, "-p", 3, "-c", "retention.ms=-1", "-c", "segment.bytes=")
     assert ended == (0, b"", "seawall: topic 'orders' has 3 partitions; retention.ms=-1\n")

@@ -91,7 +91,15 @@ def test_members_are_named_and_in_the_way(cli: Cli, group: str, data: Path) -> N
 
 @pytest.mark.parametrize(
     ("offset", "committed"),
-    [("start", 0), ("end", 5), ("1", 1), ("-1", 4), ("@-1h", 0), ("@0", 0)],
+    [
+        ("start", 0),
+        ("end", 5),
+        ("1", 1),
+        ("-1", 4),
+        ("@-1h", 0),
+        ("@0", 0),
+        ("@2020-01-01T00:00", 0),
+    ],
 )
 def test_reset(cli: Cli, group: str, offset: str, committed: int) -> None:
     arguments = ("group", "reset", group, "-t", "orders", "-o", offset)
@@ -107,6 +115,55 @@ def test_reset(cli: Cli, group: str, offset: str, committed: int) -> None:
 def test_reset_one_partition_as_json(cli: Cli, group: str) -> None:
     ended = cli("group", "reset", group, "-t", "orders", "-o", "2", "-p", 0, "--json")
     assert json.loads(ended.out) == {"topic": "orders", "partition": 0, "from": 3, "to": 2}
+
+
+@pytest.mark.parametrize(
+    ("shift", "committed"), [("-2", 1), ("1", 4), ("-9", 0), ("9", 5), ("0", 3)]
+)
+def test_reset_by_a_shift(cli: Cli, group: str, shift: str, committed: int) -> None:
+    """As far as there are records, and no further."""
+    ended = cli("group", "reset", group, "-t", "orders", "--shift-by", shift)
+    assert ended.out.decode().splitlines()[1].split() == ["orders", "0", "3", str(committed)]
+    assert place(cli, group)["committed"] == committed
+
+
+def test_a_shift_needs_something_to_shift(cli: Cli, orders: str) -> None:
+    ended = cli("group", "reset", "new", "-t", orders, "--shift-by", "1")
+    assert (ended.code, ended.out) == (1, b"")
+    assert "group 'new' is nowhere in partition 0 of 'orders'; use -o" in ended.err
+
+
+def test_reset_in_several_topics(cli: Cli, group: str) -> None:
+    cli("topic", "create", "more", "-p", 2)
+    wanted = [["more", "0", "-", "0"], ["more", "1", "-", "0"], ["orders", "0", "3", "5"]]
+    both = ("group", "reset", group, "-t", "more", "-t", "orders", "-o", "end")
+    assert [line.split() for line in cli(*both).out.decode().splitlines()[1:]] == wanted
+    everywhere = cli("group", "reset", group, "--all-topics", "-o", "start", "--json")
+    assert [json.loads(line) for line in everywhere.lines] == [
+        {"topic": "more", "partition": 0, "from": 0, "to": 0},
+        {"topic": "more", "partition": 1, "from": 0, "to": 0},
+        {"topic": "orders", "partition": 0, "from": 5, "to": 0},
+    ]
+    ended = cli("group", "reset", "nobody", "--all-topics", "-o", "start")
+    assert (ended.code, ended.out) == (1, b"")
+    assert "group 'nobody' has read no topic" in ended.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-o", "start"),
+        ("-t", "orders", "--all-topics", "-o", "start"),
+        ("-t", "orders"),
+        ("-t", "orders", "-o", "start", "--shift-by", "1"),
+        ("--all-topics", "-o", "start", "-p", "0"),
+        ("-t", "orders", "-t", "more", "-o", "start", "-p", "0"),
+    ],
+)
+def test_a_reset_that_makes_no_sense(cli: Cli, group: str, arguments: tuple[str, ...]) -> None:
+    ended = cli("group", "reset", group, *arguments)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, b"", 1)
+    assert place(cli, group)["committed"] == 3
 
 
 def test_reset_makes_a_group(cli: Cli, group: str) -> None:
