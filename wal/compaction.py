@@ -179,10 +179,10 @@ def _segments(context: LogContext, row: EndsRow) -> list[SegmentInfo]:
         for each in inventory(context)
         if each.base_offset < row.segment and each.base_offset not in merged
     ]
-    ends = [*(each.base_offset for each in sealed[1:]), row.segment]
+    bases = [*(each.base_offset for each in sealed), row.segment]
     sealed = [
         each._replace(end_offset=end)
-        for each, end in zip(sealed, ends, strict=True)
+        for each, end in zip(sealed, bases[1:], strict=True)
         if end > row.log_start
     ]
     return sealed if row.durable_position else sealed[:-1]

@@ -208,7 +208,8 @@ def _offset_for_time(context: LogContext, timestamp_ms: int, *, is_last: bool) -
     row = context.row()
     bases = list_segments(context.files, context.folder)
     first = max(0, bisect.bisect_right(bases, row.log_start) - 1)
-    for segment, after in zip(bases[first:], [*bases[first + 1 :], -1], strict=True):
+    ends = [*bases[first + 1 :], row.segment]
+    for segment, after in zip(bases[first:], ends, strict=False):
         if segment >= row.durable_offset:
             break
         try:
