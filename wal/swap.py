@@ -125,8 +125,13 @@ class Aside:
             self._context.files.sync(self._descriptor.number)
             self._descriptor = None
 
+    def place(self) -> None:
+        """Rename it over the first segment."""
+        self._context.files.rename(self.path + ASIDE_SUFFIX, self.path)
+        self._writes = False
+
     def discard(self) -> None:
-        """It is not wanted any more."""
+        """It is not wanted any more, unless it was placed."""
         self._descriptor = None
         if self.is_changed and self._writes:
             with contextlib.suppress(OSError):
@@ -190,7 +195,7 @@ def swap(context: LogContext, aside: Aside, segments: Sequence[int], hands: Hand
         if not context.index.forget_between(context.partition_id, first, last):
             reason = "the index cannot be brought up to date"
             raise WriteFailed(path=aside.path, position=0, reason=reason)
-    context.files.rename(aside.path + ASIDE_SUFFIX, aside.path)
+    aside.place()
     _sync_names(context, hands)
     if len(segments) > 1:
         for segment in segments[1:]:
