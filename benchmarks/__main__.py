@@ -31,6 +31,7 @@ ROWS = {
     "reopen": ("compiled",),
     "memory": ("compiled",),
     "trim": ("compiled",),
+    "keycompact": BOTH_CORES,
     "startup": ("compiled",),
     "visibility": ("compiled",),
 }

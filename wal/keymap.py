@@ -35,7 +35,8 @@ class KeyMap:
 
     def __init__(self, limit_bytes: int, base: int, most_keys: int) -> None:
         """`limit_bytes` bounds the table; it is smaller if `most_keys` need less."""
-        slots = max(LEAST_BYTES, min(limit_bytes, most_keys * SLOT_BYTES * 4 // 3)) // SLOT_BYTES
+        wanted_bytes = (most_keys * 4 // 3 + 2) * SLOT_BYTES
+        slots = max(LEAST_BYTES, min(limit_bytes, wanted_bytes)) // SLOT_BYTES
         self._slots = slots + 1
         self._table = bytearray(self._slots * SLOT_BYTES)
         self._hash = blake2b(digest_size=DIGEST_BYTES, salt=token_bytes(16))

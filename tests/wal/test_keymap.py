@@ -75,6 +75,8 @@ def test_all_of_its_room_is_used_however_keys_fall(limit_bytes: int) -> None:
 
 def test_five_million_keys_fit_in_128_mib() -> None:
     assert (128 << 20) // SLOT_BYTES * 3 // 4 > 5_000_000
+    for most in (5_000_000, 50_000, 1_001, 1_002, 1_003):
+        assert KeyMap(128 << 20, 0, most).most >= most
     # And few keys take little.
     assert KeyMap(128 << 20, 0, 100).most < 200
 
