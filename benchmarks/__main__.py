@@ -35,6 +35,7 @@ ROWS = {
     "acknowledge": ("compiled",),
     "rebalance": ("compiled",),
     "isolation": ("compiled",),
+    "keycompact": BOTH_CORES,
     "startup": ("compiled",),
     "visibility": ("compiled",),
 }

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from seawall.broker import groups
 from seawall.broker.config import ACKNOWLEDGED, BrokerConfig, parse_broker_config
 from seawall.broker.errors import BrokerError
+from seawall.broker.keys import compact_keys, with_keys
 from seawall.broker.pace import Pace, Stopped
 from seawall.broker.translation import translated
 from seawall.broker.trimming import Trimmed, trim
+from seawall.wal.compaction import DAMAGE
 from seawall.wal.errors import LogGone, WalError
 
 if TYPE_CHECKING:
@@ -66,6 +68,39 @@ def trim_partitions(now: Round) -> None:
                 )
 
 
+def compact_partitions(now: Round) -> None:
+    """Keep the last value of each key, where that is wanted and due."""
+    for info in now.engine.topics():
+        if not now.is_timed or not info.settings.compacts:
+            continue
+        for partition in info.partitions:
+            now.pace.check()
+            try:
+                done = compact_keys(
+                    now.engine, info, partition, now.pace, now.config.dedupe_buffer_bytes
+                )
+            except LogGone:
+                continue
+            except (BrokerError, WalError, OSError) as error:
+                logger.warning("%s/%d: not compacted: %s", info.name, partition.number, error)
+                continue
+            if DAMAGE in done.held_by:
+                logger.warning(
+                    "%s/%d: not compacted, because it is damaged; see `seawall verify`",
+                    info.name,
+                    partition.number,
+                )
+            if done.superseded or done.expired or done.segments:
+                logger.info(
+                    "%s/%d: removed %d superseded records and %d tombstones, %d bytes",
+                    info.name,
+                    partition.number,
+                    done.superseded,
+                    done.expired,
+                    done.superseded_bytes + done.expired_bytes,
+                )
+
+
 def expire_groups(now: Round) -> None:
     """Forget groups that nobody has been in for ``offsets.retention.minutes``."""
     if now.is_timed:
@@ -74,7 +109,7 @@ def expire_groups(now: Round) -> None:
 
 
 # Groups first: they hold back what the others remove.
-JOBS: Sequence[Job] = (expire_groups, trim_partitions)
+JOBS: Sequence[Job] = (expire_groups, trim_partitions, compact_partitions)
 
 
 def clean(engine: Engine, wait: Callable[[float], bool], *, is_timed: bool) -> float:
@@ -99,12 +134,19 @@ def clean(engine: Engine, wait: Callable[[float], bool], *, is_timed: bool) -> f
 def compact(engine: Engine, topic: str | None, *, dry_run: bool) -> list[Trimmed]:
     """Do on demand, and at once, what rounds do; say what was done in each partition."""
     topics = engine.topics() if topic is None else [engine.topic(topic)]
+    config = parse_broker_config(engine.catalog.broker_config())
     found = []
     for info in topics:
         for partition in info.partitions:
             try:
                 with translated(info.name, partition.number):
-                    found.append(trim(engine, info, partition, Pace(), dry_run=dry_run))
+                    trimmed = trim(engine, info, partition, Pace(), dry_run=dry_run)
+                    if info.settings.compacts:
+                        buffer_bytes = config.dedupe_buffer_bytes
+                        trimmed = with_keys(
+                            engine, info, partition, trimmed, buffer_bytes, dry_run=dry_run
+                        )
+                    found.append(trimmed)
             except BrokerError as error:
                 if not isinstance(error.__cause__, LogGone):
                     raise

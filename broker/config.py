@@ -84,7 +84,8 @@ SETTINGS = _by_key(
         },
         description="What becomes of old records. 'acknowledged' removes what every group "
         "has acknowledged that is registered in the partition, and nothing while there is "
-        "none; 'delete' removes by age and size; 'compact' keeps the last value of each key.",
+        "none; 'delete' removes by age and size; 'compact' keeps the last value of each key, "
+        "and takes no records without one.",
     ),
     Setting(
         key="compression.type",
@@ -108,6 +109,14 @@ SETTINGS = _by_key(
         maximum=INT32_MAX,
         description="How many bytes of log lie between two entries of the offset index, "
         "at least. Less makes lookups quicker and the index larger.",
+    ),
+    Setting(
+        key="max.compaction.lag.ms",
+        default=str(INT64_MAX),
+        minimum=1,
+        maximum=INT64_MAX,
+        description="With 'compact': how long a record may stay before it is looked at, in "
+        "milliseconds, however little of the log is new.",
     ),
     Setting(
         key="max.message.bytes",
@@ -175,6 +184,14 @@ SETTINGS = _by_key(
 
 BROKER_SETTINGS = _by_key(
     Setting(
+        key="log.cleaner.dedupe.buffer.size",
+        default=str(128 * MIB),
+        minimum=MIB,
+        maximum=INT32_MAX,
+        description="How much memory the compactor uses for keys at the most, in bytes: 16 for "
+        "each, and a quarter is left free. What has more keys is compacted in several rounds.",
+    ),
+    Setting(
         key="log.cleaner.io.max.bytes.per.second",
         default=str(32 * MIB),
         minimum=4096,
@@ -216,6 +233,7 @@ class TopicConfig:
     cleanup_policy: str
     delete_retention_ms: int
     index_interval_bytes: int
+    max_compaction_lag_ms: int
     max_message_bytes: int
     message_timestamp_type: str
     min_cleanable_dirty_ratio: float
@@ -225,11 +243,17 @@ class TopicConfig:
     segment_bytes: int
     segment_ms: int
 
+    @property
+    def compacts(self) -> bool:
+        """Whether only the last value of each key is kept."""
+        return self.cleanup_policy in (COMPACT, COMPACT_AND_DELETE)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerConfig:
     """The broker's settings, parsed, defaults included."""
 
+    dedupe_buffer_bytes: int
     io_max_bytes_per_second: int
     retention_check_interval_ms: int
     offsets_retention_minutes: int
@@ -284,6 +308,7 @@ def parse_config(config: Mapping[str, str]) -> TopicConfig:
         cleanup_policy=text["cleanup.policy"],
         delete_retention_ms=int(text["delete.retention.ms"]),
         index_interval_bytes=int(text["index.interval.bytes"]),
+        max_compaction_lag_ms=int(text["max.compaction.lag.ms"]),
         max_message_bytes=int(text["max.message.bytes"]),
         message_timestamp_type=text["message.timestamp.type"],
         min_cleanable_dirty_ratio=float(text["min.cleanable.dirty.ratio"]),
@@ -299,6 +324,7 @@ def parse_broker_config(config: Mapping[str, str]) -> BrokerConfig:
     """The broker's stored settings with the defaults filled in."""
     text = effective_config(config, BROKER_SETTINGS)
     return BrokerConfig(
+        dedupe_buffer_bytes=int(text["log.cleaner.dedupe.buffer.size"]),
         io_max_bytes_per_second=int(text["log.cleaner.io.max.bytes.per.second"]),
         retention_check_interval_ms=int(text["log.retention.check.interval.ms"]),
         offsets_retention_minutes=int(text["offsets.retention.minutes"]),

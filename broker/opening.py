@@ -62,9 +62,13 @@ def folder_name(partition_id: int, topic: str, partition: int) -> str:
 def log_config(topic: TopicInfo) -> LogConfig:
     """The settings of a topic's logs."""
     settings = topic.settings
+    segment_ms = settings.segment_ms
+    if settings.compacts:
+        # What is appended to is not compacted (KIP-354).
+        segment_ms = min(segment_ms, settings.max_compaction_lag_ms)
     return LogConfig(
         segment_bytes=settings.segment_bytes,
-        segment_ms=settings.segment_ms,
+        segment_ms=segment_ms,
         index_interval_bytes=settings.index_interval_bytes,
     )
 

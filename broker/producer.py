@@ -25,7 +25,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from seawall.broker.delivery import Batch, Delivery
-from seawall.broker.errors import BrokerClosed, ForkedBroker, RecordTooLarge, UnknownTopic
+from seawall.broker.errors import (
+    BrokerClosed,
+    ForkedBroker,
+    InvalidRecord,
+    RecordTooLarge,
+    UnknownTopic,
+)
 from seawall.broker.routes import Route, as_header_tuple, check_bytes, check_timestamp
 from seawall.broker.sender import Sender
 from seawall.broker.translation import translated
@@ -42,6 +48,7 @@ Headers = Mapping[str, bytes | None] | Sequence[tuple[str, bytes | None]]
 # The most that a record takes besides key, value and headers: length, timestamp, offset,
 # lengths of key and value, count of headers (varints) and attributes.
 RECORD_OVERHEAD_BYTES = 36
+NO_KEY = "its topic keeps the last value of each key (cleanup.policy), and it has none; send a key"
 
 
 class MustWait(Exception):
@@ -121,7 +128,8 @@ class Producer:
         the key decides (Kafka's murmur2, so that every client agrees); without a key,
         batches go to the partitions in turn.
 
-        Raises `UnknownTopic`, `UnknownPartition`, `RecordTooLarge`, and `BufferFull` if
+        Raises `UnknownTopic`, `UnknownPartition`, `RecordTooLarge`, `InvalidRecord` for a record
+        without a key in a topic whose ``cleanup.policy`` has compact, and `BufferFull` if
         there is no room in the buffer for ``max_block_ms``; `TypeError` or `ValueError`
         for what no record can hold.
         """
@@ -163,14 +171,18 @@ class Producer:
         if headers:
             header_tuple, header_bytes = as_header_tuple(headers)
             size += header_bytes
-        if size > route.max_record_bytes or (
-            partition is not None and partition >= len(route.queues)
+        if (
+            size > route.max_record_bytes
+            or (key is None and route.needs_keys)
+            or (partition is not None and partition >= len(route.queues))
         ):
             if not may_wait:
                 raise MustWait
             route = self._updated(topic, route)  # the topic may have been changed
         if size > route.max_record_bytes:
             raise RecordTooLarge(topic=topic, size_bytes=size, max_bytes=route.max_record_bytes)
+        if key is None and route.needs_keys:
+            raise InvalidRecord(reason=NO_KEY, topic=topic, partition=partition)
         if timestamp is None:
             timestamp = time.time_ns() // 1_000_000
         else:

@@ -68,6 +68,7 @@ class Route:
         self.batch_bytes = max(1, min(self._wanted_batch_bytes, self.max_record_bytes))
         # One round is one append, and a segment is full only between two of them.
         self.round_bytes = min(MOST_BYTES_PER_ROUND, settings.segment_bytes)
+        self.needs_keys = settings.compacts
         self.is_log_append_time = settings.message_timestamp_type == "LogAppendTime"
 
     def update(self, info: TopicInfo) -> bool:

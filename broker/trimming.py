@@ -56,11 +56,14 @@ NO_LIMIT = "no limit"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """Segments that go, and the rule by which they do."""
+    """What goes, and the rule by which it does: whole segments, or (``"compact"``,
+    ``"delete.retention.ms"``) so many ``records`` of those that stay, and then ``segments``
+    are those that become part of others."""
 
     rule: str
     segments: int
     bytes: int
+    records: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,10 @@ class Hold:
 
     ``rule`` is ``"group"`` (one that has acknowledged less; then ``group`` is its name and
     ``offset`` the next one it reads), ``"no group"``, ``"active segment"``,
-    ``"retention.ms"``, ``"retention.bytes"``, ``"no limit"`` or ``"compact"``.
+    ``"retention.ms"``, ``"retention.bytes"``, ``"no limit"`` or ``"compact"``; where keys are
+    compacted, also what holds that up: ``"min.cleanable.dirty.ratio"``,
+    ``"min.compaction.lag.ms"``, ``"log.cleaner.dedupe.buffer.size"``,
+    ``"another compaction"``, ``"damage"``, ``"failed sync"``.
     """
 
     rule: str

@@ -24,9 +24,10 @@ def compact(
 ) -> None:
     """Remove what may go, and show what keeps the rest.
 
-    By each topic's cleanup.policy, and only whole files. A broker that is in use does this
-    by itself. START is the first offset that is there afterwards, SEGMENTS and BYTES what is
-    kept, HELD BY what keeps the oldest of it.
+    By each topic's cleanup.policy: whole files, and, where only the last value of each key is
+    kept, records of others. A broker that is in use does this by itself. REMOVED counts files
+    and records, START is the first offset that is there afterwards, SEGMENTS and BYTES what
+    is kept, HELD BY what keeps it. With --dry-run all that would be read is read.
     """
     with open_broker(broker) as opened:
         found = opened.compact(topic, dry_run=dry_run)
@@ -44,13 +45,22 @@ def _row(trimmed: "Trimmed") -> tuple[object, ...]:
         trimmed.topic,
         trimmed.partition,
         trimmed.policy,
-        sum(each.segments for each in trimmed.removed),
+        _removed(trimmed),
         ", ".join(each.rule for each in trimmed.removed) or None,
         trimmed.log_start,
         trimmed.kept_segments,
         trimmed.kept_bytes,
         ", ".join(map(_held, trimmed.held_by)) or None,
     )
+
+
+def _removed(trimmed: "Trimmed") -> object:
+    """So many segments, and so many records of others."""
+    segments = sum(each.segments for each in trimmed.removed)
+    records = sum(each.records for each in trimmed.removed)
+    if not records:
+        return segments
+    return f"{segments}, {records} records" if segments else f"{records} records"
 
 
 def _held(hold: "Hold") -> str:

@@ -367,6 +367,12 @@ class Appender:
             if offset > row.log_start:
                 self._write_row(row, row._replace(log_start=offset))
 
+    def fence(self) -> None:
+        """Have no process append any more, because something is not certain to be on disk."""
+        self._fenced = True
+        with contextlib.suppress(WalError), self._lock:
+            self._set_fence(self._context.row())
+
     def mark_deleted(self) -> None:
         """Have every process refuse this log from now on."""
         with self._lock:

@@ -84,7 +84,10 @@ class _Gathered:
         self.max_timestamp, self.entry_position = before.max_timestamp, before.entry_position
         del self.entries[entry_count:]
         self._passed = Producers()
-        start = Found(before.offset, before.position)
+        if scan.result.position == before.position:
+            # No batch begins here: the file was exchanged since (the index may be a copy).
+            self.enter(self.segment)
+        start = Found(self.offset, self.position)
         walk = Walk(context, descriptor, self.segment, limit=limit, start=start)
         for step in walk:
             if not isinstance(step, Gap):
@@ -107,6 +110,22 @@ class _Gathered:
 
     def _stop_at(self, result: Scanned) -> None:
         self.position, self.offset = result.position, result.next_offset
+
+
+def index_sealed(context: LogContext, segment: int) -> None:
+    """Index a sealed segment that lies before the checkpoint, and that the index forgot.
+
+    The caller sees to it that nobody exchanges the file meanwhile.
+    """
+    start = Checkpoint(segment, segment, 0, NO_TIMESTAMP, 0)
+    gathered = _Gathered(start, context.config.index_interval_bytes, context.now_ms())
+    bases = [*list_segments(context.files, context.folder), context.row().segment]
+    end_offset = min(base for base in bases if base > segment)
+    descriptor = Descriptor(context.files, context.segment_path(segment))
+    size = context.files.size(descriptor.number)
+    if gathered.walk(context, descriptor, size, end_offset):
+        sealed = Sealed(segment, gathered.offset, size, gathered.max_timestamp)
+        context.index.add(context.partition_id, gathered.entries, [sealed])
 
 
 def checkpoint(context: LogContext) -> None:

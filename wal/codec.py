@@ -1,5 +1,5 @@
 # cython: annotation_typing=False
-"""The two loops that run once per record: records <-> the bytes behind a batch header.
+"""The loops that run once per record: records <-> the bytes behind a batch header.
 
 This file is complete Python. Where a C compiler is at hand, installing also compiles it
 (with the C types in ``seawall.wal._codec.pxd``) to ``seawall.wal._codec``, which ``records``
@@ -277,6 +277,85 @@ def decode_records(
     if position != end:
         raise ValueError(f"{end - position} bytes are left behind the last record")
     return records
+
+
+def record_spans(
+    buffer: bytes, position: int, end: int, count: int, last_offset_delta: int
+) -> list[tuple[int, int, int, int, int, bytes | None, bool]]:
+    """Where each of ``count`` records lies, and its key, for whoever leaves some of them out.
+
+    Of each: where it begins and ends, its timestamp delta, where what follows that begins, its
+    offset delta, its key, and whether it has a value. Takes what `decode_records` takes.
+    """
+    if count * _LEAST_RECORD_BYTES > end - position:
+        raise ValueError(f"{count} records do not fit in {end - position} bytes")
+    spans: list[tuple[int, int, int, int, int, bytes | None, bool]] = []
+    previous_delta = -1
+    try:
+        for _ in range(count):
+            begin = position
+            number = buffer[position]
+            position += 1
+            if number > 0x7F:
+                number, position = _decode_varint(buffer, position - 1)
+            record_end = position + (number >> 1)
+            if number & 1 or record_end > end:
+                raise ValueError("a record's length does not fit in its batch")
+            number = buffer[position + 1]
+            position += 2
+            if number > 0x7F:
+                number, position = _decode_varint(buffer, position - 1)
+            timestamp_delta = (number >> 1) ^ -(number & 1)
+            rest = position
+            number = buffer[position]
+            position += 1
+            if number > 0x7F:
+                number, position = _decode_varint(buffer, position - 1)
+            offset_delta = number >> 1
+            if number & 1 or offset_delta <= previous_delta or offset_delta > last_offset_delta:
+                raise ValueError("a record's offset is not one of its batch")
+            previous_delta = offset_delta
+            key = None
+            number = buffer[position]
+            position += 1
+            if number > 0x7F:
+                number, position = _decode_varint(buffer, position - 1)
+            if not number & 1:
+                start = position
+                position += number >> 1
+                key = buffer[start:position]
+            number = buffer[position]
+            position += 1
+            if number > 0x7F:
+                number, position = _decode_varint(buffer, position - 1)
+            has_value = not number & 1
+            if has_value:
+                position += number >> 1
+            number = buffer[position]
+            position += 1
+            if number:
+                _, position = _decode_headers(buffer, position - 1, record_end)
+            if position != record_end:
+                raise ValueError("a record's fields do not fill its length")
+            spans.append((begin, record_end, timestamp_delta, rest, offset_delta, key, has_value))
+    except IndexError:
+        raise ValueError("a record ends early") from None
+    if position != end:
+        raise ValueError(f"{end - position} bytes are left behind the last record")
+    return spans
+
+
+def with_timestamp_delta(buffer: bytes, rest: int, end: int, delta: int) -> bytearray:
+    """A record anew, with another timestamp delta before what stands from ``rest`` to ``end``."""
+    number = delta << 1
+    if number < 0:
+        number = ~number
+    body = bytearray(1)
+    _put_varint(body, number)
+    body += buffer[rest:end]
+    out = bytearray()
+    _put_varint(out, len(body) << 1)
+    return out + body
 
 
 def _decode_varint(buffer: bytes, position: int) -> tuple[int, int]:

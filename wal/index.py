@@ -15,11 +15,13 @@ Keys and values, big endian (each value also carries the CRC that `kv` adds)::
                                      below the checkpoint; none: there were none
     "T" partition id segment timestamp -> offset position
     "S" partition id segment           -> end offset, size, max timestamp
+    "K" partition id              -> first dirty offset, earliest delete horizon
 
 An "E" entry says that a batch with that base offset begins at that position. A "T"
 entry says that all batches of the segment before that position have timestamps up to
 the one in the key, and names the last such position. "S" exists for
-segments that are sealed and wholly indexed. Timestamps in keys are shifted by 2**63,
+segments that are sealed and wholly indexed. "K" says how far the keys of a log are compacted
+(without it, all of it is compacted again). Timestamps in keys are shifted by 2**63,
 so that negative ones sort first.
 """
 
@@ -31,6 +33,7 @@ from typing import NamedTuple
 
 from seawall.wal.errors import ValueDamaged
 from seawall.wal.kv import Environment
+from seawall.wal.kv_view import WriteTransaction
 
 _CHECKPOINT = struct.Struct(">qqqqq")
 _PARTITION_KEY = struct.Struct(">cQ")
@@ -39,6 +42,7 @@ _SEGMENT_KEY = struct.Struct(">cQQ")
 _POSITION = struct.Struct(">Q")
 _OFFSET_POSITION = struct.Struct(">QQ")
 _SEALED = struct.Struct(">QQq")
+_CLEANED = struct.Struct(">Qq")
 _TIME_BIAS = 1 << 63
 _OWNER_KEY = b"O"
 
@@ -75,6 +79,16 @@ class Sealed(NamedTuple):
     end_offset: int
     size_bytes: int
     max_timestamp: int
+
+
+class Cleaned(NamedTuple):
+    """How far the keys of a log are compacted, and when the next tombstone there may go.
+
+    ``dirty_offset`` is the first offset that is not; ``horizon_ms`` in ms since the epoch.
+    """
+
+    dirty_offset: int
+    horizon_ms: int
 
 
 class Found(NamedTuple):
@@ -127,21 +141,7 @@ class Index:
             stored = None if value is None else _unpack_checkpoint(value)
             if stored != start:
                 return False
-            for entry in entries:
-                transaction.put(
-                    _ENTRY_KEY.pack(b"E", partition_id, entry.segment, entry.offset),
-                    _POSITION.pack(entry.position),
-                )
-                if entry.max_timestamp != NO_TIMESTAMP:
-                    transaction.put(
-                        _time_key(partition_id, entry.segment, entry.max_timestamp),
-                        _OFFSET_POSITION.pack(entry.offset, entry.position),
-                    )
-            for segment in sealed:
-                transaction.put(
-                    _SEGMENT_KEY.pack(b"S", partition_id, segment.segment),
-                    _SEALED.pack(segment.end_offset, segment.size_bytes, segment.max_timestamp),
-                )
+            _put(transaction, partition_id, entries, sealed)
             if producers is not None:
                 transaction.put(_PARTITION_KEY.pack(b"P", partition_id), producers)
             transaction.put(key, _pack_checkpoint(end))
@@ -207,10 +207,44 @@ class Index:
             value = transaction.get(_SEGMENT_KEY.pack(b"S", partition_id, segment))
         return None if value is None else Sealed(segment, *_SEALED.unpack(value))
 
+    def cleaned(self, partition_id: int) -> Cleaned | None:
+        """How far the keys of a partition are compacted, None if that is not known."""
+        with self._environment.read() as transaction:
+            value = transaction.get(_PARTITION_KEY.pack(b"K", partition_id))
+        return None if value is None else Cleaned(*_CLEANED.unpack(value))
+
+    def set_cleaned(self, partition_id: int, cleaned: Cleaned) -> None:
+        """Store how far the keys of a partition are compacted."""
+        with self._environment.write() as transaction:
+            transaction.put(_PARTITION_KEY.pack(b"K", partition_id), _CLEANED.pack(*cleaned))
+
+    def forget_between(self, partition_id: int, first: int, last: int) -> bool:
+        """Drop what points into the segments from `first` to `last`, which will be others.
+
+        False, and nothing is changed, if the checkpoint is not behind them: whoever brings it
+        there would add to the index what was true of the old ones. Once it is behind them,
+        nobody does, because `advance` takes only who begins where it is.
+        """
+        with self._environment.write() as transaction:
+            value = transaction.get(_PARTITION_KEY.pack(b"C", partition_id))
+            if value is None or _unpack_checkpoint(value).segment <= last:
+                return False
+            for kind in (b"E", b"T", b"S"):
+                transaction.delete_range(
+                    _SEGMENT_KEY.pack(kind, partition_id, first),
+                    _SEGMENT_KEY.pack(kind, partition_id, last + 1),
+                )
+        return True
+
+    def add(self, partition_id: int, entries: Sequence[Entry], sealed: Sequence[Sealed]) -> None:
+        """Add what was found in segments before the checkpoint."""
+        with self._environment.write() as transaction:
+            _put(transaction, partition_id, entries, sealed)
+
     def forget(self, partition_id: int) -> None:
         """Drop everything about a partition."""
         with self._environment.write() as transaction:
-            for kind in (b"C", b"P"):
+            for kind in (b"C", b"P", b"K"):
                 transaction.delete(_PARTITION_KEY.pack(kind, partition_id))
             for kind in (b"E", b"T", b"S"):
                 transaction.delete_range(
@@ -226,6 +260,29 @@ class Index:
                     _SEGMENT_KEY.pack(kind, partition_id, 0),
                     _SEGMENT_KEY.pack(kind, partition_id, before_segment),
                 )
+
+
+def _put(
+    transaction: WriteTransaction,
+    partition_id: int,
+    entries: Sequence[Entry],
+    sealed: Sequence[Sealed],
+) -> None:
+    for entry in entries:
+        transaction.put(
+            _ENTRY_KEY.pack(b"E", partition_id, entry.segment, entry.offset),
+            _POSITION.pack(entry.position),
+        )
+        if entry.max_timestamp != NO_TIMESTAMP:
+            transaction.put(
+                _time_key(partition_id, entry.segment, entry.max_timestamp),
+                _OFFSET_POSITION.pack(entry.offset, entry.position),
+            )
+    for segment in sealed:
+        transaction.put(
+            _SEGMENT_KEY.pack(b"S", partition_id, segment.segment),
+            _SEALED.pack(segment.end_offset, segment.size_bytes, segment.max_timestamp),
+        )
 
 
 def _time_key(partition_id: int, segment: int, timestamp_ms: int) -> bytes:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from seawall.wal.context import LogContext
 from seawall.wal.errors import ValueDamaged
 from seawall.wal.files import Descriptor
-from seawall.wal.index import NO_TIMESTAMP
+from seawall.wal.index import NO_TIMESTAMP, Sealed
 from seawall.wal.segment import Scan, ScanEnd, list_segments
 
 NEWEST = (1 << 63) - 1
@@ -98,10 +98,21 @@ def _newest_ms(context: LogContext, segment: SegmentInfo, spend: Callable[[int],
 
 
 def _indexed_ms(context: LogContext, segment: SegmentInfo) -> int | None:
+    sealed = sealed_row(context, segment.base_offset, segment.end_offset)
+    return None if sealed is None else sealed.max_timestamp
+
+
+def sealed_row(context: LogContext, segment: int, end_offset: int) -> Sealed | None:
+    """What the index knows of a sealed segment, if it is of the file that stands there now.
+
+    An index that is older than the file (it may have been copied) says another length, or
+    another end.
+    """
     try:
-        sealed = context.index.sealed(context.partition_id, segment.base_offset)
+        sealed = context.index.sealed(context.partition_id, segment)
     except ValueDamaged:
         return None
-    if sealed is None or sealed.end_offset != segment.end_offset:
+    if sealed is None or sealed.end_offset != end_offset:
         return None
-    return sealed.max_timestamp
+    size_bytes = context.files.path_size(context.segment_path(segment))
+    return sealed if size_bytes == sealed.size_bytes else None

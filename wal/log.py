@@ -8,11 +8,13 @@ keeps the index up to date, `recovery` judges after a power cut.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from seawall.wal import lookup
 from seawall.wal.appender import Appended, Appender
@@ -23,12 +25,19 @@ from seawall.wal.context import LogContext, write_error
 from seawall.wal.ends import DELETED
 from seawall.wal.errors import OffsetOutOfRange, WalError
 from seawall.wal.files import remove_file
+from seawall.wal.folder_lock import lock_folder
 from seawall.wal.inventory import SegmentInfo, inventory, newest_ms
 from seawall.wal.lookup import TimeFound
 from seawall.wal.producers import Placed, ProducerEntry
 from seawall.wal.reader import Reader
 from seawall.wal.segment import list_segments
 from seawall.wal.verify import Damage, verify
+
+if TYPE_CHECKING:
+    from seawall.wal.compaction import Compacted, Rules
+
+REMOVE_ATTEMPTS = 20
+REMOVE_PAUSE_S = 0.01
 
 logger = logging.getLogger("seawall.wal")
 
@@ -161,10 +170,15 @@ class Log:
 
         The log start must be at `before_offset` or above already, in whatever is the
         truth about it; here it is raised first, so that readers see it before the files
-        go.
+        go. While the log is compacted, none is removed: whoever drops next does that.
         """
         context = self.context
         self._appender.set_log_start(before_offset)
+        with lock_folder(context, exclusive=False) as is_free:
+            return self._drop_segments(before_offset) if is_free else 0
+
+    def _drop_segments(self, before_offset: int) -> int:
+        context = self.context
         row = context.row()
         try:
             bases = list_segments(context.files, context.folder)
@@ -190,6 +204,21 @@ class Log:
             context.index.forget_segments(context.partition_id, doomed[-1] + 1)
         return len(doomed)
 
+    def compact(
+        self,
+        rules: Rules,
+        spend: Callable[[int], object] = lambda _: None,
+        *,
+        log_start: int = 0,
+        dry_run: bool = False,
+    ) -> Compacted:
+        """Keep the last value of each key; see `compaction.compact`."""
+        from seawall.wal.compaction import compact  # few processes ever do
+        from seawall.wal.swap import Hands
+
+        hands = Hands(spend, self._appender.fence)
+        return compact(self.context, rules, hands, log_start=log_start, dry_run=dry_run)
+
     def mark_deleted(self) -> None:
         """Have every process refuse this log from now on."""
         self._appender.mark_deleted()
@@ -213,9 +242,18 @@ def remove_log_files(context: LogContext) -> None:
     """Remove a deleted partition's folder, its index entries and its row."""
     files = context.files
     if files.is_directory(context.folder):
-        for name in files.list(context.folder):
-            remove_file(files, os.path.join(context.folder, name))
-        files.rmdir(context.folder)
+        for attempt in itertools.count():
+            for name in files.list(context.folder):
+                remove_file(files, os.path.join(context.folder, name))
+            try:
+                files.rmdir(context.folder)
+            except OSError as error:
+                # A compaction that has not yet seen that this log is deleted writes one more.
+                if error.errno != errno.ENOTEMPTY or attempt == REMOVE_ATTEMPTS:
+                    raise
+                time.sleep(REMOVE_PAUSE_S)
+            else:
+                break
         files.sync_directory(os.path.dirname(context.folder))
     context.index.forget(context.partition_id)
     context.ends.clear(context.partition_id)

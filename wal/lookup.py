@@ -17,12 +17,15 @@ from seawall.wal.ends import EndsRow
 from seawall.wal.errors import BatchInvalid, LogDamaged, RecordsUnreadable, ValueDamaged
 from seawall.wal.files import Descriptor
 from seawall.wal.index import NO_TIMESTAMP, Found
+from seawall.wal.inventory import sealed_row
 from seawall.wal.records import BatchHeader, check_batch, decode_batch
 from seawall.wal.sectors import read_anyway
 from seawall.wal.segment import FoundBatch, Scan, ScanEnd, list_segments
 from seawall.wal.walk import Gap, Walk, batch_behind
 
 LAST_TIMESTAMP = (1 << 63) - 1
+# How often a search by time looks again because segments went while it did.
+MOST_LOOKS = 4
 
 
 class Location(NamedTuple):
@@ -191,23 +194,37 @@ def offset_for_time(context: LogContext, timestamp_ms: int) -> TimeFound | None:
     if timestamp_ms > LAST_TIMESTAMP:
         return None
     timestamp_ms = max(timestamp_ms, NO_TIMESTAMP)
+    for look in range(MOST_LOOKS):
+        with contextlib.suppress(_Moved):
+            return _offset_for_time(context, timestamp_ms, is_last=look + 1 == MOST_LOOKS)
+    return None
+
+
+class _Moved(Exception):
+    """A segment is gone that was there just now. It may have become part of another one."""
+
+
+def _offset_for_time(context: LogContext, timestamp_ms: int, *, is_last: bool) -> TimeFound | None:
     row = context.row()
     bases = list_segments(context.files, context.folder)
     first = max(0, bisect.bisect_right(bases, row.log_start) - 1)
-    for segment in bases[first:]:
+    ends = [*bases[first + 1 :], row.segment]
+    for segment, after in zip(bases[first:], ends, strict=False):
         if segment >= row.durable_offset:
             break
         try:
-            sealed = context.index.sealed(context.partition_id, segment)
             hint = context.index.before_time(context.partition_id, segment, timestamp_ms)
         except ValueDamaged:
-            sealed = hint = None
+            hint = None
+        sealed = sealed_row(context, segment, after)
         if sealed is not None and sealed.max_timestamp < timestamp_ms:
             continue
         try:
             descriptor = open_segment(context, segment, segment)
         except LogDamaged:
-            continue  # dropped since the names were listed, or lost
+            if not is_last:
+                raise _Moved from None
+            continue  # lost
         limit = readable_bytes(context, row, descriptor, segment)
         search = _TimeSearch(context, row, descriptor, segment, limit, timestamp_ms)
         found = search.run(hint)

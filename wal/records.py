@@ -30,8 +30,9 @@ A batch is **valid** if and only if
 * ``batch_length`` covers at least the header, and what is there is at least as long,
 * magic is 2,
 * the CRC matches,
-* the record count is the last offset delta plus one, or 0 (a hole: offsets without records);
-  in a compacted segment, at most the last offset delta plus one.
+* the record count is at most the last offset delta plus one: it is just that (*dense*) when a
+  batch is appended, and fewer once key compaction has left some of its records out. None at
+  all make it a hole: offsets without records.
 
 Whether it also begins at the right offset, only its log can say. Zero bytes are never valid:
 their length is 0. Valid batches may still hold records that do not parse, because Kafka's
@@ -91,6 +92,7 @@ _COMPRESSION_MASK: Final = 0x07
 _LOG_APPEND_TIME: Final = 0x08
 _TRANSACTIONAL: Final = 0x10
 _CONTROL: Final = 0x20
+_DELETE_HORIZON: Final = 0x40
 
 #: Name of a compression codec -> its code in the attributes.
 COMPRESSION_CODES: Final = {name: code for code, name in enumerate(CODEC_NAMES)}
@@ -159,6 +161,11 @@ class BatchHeader(NamedTuple):
     def is_control(self) -> bool:
         """Whether the records are control records, which consumers never hand to users."""
         return bool(self.attributes & _CONTROL)
+
+    @property
+    def delete_horizon_ms(self) -> int | None:
+        """From when on its null values may go, in ms since the epoch; None if not known yet."""
+        return self.base_timestamp if self.attributes & _DELETE_HORIZON else None
 
 
 def encode_batch(
@@ -230,6 +237,44 @@ def empty_batch(base_offset: int, last_offset_delta: int, timestamp: int) -> byt
     return batch
 
 
+def with_fewer_records(
+    header: BatchHeader,
+    records: bytes | bytearray,
+    *,
+    record_count: int,
+    max_timestamp: int,
+    delete_horizon_ms: int | None = None,
+) -> bytearray:
+    """Return a batch with these encoded records of it, which keep their offsets.
+
+    All else stays as ``header`` has it. With ``delete_horizon_ms`` that becomes the base
+    timestamp (KIP-534), and the records' timestamp deltas have to be relative to it.
+    """
+    code = header.attributes & _COMPRESSION_MASK
+    attributes, base_timestamp = header.attributes, header.base_timestamp
+    if delete_horizon_ms is not None:
+        attributes |= _DELETE_HORIZON
+        base_timestamp = delete_horizon_ms
+    batch = bytearray(HEADER_BYTES)
+    if not records:
+        attributes &= ~_COMPRESSION_MASK  # nothing is not compressed, as in Kafka
+    else:
+        batch += compress(code, bytes(records))
+    _finish(
+        batch,
+        header.base_offset,
+        attributes,
+        header.last_offset_delta,
+        base_timestamp,
+        max_timestamp,
+        header.producer_id,
+        header.producer_epoch,
+        header.base_sequence,
+        record_count,
+    )
+    return batch
+
+
 def _finish(batch: bytearray, base_offset: int, *checked_fields: int) -> None:
     """Fill in the header of a batch whose records stand in their place already."""
     batch_length = len(batch) - _LENGTH_FROM
@@ -277,11 +322,12 @@ def parse_header(buffer: bytes | bytearray | memoryview, position: int = 0) -> B
 
 
 def check_batch(
-    buffer: bytes, position: int, available: int, *, compacted: bool = False
+    buffer: bytes, position: int, available: int, *, dense: bool = False
 ) -> BatchHeader:
     """Return the header of the valid batch at ``position``, else raise BatchInvalid.
 
-    ``available`` is the bytes from ``position`` to the end of the data in ``buffer``.
+    ``available`` is the bytes from ``position`` to the end of the data in ``buffer``. With
+    ``dense``, for what clients send, each of its offsets has to have its record.
     The sentence that this follows stands in the module's docstring.
     """
     if available < HEADER_BYTES:
@@ -300,7 +346,7 @@ def check_batch(
     span, count = header.last_offset_delta + 1, header.record_count
     if span < 1 or header.base_offset > _INT64_MAX - span:
         raise BatchInvalid(reason=f"its last offset delta {span - 1} is out of range")
-    if count != span and count != 0 and not (compacted and 0 < count < span):
+    if not (span if dense else 0) <= count <= span:
         raise BatchInvalid(reason=f"it counts {count} records for {span} offsets")
     return header
 

@@ -158,4 +158,4 @@ def _headers(
 def _has_sane_counts(header: BatchHeader) -> bool:
     """What `check_batch` asks of the fields of a header, before its CRC is computed."""
     span = header.last_offset_delta + 1
-    return span >= 1 and header.record_count in (0, span)
+    return 0 <= header.record_count <= span >= 1

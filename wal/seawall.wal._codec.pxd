@@ -1,6 +1,6 @@
 # C types for the compiled core: Cython reads them when it compiles codec.py as the module
 # that this file is named after. They change nothing but speed: every number here fits in
-# 64 bits (codec.py says why). Only the two functions declared cpdef can be imported.
+# 64 bits (codec.py says why). Only the functions declared cpdef can be imported.
 
 import cython
 
@@ -46,6 +46,28 @@ cpdef list decode_records(
     long long base_timestamp,
     type record_type,
 )
+
+@cython.locals(
+    number="long long",
+    begin=Py_ssize_t,
+    record_end=Py_ssize_t,
+    rest=Py_ssize_t,
+    start=Py_ssize_t,
+    timestamp_delta="long long",
+    offset_delta="long long",
+    previous_delta="long long",
+    spans=list,
+)
+cpdef list record_spans(
+    bytes buffer,
+    Py_ssize_t position,
+    Py_ssize_t end,
+    Py_ssize_t count,
+    long long last_offset_delta,
+)
+
+@cython.locals(number="long long", body=bytearray, out=bytearray)
+cpdef bytearray with_timestamp_delta(bytes buffer, Py_ssize_t rest, Py_ssize_t end, long long delta)
 
 @cython.locals(number="long long", byte="long long", shift="int")
 cdef (long long, Py_ssize_t) _decode_varint(bytes buffer, Py_ssize_t position)

@@ -6,6 +6,7 @@ looked at is not damage.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from seawall.wal.files import Descriptor
 from seawall.wal.lookup import readable_bytes
 from seawall.wal.recovery import Verdict
 from seawall.wal.sectors import unreadable
-from seawall.wal.segment import list_segments
+from seawall.wal.segment import Scan, list_segments
 from seawall.wal.walk import Gap, Walk
 
 
@@ -48,15 +49,46 @@ def verify(context: LogContext) -> Iterator[Damage]:
         if after is not None and after <= row.log_start:
             continue
         if base > expected and context.row().log_start < base:
-            yield _missing(context, expected, base, "the file is missing")
+            # Unless compaction has merged it with one before it, since the names were listed.
+            expected = yield from _verify_merged(context, expected)
+            if base > expected:
+                yield _missing(context, expected, base, "the file is missing")
         try:
             descriptor = Descriptor(context.files, context.segment_path(base))
         except FileNotFoundError:
             continue  # dropped since the names were listed
-        expected = yield from _verify_segment(context, descriptor, base, after)
+        reached = yield from _verify_segment(context, descriptor, base, after)
+        expected = max(expected, reached)
     if expected < row.durable_offset:
         yield _missing(context, expected, row.durable_offset, "what should follow is missing")
     yield from _verify_fenced(context, row)
+
+
+def _verify_merged(context: LogContext, expected: int) -> Generator[Damage, None, int]:
+    """Verify the segment that may hold `expected` now; give how far it reaches."""
+    bases = list_segments(context.files, context.folder)
+    at = bisect.bisect_right(bases, expected) - 1
+    if at < 0:
+        return expected
+    try:
+        descriptor = Descriptor(context.files, context.segment_path(bases[at]))
+    except FileNotFoundError:
+        return expected
+    after = bases[at + 1] if at + 1 < len(bases) else None
+    size = context.files.size(descriptor.number)
+    scan = Scan(
+        context.files,
+        descriptor.number,
+        position=0,
+        limit=size,
+        next_offset=bases[at],
+        check_crc=False,
+    )
+    for _ in scan:
+        pass
+    if scan.result.next_offset <= expected:
+        return expected
+    return (yield from _verify_segment(context, descriptor, bases[at], after))
 
 
 def _missing(context: LogContext, offset: int, next_offset: int, reason: str) -> Damage:

@@ -10,11 +10,12 @@ import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from seawall.broker.torture import promises
 from seawall.broker.torture.connect import connect, crash
 from seawall.broker.torture.marks import Ledger
+from seawall.broker.torture.performer import Step
 from seawall.broker.torture.recorder import record
 from seawall.broker.torture.states import States
 from seawall.broker.torture.workload import steps
@@ -61,11 +62,14 @@ class CrashStates(Search):
         self._folder = tempfile.mkdtemp(dir=self.setting.memory)
         root = os.path.join(self._folder, "recorded")
         os.mkdir(root)
-        script = steps(self.setting.seed, OPERATIONS)
-        self._states = States(record(root, script, BOOTS[0]), self.setting.seed)
+        self._states = States(record(root, self.script(), BOOTS[0]), self.setting.seed)
         shutil.rmtree(root)
         if self.setting.share == 0:
             self.figures["crash points"] = len(self._states.points)
+
+    def script(self) -> Sequence[Step]:
+        """The workload that is recorded."""
+        return steps(self.setting.seed, OPERATIONS)
 
     def cases(self) -> Iterator[Case]:
         states, rounds = self._states, 0

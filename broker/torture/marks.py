@@ -14,6 +14,7 @@ what belongs to each:
 
     create   topic, partitions                        delete   topic
     send     topic, partition, values     done: offset (of the first value)
+             keys    (if they have any, as many as values)
     join     group, topic, partition, offset          where a group begins if it is new
     ack      group, topic, partition, offset (that of the next record to read)
     reset    group, topic, partition, offset
@@ -23,6 +24,8 @@ what belongs to each:
                                                       have acknowledged; they are [[partition,
                                                       log start], …] now
     expire   topic, durable_end  done: starts         … may rise to the durable end
+    compact  topic                                    a value may go once a later one has its
+                                                      key
     grow     topic, partitions                        the topic has so many now
     see      topic, partition, offset, values         a consumer was given these
 
@@ -49,12 +52,28 @@ class PartitionLedger:
     """Offset -> value, of each record that was acknowledged or seen by a consumer."""
     order: dict[bytes, int] = field(default_factory=dict)
     """Value -> when it was sent, of each record that may be there."""
+    keys: dict[bytes, str] = field(default_factory=dict)
+    """Value -> key, of each record that has one."""
+    is_compacted: bool = False
+    """Whether values may be gone of whose key there is a later one."""
     refused: set[bytes] = field(default_factory=set)
     """Values whose sending certainly failed."""
     least_start: int = 0
     """The log start is here at least …"""
     greatest_start: int = 0
     """… and here at the most: records from here on may not be dropped."""
+
+    def superseded(self, visible: Mapping[int, bytes]) -> set[int]:
+        """Where records may be missing, because a later one of those that are `visible` has
+        their key."""
+        if not self.is_compacted:
+            return set()
+        last = {self.keys[value]: at for at, value in visible.items() if value in self.keys}
+        return {
+            at
+            for at, value in self.known.items()
+            if at not in visible and at < last.get(self.keys.get(value, ""), -1)
+        }
 
     def learn(self, offset: int, values: Iterable[bytes]) -> None:
         """These records are visible from now on, at these offsets."""
@@ -160,6 +179,8 @@ class Ledger:
         partition = self._partition(mark)
         for value in mark["values"]:
             partition.order[value.encode()] = self.next_turn()
+        for value, key in zip(mark["values"], mark.get("keys", ()), strict=False):
+            partition.keys[value.encode()] = key
 
     def _done_send(self, mark: Mark) -> None:
         self._partition(mark).learn(mark["offset"], (each.encode() for each in mark["values"]))
@@ -203,6 +224,10 @@ class Ledger:
             partition.least_start = max(partition.least_start, start)
 
     _done_trim = _done_expire
+
+    def _began_compact(self, mark: Mark) -> None:
+        for partition in self.topics[mark["topic"]].partitions.values():
+            partition.is_compacted = True
 
     # -- groups ----------------------------------------------------------------------
 

@@ -20,10 +20,12 @@ from seawall.wal.records import Record, encode_batch
 
 # Small files: a log of a few KiB has segments, an index and a history of drops.
 CONFIG: Mapping[str, str | int] = {"segment.bytes": 4096, "index.interval.bytes": 512}
-TOPICS = {"orders": 2, "audit": 1}  # always there; others come and go
+TOPICS = {"orders": 2, "audit": 1, "prices": 1}  # always there; others come and go
 FOR_EVER_MS = 1 << 62
 # By size and age, where all others go by what is acknowledged.
 EXPIRING = "audit"
+# By the last value of each key.
+KEYED = "prices"
 MOST_PARTITIONS = 5
 
 # -- topics --------------------------------------------------------------------------------
@@ -35,6 +37,8 @@ def create(performer: Performer, step: Step) -> None:
     topic, config = step["topic"], dict(CONFIG)
     if topic == EXPIRING:
         config |= {"cleanup.policy": "delete", "retention.ms": -1}
+    if topic == KEYED:
+        config |= {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": 0}
     with performer.marked("create", topic=topic, partitions=step["partitions"]):
         performer.broker.create_topic(topic, step["partitions"], config)
 
@@ -104,16 +108,22 @@ def _produce(performer: Performer, step: Step, durability: str) -> None:
     topic, partition = step["topic"], step["partition"]
     if not performer.has(topic):
         return
-    number, values = performer.began_send(topic, partition, step["records"], step["size"])
+    number, keyed = performer.began_send(
+        topic, partition, step["records"], step["size"], has_keys=topic == KEYED
+    )
     with performer.ending(number):
         with performer.broker.producer(
             linger_ms=60_000, compression=step["compression"], durability=durability
         ) as producer:
             sent = [
                 producer.send(
-                    topic, value.encode(), partition=partition, timestamp=performer.timestamp()
+                    topic,
+                    value.encode(),
+                    key=key,
+                    partition=partition,
+                    timestamp=performer.timestamp(),
                 )
-                for value in values
+                for value, key in keyed
             ]
             if durability == "fsync":
                 # What a callback is told is acknowledged from that moment on.
@@ -139,8 +149,9 @@ def burst(performer: Performer, step: Step) -> None:
         if not performer.has(topic):
             continue
         log = performer.log(topic, partition)
-        number, values = performer.began_send(topic, partition, count, size)
-        records = [(performer.timestamp(), None, value.encode(), ()) for value in values]
+        # Without keys, wherever they go: then nothing ever takes their place.
+        number, keyed = performer.began_send(topic, partition, count, size)
+        records = [(performer.timestamp(), key, value.encode(), ()) for value, key in keyed]
         with performer.ending(number), translated(topic, partition):
             appended.append((number, log, log.append([encode_batch(records)])))
     for number, log, where in appended:
@@ -210,6 +221,14 @@ def expire(performer: Performer, step: Step) -> None:
         performer.broker.alter_topic(EXPIRING, limits)
         ends = performer.broker.ends(EXPIRING, 0)
         _compact(performer, "expire", EXPIRING, durable_end=ends.durable_end)
+
+
+@operation("Log.compact")
+def compact(performer: Performer, step: Step) -> None:
+    """Keep the last value of each key."""
+    if performer.has(KEYED):
+        with performer.marked("compact", topic=KEYED):
+            performer.broker.compact(KEYED)
 
 
 def _compact(performer: Performer, op: str, topic: str, **fields: int) -> None:

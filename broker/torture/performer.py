@@ -23,6 +23,8 @@ Step = Mapping[str, Any]
 Operation = Callable[["Performer", Step], None]
 
 FIRST_TIMESTAMP_MS = 1_700_000_000_000
+# So few that most records are superseded soon.
+KEYS = 5
 
 operations: dict[str, Operation] = {}
 exercised: dict[str, str] = {}
@@ -97,12 +99,16 @@ class Performer:
         return self._id
 
     def began_send(
-        self, topic: str, partition: int, count: int, size: int
-    ) -> tuple[int, list[str]]:
-        """Mark that so many values of so many bytes are about to be sent; give them."""
+        self, topic: str, partition: int, count: int, size: int, *, has_keys: bool = False
+    ) -> tuple[int, list[tuple[str, bytes | None]]]:
+        """Mark that so many values of so many bytes are about to be sent; give them, with keys
+        if they have them: one of a few."""
         values = [f"{self._id + 1}.{at}".ljust(size, "~") for at in range(count)]
-        number = self.began("send", topic=topic, partition=partition, values=values)
-        return number, values
+        keys = [f"k{(self._id + at) % KEYS}" for at in range(count)] if has_keys else []
+        number = self.began("send", topic=topic, partition=partition, values=values, keys=keys)
+        if not has_keys:
+            return number, [(value, None) for value in values]
+        return number, [(value, key.encode()) for value, key in zip(values, keys, strict=True)]
 
     def done(self, *numbers: int, **fields: Any) -> None:
         """Mark that operations were acknowledged."""

@@ -6,9 +6,10 @@ Between them they do everything that changes a directory: see `operations`.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from seawall.broker.torture.operations import EXPIRING, TOPICS
+from seawall.broker.torture.operations import EXPIRING, KEYED, TOPICS
 from seawall.broker.torture.performer import Step
 
 PASSING_TOPICS = ("carts", "mails")
@@ -49,6 +50,8 @@ def steps(seed: int, count: int) -> list[Step]:
             passing.discard(step["topic"])
         elif kind == "trim":
             step |= {"topic": choose.choice(sorted({"orders", *passing}))}
+        elif kind == "compact":
+            step |= {"topic": KEYED}
         elif kind == "expire":
             step |= {"topic": EXPIRING, "part": choose.random()}
         elif kind == "grow":
@@ -94,7 +97,8 @@ def tour(seed: int) -> list[Step]:
             wanted.discard(step["op"])
             if step["op"] == "create":
                 made.add(step["topic"])
-            tour += _around_roll(step) if step["op"] == "roll" else [step]
+            around = _AROUND.get(step["op"])
+            tour += around(step) if around else [step]
         if not wanted:
             break
     return tour
@@ -110,6 +114,19 @@ def _around_roll(step: Step) -> list[Step]:
     return [burst, step, {**step, "op": "produce"}]
 
 
+def _before_compact(step: Step) -> list[Step]:
+    """A compaction of three segments, of which two become one."""
+    put = {"op": "produce", "topic": KEYED, "partition": 0, "records": 4, "size": 300}
+    put |= {"compression": "none", "part": 0.0}
+    roll = {**put, "op": "roll"}
+    return [put, roll, {**put, "size": 40}, roll, {**put, "compression": "lz4"}, roll, put, step]
+
+
+_AROUND: Mapping[str, Callable[[Step], list[Step]]] = {
+    "roll": _around_roll,
+    "compact": _before_compact,
+}
+
 _WEIGHTS = {
     "produce": 30,
     "burst": 25,
@@ -122,6 +139,7 @@ _WEIGHTS = {
     "drop": 5,
     "trim": 8,
     "expire": 2,
+    "compact": 4,
     "grow": 2,
     "tune": 1,
     "reset": 3,

@@ -46,6 +46,7 @@ def test_settings_change_and_go_back(broker: Broker) -> None:
 def test_settings_of_the_broker(broker: Broker, folder: str) -> None:
     defaults = broker.config()
     assert defaults == {
+        "log.cleaner.dedupe.buffer.size": "134217728",
         "log.cleaner.io.max.bytes.per.second": "33554432",
         "log.retention.check.interval.ms": "300000",
         "offsets.retention.minutes": "10080",

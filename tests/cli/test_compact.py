@@ -98,6 +98,7 @@ def test_alter(cli: Cli, filled: str) -> None:
 def test_config(cli: Cli, orders: str) -> None:
     assert cli("config").out.decode() == (
         "NAME                                 VALUE\n"
+        "log.cleaner.dedupe.buffer.size       134217728\n"
         "log.cleaner.io.max.bytes.per.second  33554432\n"
         "log.retention.check.interval.ms      300000\n"
         "offsets.retention.minutes            10080\n"

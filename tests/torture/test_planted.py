@@ -24,6 +24,8 @@ MUST_BE_PLANTED = {
     "crc-not-checked",
     "last-batch-dropped",
     "one-segment-too-many-dropped",
+    "last-value-superseded",
+    "merged-name-not-synced",
     "committed-offset-moves-back",
     "no-lock-between-processes",
     "short-write-ignored",
