@@ -221,11 +221,10 @@ class Appender:
         try:
             self._files.sync_directory(self._context.folder)
         except OSError as error:
-            self._fenced = True
             with contextlib.suppress(WalError):
                 self._set_fence(row)
-            folder = self._context.folder
-            raise SyncFailed(path=folder, reason=error.strerror or str(error)) from error
+            reason = error.strerror or str(error)
+            raise SyncFailed(path=self._context.folder, reason=reason) from error
 
     def _write_again(self, active: Active, row: EndsRow) -> None:
         """Make the un-synced bytes of others dirty again, so that our sync covers them.
@@ -326,13 +325,8 @@ class Appender:
         try:
             self._files.sync(descriptor.number)
         except OSError as error:
-            self._fenced = True
             with contextlib.suppress(WalError):
-                if locked_row is not None:
-                    self._set_fence(locked_row)
-                else:
-                    with self._lock:
-                        self._set_fence(self._context.row())
+                self.fence() if locked_row is None else self._set_fence(locked_row)
             raise SyncFailed(path=descriptor.path, reason=error.strerror or str(error)) from error
 
     def _set_fence(self, row: EndsRow) -> None:
