@@ -136,7 +136,7 @@ def world(folder: Path, records: int, *, with_stopped_group: bool) -> Iterator[W
 def measure(setting: Setting) -> Iterator[Result]:
     behind = setting.pick(5_000_000, 50_000)
     rounds = setting.pick(40, 2)
-    records, publishes = setting.pick(50_000, 1_000), setting.pick(50, 10)
+    records, publishes = setting.pick(100_000, 1_000), setting.pick(50, 10)
     with (
         world(setting.folder / "with", behind, with_stopped_group=True) as beside,
         world(setting.folder / "without", behind, with_stopped_group=False) as alone,
