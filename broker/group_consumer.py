@@ -106,6 +106,8 @@ class GroupConsumer(Consumer):
         """See `Consumer.poll`. Here partitions are given up and taken as well.
 
         It has to be called at least every ``max_poll_interval_ms``; iterating does so.
+        Raises `FencedInstanceId` as long as another consumer has this one's instance id, and
+        what joining raises if this one was taken for dead and cannot join again.
         """
         self.membership.polled_s = math.inf
         try:
