@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from brokers import in_thread, put
+from brokers import eventually, in_thread, put
 from commands import Cli, pipe_of, running
 
 from seawall.broker import Broker
@@ -264,6 +264,19 @@ def test_a_member_has_the_settings_it_is_given(filled: str, data: Path, cli: Cli
         shown = cli("group", "describe", "g").out.decode()
         assert re.search(r"^g +Stable +1 +roundrobin$", shown, re.MULTILINE)
         assert re.search(r"^me-\w+ +one +me ", shown, re.MULTILINE)
+
+
+def test_the_one_whose_instance_id_is_taken_ends(filled: str, data: Path) -> None:
+    arguments = ("consume", filled, "-g", "g", "-b", data, "-X", "group.instance.id=one")
+    with running(*arguments) as process, Broker.open(data) as broker:
+        eventually(lambda: "g" in broker.groups() and broker.group("g").offsets[0].lag == 0)
+        with broker.consumer(filled, group="g", group_instance_id="one") as consumer:
+            assert process.wait(20) == 1
+            consumer.poll()
+            assert consumer.assignment() == [(filled, 0)]
+        [line] = pipe_of(process.stderr).read().decode().splitlines()
+    assert f"process {os.getpid()} on " in line
+    assert "has joined group 'g' as 'one'" in line
 
 
 @pytest.mark.parametrize(
