@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import statistics
 import time
@@ -31,6 +32,7 @@ def be_member(folder: Path, told: Connection) -> None:
 
 def measure(setting: Setting) -> Iterator[Result]:
     folder = setting.folder / "broker"
+    logging.getLogger("seawall").setLevel(logging.ERROR)  # that a member died is no news here
     spawn = multiprocessing.get_context("spawn")
     took_ms = []
     with Broker.open(folder) as broker:

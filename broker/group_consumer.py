@@ -106,6 +106,8 @@ class GroupConsumer(Consumer):
         """See `Consumer.poll`. Here partitions are given up and taken as well.
 
         It has to be called at least every ``max_poll_interval_ms``; iterating does so.
+        Raises `FencedInstanceId` as long as another consumer has this one's instance id, and
+        what joining raises if this one was taken for dead and cannot join again.
         """
         self.membership.polled_s = math.inf
         try:
@@ -167,7 +169,6 @@ class GroupConsumer(Consumer):
 
     def _begin_again(self, error: GroupFenced) -> None:
         """It was taken for dead: join anew, and go on where the group is by now."""
-        logger.warning("%s", error)
         places = list(self._fetchers)
         told = [each for each in places if each in self._announced]
         self._give_back_rest()
@@ -179,6 +180,7 @@ class GroupConsumer(Consumer):
             with self._acknowledging:
                 self._check_usable()  # it may have been closed meanwhile
                 self._take(self.membership.join(again=True))
+                logger.warning("%s", error)
 
     def _take(self, joined: Joined) -> None:
         """Read what this member owns from now on, from where its group is."""

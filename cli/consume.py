@@ -25,6 +25,7 @@ from seawall.cli.output import (
     write_bytes,
 )
 from seawall.cli.positions import RangeOption, parse_range_option, resolve_range
+from seawall.cli.properties import PropertyOption, parse_properties
 from seawall.cli.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def consume(
         Literal["earliest", "latest", "error"],
         typer.Option("--auto-offset-reset", help="Where a group without a position begins"),
     ] = "earliest",
+    properties: PropertyOption = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Seek past damaged records, and count them")
     ] = False,
@@ -102,6 +104,9 @@ def consume(
         )
     if json and (output_format is not None or null):
         raise WrongUsage("--json: without -f and -Z")
+    if properties and group is None:
+        raise WrongUsage("-X: only with -g")
+    member = parse_properties(properties or [])
     render = _renderer(json, output_format, null)
     wanted = parse_range_option(offsets)
 
@@ -113,6 +118,7 @@ def consume(
             group=group,
             partitions=None if group is not None else numbers,
             auto_offset_reset=auto_offset_reset,
+            **member,
         ) as consumer:
             if group is None:
                 for number, offset in starts.items():

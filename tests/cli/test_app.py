@@ -88,7 +88,7 @@ def test_without_a_verb_the_help_is_what_it_says(cli: Cli, arguments: str) -> No
         (["produce", "t", "-p", "2147483648"], "2147483648 is more than 2147483647"),
         (["topic", "create", "t", "-c", "x"], "write NAME=VALUE"),
         (["topic", "create", "t", "-p", "0"], "0 is less than 1"),
-        (["group", "reset", "g", "-t", "t"], "Missing option '-o'"),
+        (["group", "reset", "g", "-t", "t"], "either -o OFFSET or --shift-by N"),
         (["group", "reset", "g", "-t", "t", "-o", "1:2"], "a range, where one position is wanted"),
         (["topic", "list", "-b", ""], "the location is empty"),
         (["-b", "", "topic", "list"], "the location is empty"),

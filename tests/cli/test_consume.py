@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from brokers import in_thread, put
+from brokers import eventually, in_thread, put
 from commands import Cli, pipe_of, running
 
 from seawall.broker import Broker
@@ -242,6 +243,59 @@ def test_members_of_a_group_share_the_partitions(cli: Cli, data: Path) -> None:
                 ended = cli("consume", "two", "-g", "g", "-e", "-q")
         assert (ended.code, ended.err) == (0, "")
         assert ended.lines in ([b"0"], [b"1"])
+
+
+def test_a_member_has_the_settings_it_is_given(filled: str, data: Path, cli: Cli) -> None:
+    settings = {
+        "client.id": "me",
+        "group.instance.id": "one",
+        "session.timeout.ms": "2000",
+        "heartbeat.interval.ms": "500",
+        "partition.assignment.strategy": "roundrobin,range",
+    }
+    arguments = [word for pair in settings.items() for word in ("-X", "=".join(pair))]
+    with running("consume", filled, "-g", "g", "-b", data, *arguments) as process:
+        assert pipe_of(process.stdout).readline() == b"v0\n"
+        with Broker.open(data) as broker:
+            _, [member] = broker.engine.groups.members("g")
+        assert (member.client_id, member.instance_id) == ("me", "one")
+        assert member.session_timeout_ms == 2_000
+        assert member.assignors == ("roundrobin", "range")
+        shown = cli("group", "describe", "g").out.decode()
+        assert re.search(r"^g +Stable +1 +roundrobin$", shown, re.MULTILINE)
+        assert re.search(r"^me-\w+ +one +me ", shown, re.MULTILINE)
+
+
+def test_the_one_whose_instance_id_is_taken_ends(filled: str, data: Path) -> None:
+    arguments = ("consume", filled, "-g", "g", "-b", data, "-X", "group.instance.id=one")
+    with running(*arguments) as process, Broker.open(data) as broker:
+        eventually(lambda: "g" in broker.groups() and broker.group("g").offsets[0].lag == 0)
+        with broker.consumer(filled, group="g", group_instance_id="one") as consumer:
+            assert process.wait(20) == 1
+            consumer.poll()
+            assert consumer.assignment() == [(filled, 0)]
+        [line] = pipe_of(process.stderr).read().decode().splitlines()
+    assert f"process {os.getpid()} on " in line
+    assert "has joined group 'g' as 'one'" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("-X", "client.id=me"), "only with -g"),
+        (("-g", "g", "-X", "client.id"), "'client.id' is not NAME=VALUE"),
+        (("-g", "g", "-X", "fetch.min.bytes=1"), "with NAME of client.id, group.instance.id"),
+        (("-g", "g", "-X", "session.timeout.ms=soon"), "session.timeout.ms is a number"),
+        (("-g", "g", "-X", "session.timeout.ms=1"), "session_timeout_ms is at least 500"),
+        (("-g", "g", "-X", "partition.assignment.strategy=any"), "one or several of range"),
+    ],
+)
+def test_bad_settings_of_a_member(
+    cli: Cli, filled: str, arguments: tuple[str, ...], complaint: str
+) -> None:
+    ended = cli("consume", filled, "-e", *arguments)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, b"", 1)
+    assert complaint in ended.err
 
 
 def test_one_that_was_taken_for_dead_goes_on(data: Path, filled: str, cli: Cli) -> None:

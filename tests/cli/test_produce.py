@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import json
 import os
 import pty
@@ -9,11 +11,16 @@ import re
 import select
 import signal
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import SEAWALL, Cli, eventually, pipe_of, running, seawall
+from storage import Child
+
+from seawall.broker import Broker
 
 from seawall.broker import Broker
 
@@ -290,3 +297,36 @@ def test_it_says_the_truth_in_mid_stream(cli: Cli, orders: str, data: Path, tmp_
     found = cli("consume", orders, "-e", "-q").lines
     assert found == [b"%d" % n for n in range(count)]
     assert err.endswith(f"resume with: tail -n +{count + 1} {lines}\n")
+
+
+@pytest.mark.parametrize("what", ["append", "topics"])
+def test_a_stopped_process_that_holds_a_lock_is_named(
+    cli: Cli, orders: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    with Broker.open(data) as broker:
+        lock = broker.engine.topics_lock.path
+        if what == "append":
+            lock = broker.engine.log(broker.topic(orders).partitions[0].id).context.lock_path
+
+    def hold(say: Callable[[str], None]) -> None:
+        descriptor = os.open(lock, os.O_RDWR)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        say("holding")
+        time.sleep(60)
+
+    monkeypatch.setattr(Broker, "open", functools.partial(Broker.open, lock_timeout_ms=200))
+    (tmp_path / "line").write_bytes(b"x\n")
+    arguments = ["produce", orders, tmp_path / "line"]
+    if what == "topics":
+        arguments = ["topic", "create", "another"]
+    child = Child(hold)
+    try:
+        assert child.line() == "holding"
+        child.kill(signal.SIGSTOP)
+        ended = cli(*arguments)
+    finally:
+        child.kill(signal.SIGKILL)
+        child.wait()
+    assert (ended.code, ended.out, ended.err.count("\n")) == (1, b"", 1)
+    assert re.search(rf"\b(process|pid) {child.pid}\b", ended.err), ended.err
+    assert cli(*arguments, "-q").code == 0
