@@ -43,7 +43,7 @@ def test_compact_says_what_goes_and_what_stays(cli: Cli, filled: str) -> None:
     assert cli("compact", "nobody").code == 1
 
 
-def test_compact_counts_records_where_keys_are_kept(cli: Cli, data: Path) -> None:
+def test_compact_counts_records_where_keys_are_kept(cli: Cli, data: Path, tmp_path: Path) -> None:
     keyed = ("-c", "cleanup.policy=compact", "-c", "min.cleanable.dirty.ratio=0")
     cli("topic", "create", "prices", "-q", *keyed, "-c", "segment.bytes=4096")
     with Broker.open(data) as broker, broker.producer(linger_ms=0) as producer:
@@ -58,7 +58,9 @@ def test_compact_counts_records_where_keys_are_kept(cli: Cli, data: Path) -> Non
     assert cli("compact") == wanted
     done = json.loads(cli("compact", "--json").lines[0])
     assert (done["removed"], done["kept_segments"], done["kept_bytes"]) == ([], 2, 4777)
-    ended = cli("produce", "prices", "-q", stdin=b"no key\n")
+    lines = tmp_path / "lines"
+    lines.write_bytes(b"no key\n")
+    ended = cli("produce", "prices", lines, "-q")
     assert (ended.code, ended.err.count("\n")) == (1, 1)
     assert "send a key" in ended.err
 
