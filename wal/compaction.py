@@ -20,8 +20,11 @@ who append has written it. Nor is a log with damage in that part: what is damage
 last value of any key, or an older one that would come back once its tombstone is gone.
 
 A pass that is cut off is begun again: what has been swapped is then compacted once more,
-which changes nothing. Segments are swapped from the oldest on, so when a tombstone gets its
-delete horizon, all older values of its key are gone from the disk.
+which changes nothing. A segment that is not the file that the index knows is dirty, and so is
+what follows it: somebody may have put it back from a copy.
+
+Segments are swapped from the oldest on, so when a tombstone gets its delete horizon, all older
+values of its key are gone from the disk.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ from seawall.wal.files import Descriptor
 from seawall.wal.filtering import NEVER, Dirty, Filter
 from seawall.wal.folder_lock import lock_folder
 from seawall.wal.index import Cleaned
-from seawall.wal.inventory import SegmentInfo, inventory, newest_ms
+from seawall.wal.inventory import SegmentInfo, inventory, newest_ms, sealed_row
 from seawall.wal.keymap import KeyMap
 from seawall.wal.lookup import damage
 from seawall.wal.records import HEADER_BYTES, BatchHeader, check_batch, parse_header
@@ -149,6 +152,10 @@ def _plan(context: LogContext, row: EndsRow, rules: Rules) -> _Plan:
     held_by = [ACTIVE] if row.next_offset > (segments[-1].end_offset if segments else -1) else []
     cleaned = _cleaned(context, row)
     dirty_offset = max(cleaned.dirty_offset, segments[0].base_offset if segments else 0)
+    for segment in segments:
+        if segment.base_offset < dirty_offset and not _is_known(context, segment):
+            # Put back from a copy, perhaps: what was compacted is another file.
+            dirty_offset = segment.base_offset
     clean = [each for each in segments if each.end_offset <= dirty_offset]
     dirty: list[SegmentInfo] = []
     for segment in segments[len(clean) :]:
@@ -197,6 +204,11 @@ def _cleaned(context: LogContext, row: EndsRow) -> Cleaned:
     if cleaned is None or cleaned.dirty_offset > row.segment:
         return Cleaned(row.log_start, NEVER)
     return cleaned._replace(dirty_offset=max(cleaned.dirty_offset, row.log_start))
+
+
+def _is_known(context: LogContext, segment: SegmentInfo) -> bool:
+    """Whether the index has seen the file that is there now. It has not if a swap was cut off."""
+    return sealed_row(context, segment.base_offset, segment.end_offset) is not None
 
 
 def _oldest_ms(context: LogContext, segment: SegmentInfo) -> int:
@@ -270,6 +282,9 @@ class _Pass:
             writes=not self._dry_run,
         )
         try:
+            if not _is_known(self._context, segments[0]):
+                # The sync of its name may have failed, and then no later one says so (A5).
+                aside.change()
             for segment in segments:
                 if group:
                     if aside.size_bytes + segment.size_bytes > most_bytes:

@@ -104,6 +104,8 @@ class CrashInCompaction(CrashStates):
         broker = connect(root, AfterBoot(1))
         try:
             promises.check(broker, ledger, word="boot1")
+            for partition in ledger.topics[KEYED].partitions.values():
+                partition.is_compacted = True
             broker.compact(KEYED)
             promises.check(broker, ledger, word="compacted")
         finally:

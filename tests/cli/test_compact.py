@@ -43,6 +43,28 @@ def test_compact_says_what_goes_and_what_stays(cli: Cli, filled: str) -> None:
     assert cli("compact", "nobody").code == 1
 
 
+def test_compact_counts_records_where_keys_are_kept(cli: Cli, data: Path, tmp_path: Path) -> None:
+    keyed = ("-c", "cleanup.policy=compact", "-c", "min.cleanable.dirty.ratio=0")
+    cli("topic", "create", "prices", "-q", *keyed, "-c", "segment.bytes=4096")
+    with Broker.open(data) as broker, broker.producer(linger_ms=0) as producer:
+        for number in range(12):
+            producer.send("prices", b"%d" % number * 900, key=b"k%d" % (number % 2)).result()
+    wanted = cli("compact", "prices", "--dry-run")
+    assert wanted.out.decode() == (
+        "TOPIC   PARTITION  POLICY   REMOVED       BY       START  SEGMENTS  BYTES  HELD BY\n"
+        "prices          0  compact  2, 9 records  compact      0         2   4777  "
+        "compact, active segment\n"
+    )
+    assert cli("compact") == wanted
+    done = json.loads(cli("compact", "--json").lines[0])
+    assert (done["removed"], done["kept_segments"], done["kept_bytes"]) == ([], 2, 4777)
+    lines = tmp_path / "lines"
+    lines.write_bytes(b"no key\n")
+    ended = cli("produce", "prices", lines, "-q")
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
+    assert "send a key" in ended.err
+
+
 def test_delete_records(cli: Cli, filled: str) -> None:
     wanted = cli("topic", "delete-records", filled, "-o", "-2", "-p", 0, "--dry-run", "--json")
     assert [json.loads(line) for line in wanted.lines] == [

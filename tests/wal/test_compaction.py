@@ -222,6 +222,30 @@ def test_a_value_behind_a_tombstone_counts(store: Store) -> None:
     assert rows(store) == [(2, "a", "2")]
 
 
+def test_a_file_that_was_put_back_is_dirty(store: Store) -> None:
+    """Its old values would come back once the tombstone behind them is gone."""
+    put(store, ("a", "1"), ("a", "2"), ("b", "1"))
+    put(store, ("a", None))
+    store.log.roll()
+    put(store, ("c", "1"))
+    seal(store)
+    store.config.segment_bytes = 150  # nothing is merged
+    copy = content(store.path())
+    store.log.compact(Rules(min_dirty_ratio=0, delete_retention_ms=NEVER))
+    assert len(rows(store)) == 3
+    store.close()
+    with open(store.path(), "wb") as file:
+        file.write(copy)
+    store.open(join=True)
+    assert len(rows(store)) == 5
+    put(store, ("c", "2"))
+    seal(store)
+    assert store.log.compact(ALL).superseded == 3
+    wait(store, 1_000)
+    assert store.log.compact(ALL).expired == 1
+    assert [key for _, key, _ in rows(store)] == ["b", "c"]
+
+
 # -- what is due -----------------------------------------------------------------------
 
 
