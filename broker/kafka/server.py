@@ -59,6 +59,8 @@ class Server:
         except BaseException:
             self._lease.give_back()
             raise
+        # What may go by retention goes, as with every process that writes.
+        await node.run(self._broker.engine.compactor.start)
         self._node = node
         self._sweeper = node.loop.create_task(self._sweep())
 
