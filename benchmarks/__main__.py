@@ -38,6 +38,7 @@ ROWS = {
     "keycompact": BOTH_CORES,
     "startup": ("compiled",),
     "visibility": ("compiled",),
+    "serve": ("compiled",),
 }
 
 

@@ -13,7 +13,11 @@
         │   └── InvalidConfig       a setting: its key or its value
         ├── ProduceError            a record that was not, or perhaps not, published
         │   ├── RecordTooLarge      above max.message.bytes
+        │   │   └── BatchTooLarge   above segment.bytes
         │   ├── InvalidRecord       cannot be stored as it is
+        │   │   ├── CorruptBatch    not the bytes that a client made: its CRC or size is wrong
+        │   │   ├── InvalidTimestamp
+        │   │   └── UnsupportedCompression
         │   ├── BufferFull          max_block_ms passed without room in the buffer
         │   ├── AppendLockTimeout   another process keeps the partition's lock
         │   ├── WriteFailed         nothing was stored
@@ -47,6 +51,7 @@
         │   ├── UnsupportedFormat   written by another version of the format
         │   ├── ForeignNamespace    is open in another PID namespace or container
         │   ├── DirectoryInUse      is open elsewhere, and wanted alone
+        │   ├── ServerRunning       is served by another process
         │   └── UnsupportedPlatform the system lacks what durability needs
         ├── CatalogError            path; topics and their settings: catalog.db
         │   ├── CatalogDamaged
@@ -79,6 +84,7 @@ from seawall.broker.errors_base import (
     ForeignNamespace,
     ForkedBroker,
     LockTimeout,
+    ServerRunning,
     StateDamaged,
     StateLost,
     StorageFull,
@@ -99,10 +105,13 @@ from seawall.broker.errors_groups import (
 )
 from seawall.broker.errors_records import (
     AppendLockTimeout,
+    BatchTooLarge,
     BufferFull,
     ConsumeError,
+    CorruptBatch,
     InvalidProducerEpoch,
     InvalidRecord,
+    InvalidTimestamp,
     LogDamaged,
     LogFenced,
     NoOffset,
@@ -114,11 +123,13 @@ from seawall.broker.errors_records import (
     RecordDecodeError,
     RecordTooLarge,
     SyncFailed,
+    UnsupportedCompression,
     WriteFailed,
 )
 
 __all__ = [
     "AppendLockTimeout",
+    "BatchTooLarge",
     "BrokerClosed",
     "BrokerError",
     "BufferFull",
@@ -127,6 +138,7 @@ __all__ = [
     "CatalogError",
     "CatalogUnusable",
     "ConsumeError",
+    "CorruptBatch",
     "DirectoryError",
     "DirectoryInUse",
     "DirectoryUnusable",
@@ -144,6 +156,7 @@ __all__ = [
     "InvalidPartitions",
     "InvalidProducerEpoch",
     "InvalidRecord",
+    "InvalidTimestamp",
     "InvalidTopicName",
     "LockTimeout",
     "LogDamaged",
@@ -158,6 +171,7 @@ __all__ = [
     "ProducerError",
     "RecordDecodeError",
     "RecordTooLarge",
+    "ServerRunning",
     "StateDamaged",
     "StateLost",
     "StorageFull",
@@ -167,6 +181,7 @@ __all__ = [
     "UnknownGroup",
     "UnknownPartition",
     "UnknownTopic",
+    "UnsupportedCompression",
     "UnsupportedFormat",
     "UnsupportedPlatform",
     "WriteFailed",

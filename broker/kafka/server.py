@@ -1,0 +1,175 @@
+"""The server: a listener, its connections, and how they begin and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from types import TracebackType
+from typing import Any
+
+from seawall.broker.broker import Broker
+from seawall.broker.kafka.addresses import join_address, split_address
+from seawall.broker.kafka.connection import Connection
+from seawall.broker.kafka.node import Node
+from seawall.broker.kafka.settings import ServerSettings
+from seawall.broker.server_lease import ServerLease
+
+logger = logging.getLogger("seawall.kafka")
+
+# How often the time-outs of connections are looked at.
+SWEEP_INTERVAL_S = 0.5
+BACKLOG = 1024
+ACCEPT_PAUSE_S = 0.1
+
+
+class Server:
+    """A Kafka endpoint for a broker, in the running event loop.
+
+    Use it as an asynchronous context manager; see `serve`.
+    """
+
+    def __init__(self, broker: Broker, settings: ServerSettings) -> None:
+        self._broker = broker
+        self.settings = settings
+        self._node: Node | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._lease = ServerLease(broker.engine.files, broker.path)
+        #: Where it listens, "host:port"; the real port also where port 0 was asked for.
+        self.address = ""
+        #: Where clients are told to connect to.
+        self.advertised = ""
+
+    @property
+    def node(self) -> Node:
+        """What the handlers share. Raises RuntimeError before `start`."""
+        if self._node is None:
+            raise RuntimeError("the server was not started")
+        return self._node
+
+    async def start(self) -> None:
+        """Listen. Raises `ServerRunning`, and OSError if the address is taken."""
+        host, port = split_address(self.settings.listen)
+        node = Node(self._broker, self.settings)
+        await node.run(self._lease.take)
+        try:
+            await self._listen(node, host, port)
+        except BaseException:
+            self._lease.give_back()
+            raise
+        # What may go by retention goes, as with every process that writes.
+        await node.run(self._broker.engine.compactor.start)
+        self._node = node
+        self._sweeper = node.loop.create_task(self._sweep())
+
+    async def _listen(self, node: Node, host: str, port: int) -> None:
+        found = await node.loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = found[0]
+        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        try:
+            listener.setblocking(False)
+            port = listener.getsockname()[1]
+            self.address = join_address(host, port)
+            self.advertised = self.settings.advertise or self.address
+            node.host, advertised_port = split_address(self.advertised)
+            node.port = advertised_port or port
+            await node.run(self._lease.tell, self.address)
+        except BaseException:
+            listener.close()
+            raise
+        self._accepting = node.loop.create_task(self._accept(node, listener))
+
+    async def _accept(self, node: Node, listener: socket.socket) -> None:
+        # Not by `loop.create_server`: what its server accepts just when it is closed is
+        # never closed itself (CPython 3.11).
+        with listener:
+            while True:
+                try:
+                    accepted, _ = await node.loop.sock_accept(listener)
+                except OSError as error:
+                    # Too many open files, say. Those who wait are taken later.
+                    logger.warning("cannot accept a connection: %s", error.strerror)
+                    await asyncio.sleep(ACCEPT_PAUSE_S)
+                    continue
+                try:
+                    await node.loop.connect_accepted_socket(lambda: Connection(node), accepted)
+                except BaseException as error:
+                    accepted.close()
+                    if not isinstance(error, OSError):
+                        raise
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            now_s = self.node.loop.time()
+            for connection in tuple(self.node.connections):
+                connection.check_timeouts(now_s)
+
+    async def stop(self) -> None:
+        """Accept nothing more, answer what was accepted, close. Within ``grace_ms``."""
+        node, accepting = self._node, self._accepting
+        if node is None or accepting is None:
+            return
+        self._accepting = None
+        node.stopping.set()
+        await _cancelled(accepting)
+        await _some_turns()
+        for connection in tuple(node.connections):
+            connection.stop_reading()
+        deadline_s = node.loop.time() + self.settings.grace_ms / 1000
+        while not all(each.is_idle for each in node.connections):
+            if node.loop.time() >= deadline_s:
+                logger.warning("stopping: some requests were not answered in time")
+                break
+            await asyncio.sleep(0.005)
+        for connection in tuple(node.connections):
+            connection.close()
+        while node.connections and node.loop.time() < deadline_s:
+            await asyncio.sleep(0.005)
+        for connection in tuple(node.connections):
+            connection.abort()
+        if self._sweeper is not None:
+            await _cancelled(self._sweeper)
+        await node.close_parts()
+        self._lease.give_back()
+        await _some_turns()  # the transports' last calls
+
+    async def __aenter__(self) -> Server:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def _some_turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def serve(broker: Broker, settings: ServerSettings | None = None, **given: Any) -> Server:
+    """A server for a broker, listening while it is entered::
+
+        async with serve(broker, listen="127.0.0.1:0") as server:
+            print(server.address)
+
+    Takes the fields of `ServerSettings`, and raises `SettingError` for a bad one.
+    """
+    if settings is None:
+        settings = ServerSettings(**given)
+    elif given:
+        raise TypeError("give either the settings or single ones")
+    return Server(broker, settings)
