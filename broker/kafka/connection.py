@@ -1,0 +1,294 @@
+"""One client's socket: requests in, responses out, in order and within limits.
+
+A worker handles the requests one after the other. Only those of pipelined APIs (Produce)
+begin before the ones ahead of them are answered, and nothing else begins until they are. While
+too many requests wait, or the memory for all connections is used up, or the client leaves its
+responses unread, the socket is not read from: TCP then holds the client back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from seawall.broker.kafka import dispatch
+from seawall.broker.kafka.api import RequestContext
+from seawall.broker.kafka.dispatch import Call, Rejected
+from seawall.broker.kafka.framing import BadFrame, FrameReader
+
+if TYPE_CHECKING:
+    from seawall.broker.kafka.node import Node
+
+logger = logging.getLogger("seawall.kafka")
+
+# A response that is longer than this waits for its client before the next request begins.
+WRITE_BUFFER_BYTES = 1 << 16
+
+
+class Connection(asyncio.Protocol):
+    """Belongs to the loop; nothing in it may block."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.peer = ""
+        # What handlers keep about a client between its requests.
+        self.notes: dict[object, Any] = {}
+        # Taken by handlers of pipelined APIs while order matters.
+        self.in_turn = asyncio.Lock()
+        self._loop = node.loop
+        self._transport: asyncio.Transport | None = None
+        self._reader = FrameReader(node.settings.socket_request_max_bytes)
+        self._requests: deque[bytes] = deque()
+        # Pipelined requests that began, oldest first, and how many bytes they hold.
+        self._running: deque[tuple[asyncio.Task[bytes | None], int]] = deque()
+        self._arrived = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._worker: asyncio.Task[None] | None = None
+        self._busy = False
+        self._closing = False
+        self._paused = False
+        # Frame bytes that were admitted to the node's budget: the whole of the next frame.
+        self._admitted = 0
+        self._waits_for_budget = False
+        self._held_bytes = 0
+        self._unsent_bytes = 0
+        now_s = self._loop.time()
+        self._last_request_s = now_s
+        self._partial_since_s = now_s
+        self._unwritable_since_s = 0.0
+
+    # -- the transport's calls ---------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self.peer = _peer_name(transport)
+        if len(self.node.connections) >= self.node.settings.max_connections:
+            logger.warning("%s: refused, there are max.connections already", self.peer)
+            transport.abort()  # type: ignore[attr-defined]
+            return
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)  # type: ignore[attr-defined]
+        self.node.connections.add(self)
+        self._worker = self._loop.create_task(self._work())
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        if not self._reader.buffered_bytes:
+            self._partial_since_s = self._loop.time()
+        self._reader.feed(data)
+        self._take_frames()
+
+    def eof_received(self) -> bool:
+        """A client that says no more is gone, as Kafka sees it."""
+        return False
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+        self._unwritable_since_s = self._loop.time()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+        self._release_unsent()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._closing = True
+        self.node.connections.discard(self)
+        if self._worker is not None:
+            self._worker.cancel()
+        for task, _ in self._running:
+            task.cancel()
+        self._writable.set()
+        self._release_unsent()
+        self._release(self._held_bytes)
+        self._requests.clear()
+
+    # -- receiving ---------------------------------------------------------------------
+
+    def _take_frames(self) -> None:
+        """Hand over the frames that are whole, as far as there is memory for them."""
+        try:
+            while not self._waits_for_budget and not self._closing:
+                length = self._reader.length()
+                if length is None:
+                    break
+                if not self._admitted:
+                    if not self.node.budget.reserve(length, self._on_admitted):
+                        self._waits_for_budget = True
+                        break
+                    self._on_reserved(length)
+                frame = self._reader.take()
+                if frame is None:
+                    break
+                self._admitted = 0
+                self._partial_since_s = self._last_request_s = self._loop.time()
+                self._requests.append(frame)
+                self._arrived.set()
+        except BadFrame as error:
+            self._reject(str(error))
+        self._regulate()
+
+    def _on_reserved(self, length: int) -> None:
+        self._admitted = length
+        self._held_bytes += length
+
+    def _on_admitted(self) -> None:
+        """The budget has room for the frame that waited."""
+        self._waits_for_budget = False
+        length = self._reader.length() or 0
+        if self._closing:
+            self.node.budget.release(length)
+            return
+        self._on_reserved(length)
+        self._partial_since_s = self._loop.time()
+        self._loop.call_soon(self._take_frames)
+
+    def _regulate(self) -> None:
+        """Read from the socket, or do not."""
+        transport = self._transport
+        if transport is None or self._closing:
+            return
+        waiting = len(self._requests) + len(self._running)
+        should_pause = (
+            self._waits_for_budget or waiting >= self.node.settings.max_in_flight_requests
+        )
+        if should_pause and not self._paused:
+            self._paused = True
+            transport.pause_reading()
+        elif self._paused and not should_pause:
+            self._paused = False
+            transport.resume_reading()
+
+    def _release(self, size: int) -> None:
+        if size:
+            self._held_bytes -= size
+            self.node.budget.release(size)
+
+    # -- handling ----------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        try:
+            while not self._closing:
+                while not self._requests:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                frame = self._requests.popleft()
+                self._busy = True
+                await self._handle(frame)
+                self._busy = False
+                self._regulate()
+        except Rejected as error:
+            self._reject(str(error))
+
+    async def _handle(self, frame: bytes) -> None:
+        call = dispatch.parse(frame, self.node.apis)
+        if isinstance(call, Call) and call.api.is_pipelined:
+            await self._writable.wait()
+            task = self._loop.create_task(self._answer(call))
+            self._running.append((task, len(frame)))
+            self._settled.clear()
+            task.add_done_callback(self._flush)
+            return
+        await self._settled.wait()
+        await self._writable.wait()
+        response = call if isinstance(call, bytes) else await self._answer(call)
+        self._release(len(frame))
+        if response is not None:
+            self._send(response)
+
+    async def _answer(self, call: Call) -> bytes | None:
+        context = RequestContext(
+            version=call.version, client_id=call.client_id, connection=self, node=self.node
+        )
+        return await dispatch.answer(call, context)
+
+    def _flush(self, _: object) -> None:
+        """Send the responses of pipelined requests, as far as none is missing before them."""
+        while self._running and self._running[0][0].done():
+            task, size = self._running.popleft()
+            if self._closing:
+                continue
+            self._release(size)
+            try:
+                response = task.result()
+            except Rejected as error:
+                self._reject(str(error))
+                return
+            except asyncio.CancelledError:
+                return
+            if response is not None:
+                self._send(response)
+        if not self._running:
+            self._settled.set()
+        self._regulate()
+
+    def _send(self, response: bytes) -> None:
+        transport = self._transport
+        if transport is None or self._closing:
+            return
+        self._last_request_s = self._loop.time()
+        transport.write(response)
+        if not self._writable.is_set():
+            self._unsent_bytes += len(response)
+            self.node.budget.add(len(response))
+
+    def _release_unsent(self) -> None:
+        size, self._unsent_bytes = self._unsent_bytes, 0
+        if size:
+            self.node.budget.release(size)
+
+    # -- ending ------------------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was accepted is answered."""
+        return not (self._requests or self._running or self._busy)
+
+    def _reject(self, reason: str) -> None:
+        if not self._closing:
+            logger.warning("%s: closed: %s", self.peer, reason)
+            self.close()
+
+    def close(self) -> None:
+        """Send what is written already, then close."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def stop_reading(self) -> None:
+        """Accept nothing more; what was accepted is still answered."""
+        if self._transport is not None and not self._paused and not self._closing:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def check_timeouts(self, now_s: float) -> None:
+        """Close the connection if its client takes too long."""
+        settings = self.node.settings
+        if not self._writable.is_set():
+            if now_s - self._unwritable_since_s > settings.send_timeout_ms / 1000:
+                logger.warning("%s: closed: its responses are not read", self.peer)
+                self.abort()
+        elif self._reader.buffered_bytes and not self._waits_for_budget and not self._paused:
+            if now_s - self._partial_since_s > settings.receive_timeout_ms / 1000:
+                logger.warning("%s: closed: half a request came, and no more", self.peer)
+                self.abort()
+        elif self.is_idle and now_s - self._last_request_s > settings.connections_max_idle_ms / 1e3:
+            logger.info("%s: closed: idle", self.peer)
+            self.close()
+
+
+def _peer_name(transport: asyncio.BaseTransport) -> str:
+    peer = transport.get_extra_info("peername")
+    if isinstance(peer, tuple) and len(peer) >= 2:
+        return f"{peer[0]}:{peer[1]}"
+    return str(peer or "?")

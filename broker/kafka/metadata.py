@@ -1,0 +1,131 @@
+"""Metadata (key 3): the one broker, and topics with their partitions.
+
+Versions: 1 controller and rack; 2 cluster id; 4 allow_auto_topic_creation; 5 offline replicas;
+7 leader epochs; 8 authorized operations (KIP-430), 9 flexible; 10 topic ids (KIP-516), 11 no
+cluster operations any more; 12 topics by id; 13 an error for the whole (KIP-1102).
+
+In version 0 no topics means all of them, later it means none and null means all.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from uuid import UUID
+
+from seawall.broker.errors import BrokerError, TopicExists
+from seawall.broker.kafka import codes
+from seawall.broker.kafka.api import Api, RequestContext
+from seawall.broker.kafka.schema import Values
+from seawall.broker.kafka.wire_topics import create_wire_topic
+from seawall.broker.topic_info import TopicInfo
+
+#: The version of every partition's leadership: there is one leader, for ever.
+LEADER_EPOCH: Final = 0
+# Kafka's AclOperation numbers as a set of bits: nobody is forbidden anything here.
+_TOPIC_OPERATIONS: Final = sum(1 << bit for bit in (3, 4, 5, 6, 7, 8, 10, 11))
+_CLUSTER_OPERATIONS: Final = sum(1 << bit for bit in (5, 7, 8, 9, 10, 11, 12))
+_NOT_ASKED: Final = -(1 << 31)
+
+
+async def handle(request: Any, context: RequestContext) -> Values:
+    topics = await context.run(_topics, request, context)
+    node = context.node
+    wants_operations = getattr(request, "include_cluster_authorized_operations", False)
+    return {
+        "brokers": [{"node_id": node.node_id, "host": node.host, "port": node.port, "rack": None}],
+        "cluster_id": node.broker.cluster_id,
+        "controller_id": node.node_id,
+        "topics": topics,
+        "cluster_authorized_operations": _CLUSTER_OPERATIONS if wants_operations else _NOT_ASKED,
+        "error_code": codes.NONE,
+    }
+
+
+def _topics(request: Any, context: RequestContext) -> list[Values]:
+    """In a thread of the executor."""
+    wants_operations = getattr(request, "include_topic_authorized_operations", False)
+    operations = _TOPIC_OPERATIONS if wants_operations else _NOT_ASKED
+    present = {info.name: info for info in context.broker.topics()}
+    wanted = request.topics
+    if wanted is None or (not wanted and context.version == 0):
+        return [described(info, context.node.node_id, operations) for info in present.values()]
+    by_uuid = {info.uuid: info for info in present.values()}
+    answered = []
+    for each in wanted:
+        uuid: UUID | None = getattr(each, "topic_id", None)
+        if each.name is None or uuid is not None:
+            found = None if uuid is None else by_uuid.get(uuid)
+            missing = _missing(codes.UNKNOWN_TOPIC_ID, None, uuid)
+        else:
+            found = present.get(each.name)
+            code = codes.UNKNOWN_TOPIC_OR_PARTITION
+            if found is None and _may_create(request, context):
+                try:
+                    found = _create(context, each.name)
+                except BrokerError as error:
+                    code = codes.code_of(error)
+            missing = _missing(code, each.name, None)
+        answered.append(
+            missing if found is None else described(found, context.node.node_id, operations)
+        )
+    return answered
+
+
+def _may_create(request: Any, context: RequestContext) -> bool:
+    allows: bool = getattr(request, "allow_auto_topic_creation", True)
+    return allows and context.settings.auto_create_topics_enable
+
+
+def _create(context: RequestContext, name: str) -> TopicInfo:
+    try:
+        return create_wire_topic(context.broker, name, context.settings.num_partitions)
+    except TopicExists:  # somebody was quicker
+        return context.broker.topic(name)
+
+
+def described(info: TopicInfo, node_id: int, operations: int = _NOT_ASKED) -> Values:
+    """A topic as Metadata describes it."""
+    return {
+        "error_code": codes.NONE,
+        "name": info.name,
+        "topic_id": info.uuid,
+        "is_internal": False,
+        "partitions": [
+            {
+                "error_code": codes.NONE,
+                "partition_index": each.number,
+                "leader_id": node_id,
+                "leader_epoch": LEADER_EPOCH,
+                "replica_nodes": (node_id,),
+                "isr_nodes": (node_id,),
+                "offline_replicas": (),
+            }
+            for each in info.partitions
+        ],
+        "topic_authorized_operations": operations,
+    }
+
+
+def _missing(code: int, name: str | None, uuid: UUID | None) -> Values:
+    return {
+        "error_code": code,
+        "name": name,
+        "topic_id": uuid,
+        "partitions": (),
+        "topic_authorized_operations": _NOT_ASKED,
+    }
+
+
+def refuse(request: Any, code: int, message: str) -> Values:
+    """The error for every topic that was asked for."""
+    return {
+        "brokers": (),
+        "topics": [
+            _missing(code, each.name or "", getattr(each, "topic_id", None))
+            for each in request.topics or ()
+        ],
+        "error_code": code,
+    }
+
+
+API = Api(key=3, name="Metadata", versions=(0, 13), handle=handle, refuse=refuse)

@@ -1,0 +1,25 @@
+"""Which APIs the server answers: the modules, and nothing else."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+from seawall.broker.kafka.api import Api
+
+#: Each has an `API`. One line each, so that additions do not meet.
+MODULES: Final = (
+    "seawall.broker.kafka.api_versions",
+    "seawall.broker.kafka.metadata",
+)
+
+
+def load_apis() -> dict[int, Api]:
+    """All APIs by their keys."""
+    apis: dict[int, Api] = {}
+    for name in MODULES:
+        api: Api = import_module(name).API
+        if api.key in apis:
+            raise ValueError(f"{name} and {apis[api.key].name} have the same key {api.key}")
+        apis[api.key] = api
+    return apis

@@ -1,0 +1,156 @@
+"""The server: a listener, its connections, and how they begin and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from types import TracebackType
+from typing import Any
+
+from seawall.broker.broker import Broker
+from seawall.broker.kafka.connection import Connection
+from seawall.broker.kafka.node import Node
+from seawall.broker.kafka.settings import ServerSettings, SettingError
+
+logger = logging.getLogger("seawall.kafka")
+
+# How often the time-outs of connections are looked at.
+SWEEP_INTERVAL_S = 0.5
+BACKLOG = 1024
+
+
+class Server:
+    """A Kafka endpoint for a broker, in the running event loop.
+
+    Use it as an asynchronous context manager; see `serve`.
+    """
+
+    def __init__(self, broker: Broker, settings: ServerSettings) -> None:
+        self._broker = broker
+        self.settings = settings
+        self._node: Node | None = None
+        self._listener: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        #: Where it listens, "host:port"; the real port also where port 0 was asked for.
+        self.address = ""
+        #: Where clients are told to connect to.
+        self.advertised = ""
+
+    @property
+    def node(self) -> Node:
+        """What the handlers share. Raises RuntimeError before `start`."""
+        if self._node is None:
+            raise RuntimeError("the server was not started")
+        return self._node
+
+    async def start(self) -> None:
+        """Listen. Raises `SettingError`, and OSError if the address is taken."""
+        host, port = split_address(self.settings.listen)
+        if not self.settings.allow_remote and not is_loopback(host):
+            raise SettingError(
+                f"{host} can be reached from other machines, and nobody who connects is "
+                "authenticated; listen on 127.0.0.1, or pass --allow-remote"
+            )
+        loop = asyncio.get_running_loop()
+        self._node = node = Node(self._broker, self.settings)
+        self._listener = await loop.create_server(
+            lambda: Connection(node), host, port, backlog=BACKLOG, start_serving=False
+        )
+        port = self._listener.sockets[0].getsockname()[1]
+        self.address = join_address(host, port)
+        self.advertised = self.settings.advertise or self.address
+        node.host, node.port = split_address(self.advertised)
+        node.port = node.port or port
+        await self._listener.start_serving()
+        self._sweeper = loop.create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            now_s = self.node.loop.time()
+            for connection in tuple(self.node.connections):
+                connection.check_timeouts(now_s)
+
+    async def stop(self) -> None:
+        """Accept nothing more, answer what was accepted, close. Within ``grace_ms``."""
+        node, listener = self._node, self._listener
+        if node is None or listener is None:
+            return
+        self._listener = None
+        listener.close()
+        node.stopping.set()
+        for connection in tuple(node.connections):
+            connection.stop_reading()
+        deadline_s = node.loop.time() + self.settings.grace_ms / 1000
+        while not all(each.is_idle for each in node.connections):
+            if node.loop.time() >= deadline_s:
+                logger.warning("stopping: some requests were not answered in time")
+                break
+            await asyncio.sleep(0.005)
+        for connection in tuple(node.connections):
+            connection.close()
+        while node.connections and node.loop.time() < deadline_s:
+            await asyncio.sleep(0.005)
+        for connection in tuple(node.connections):
+            connection.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+        await node.close_parts()
+        await asyncio.sleep(0)  # the transports' last calls
+
+    async def __aenter__(self) -> Server:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+
+def serve(broker: Broker, settings: ServerSettings | None = None, **given: Any) -> Server:
+    """A server for a broker, listening while it is entered::
+
+        async with serve(broker, listen="127.0.0.1:0") as server:
+            print(server.address)
+
+    Takes the fields of `ServerSettings`, and raises `SettingError` for a bad one.
+    """
+    if settings is None:
+        settings = ServerSettings(**given)
+    elif given:
+        raise TypeError("give either the settings or single ones")
+    return Server(broker, settings)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """``host:port`` in its parts; an IPv6 address stands in brackets. Raises `SettingError`."""
+    host, colon, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise SettingError(f"{address!r} is not host:port, such as 127.0.0.1:9092 or [::1]:9092")
+    return host, int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name: whatever it stands for

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from wire import Wire
+
+from seawall.broker import Broker
+from seawall.broker.kafka.threaded import ServerThread
+
+KEY = 3
+
+
+@pytest.mark.parametrize("version", range(14))
+def test_it_describes_a_topic_in_every_version(
+    wire: Wire, server: ServerThread, broker: Broker, version: int
+) -> None:
+    answer = wire.ask(
+        KEY,
+        version,
+        topics=[{"name": "orders", "topic_id": None}],
+        include_cluster_authorized_operations=False,
+        include_topic_authorized_operations=False,
+    )
+    [node] = answer.brokers
+    assert f"{node.host}:{node.port}" == server.address
+    [topic] = answer.topics
+    assert (topic.name, topic.error_code) == ("orders", 0)
+    [partition] = topic.partitions
+    assert (partition.partition_index, partition.leader_id) == (0, node.node_id)
+    assert partition.isr_nodes == (node.node_id,)
+    if version >= 2:
+        assert answer.cluster_id == broker.cluster_id
+    if version >= 10:
+        assert topic.topic_id == broker.topic("orders").uuid
+
+
+def ask(wire: Wire, version: int = 9, **fields: Any) -> Any:
+    return wire.ask(
+        KEY,
+        version,
+        **{
+            "include_cluster_authorized_operations": False,
+            "include_topic_authorized_operations": False,
+            **fields,
+        },
+    )
+
+
+def test_null_is_all_topics_and_an_empty_list_none(wire: Wire, broker: Broker) -> None:
+    broker.create_topic("bills", 3)
+    everything = ask(wire, topics=None)
+    assert [(t.name, len(t.partitions)) for t in everything.topics] == [("bills", 3), ("orders", 1)]
+    assert ask(wire, topics=()).topics == ()
+    assert len(wire.ask(KEY, 0, topics=()).topics) == 2, "in version 0 an empty list is all"
+
+
+def test_a_missing_topic_is_created_if_the_client_allows_it(wire: Wire, broker: Broker) -> None:
+    named = [{"name": "new"}]
+    [topic] = ask(wire, topics=named, allow_auto_topic_creation=False).topics
+    assert (topic.error_code, topic.partitions) == (3, ())
+    [topic] = ask(wire, topics=named, allow_auto_topic_creation=True).topics
+    assert (topic.error_code, len(topic.partitions)) == (0, 1)
+    assert broker.topic("new").settings.cleanup_policy == "delete"
+
+
+def test_a_name_that_cannot_be_is_refused(wire: Wire) -> None:
+    [topic] = ask(wire, topics=[{"name": "no/slash"}]).topics
+    assert topic.error_code == 17
+
+
+def test_topics_by_id(wire: Wire, broker: Broker) -> None:
+    known = broker.topic("orders").uuid
+    [topic] = ask(wire, 12, topics=[{"topic_id": known, "name": None}]).topics
+    assert topic.name == "orders"
+    unknown = known.__class__(int=7)
+    [topic] = ask(wire, 12, topics=[{"topic_id": unknown, "name": None}]).topics
+    assert (topic.error_code, topic.topic_id) == (100, unknown)
+
+
+def test_operations_only_when_asked_for(wire: Wire) -> None:
+    named = [{"name": "orders"}]
+    assert ask(wire, 8, topics=named).topics[0].topic_authorized_operations == -(2**31)
+    answer = ask(
+        wire,
+        8,
+        topics=named,
+        include_cluster_authorized_operations=True,
+        include_topic_authorized_operations=True,
+    )
+    assert answer.topics[0].topic_authorized_operations & (1 << 3)  # READ
+    assert answer.cluster_authorized_operations & (1 << 5)  # CREATE
