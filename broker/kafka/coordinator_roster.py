@@ -137,6 +137,7 @@ class Roster:
                     instance_id=each.instance_id,
                     client_id=each.client_id,
                     client_host=each.client_host,
+                    metadata=each.protocols.get(self.protocols.name, b""),
                     assignment=b"" if begins else each.assignment,
                 )
                 for each in self.members.values()

@@ -112,6 +112,7 @@ class SavedMember:
     instance_id: str | None
     client_id: str
     client_host: str
+    metadata: bytes = b""
     assignment: bytes = b""
 
 
