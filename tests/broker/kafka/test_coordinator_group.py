@@ -753,7 +753,7 @@ class Clients(RuleBasedStateMachine):
             client.state = "joining"
             group.join(self.now_ms, join, self.ask(client))
         elif client.state == "joined":
-            shares: dict[str, bytes] = {each: b"" for each in client.members}
+            shares: dict[str, bytes] = dict.fromkeys(client.members, b"")
             for number, partition in enumerate(PARTITIONS):
                 if client.members:
                     member = client.members[number % len(client.members)]
