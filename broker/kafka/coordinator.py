@@ -228,6 +228,7 @@ class Coordinator:
         while slot.saving is None and slot.events:
             if slot.group.state is State.DEAD and self._store is not None:
                 slot.group = Group(name, self._settings, self._store.new_member_id)
+                slot.has_moved = True
             slot.events.popleft()(slot.group)
             if self._is_closing:
                 slot.group.drop(codes.NOT_COORDINATOR)
