@@ -33,6 +33,7 @@ ROWS = {
     "trim": ("compiled",),
     "startup": ("compiled",),
     "visibility": ("compiled",),
+    "serve": ("compiled",),
 }
 
 
