@@ -32,6 +32,7 @@
         │   ├── UnknownGroup
         │   ├── NotInGroup          acknowledging without a group
         │   ├── GroupBusy           it has members, and should have none
+        │   │   └── GroupHeldByServer   clients of `seawall serve`
         │   ├── GroupFull           it has as many members as it may have
         │   ├── GroupFenced         the consumer is no longer a member
         │   ├── FencedInstanceId    another one has its instance id by now
@@ -97,6 +98,7 @@ from seawall.broker.errors_groups import (
     GroupError,
     GroupFenced,
     GroupFull,
+    GroupHeldByServer,
     InconsistentGroupProtocol,
     InvalidGroupName,
     NotInGroup,
@@ -150,6 +152,7 @@ __all__ = [
     "GroupError",
     "GroupFenced",
     "GroupFull",
+    "GroupHeldByServer",
     "InconsistentGroupProtocol",
     "InvalidConfig",
     "InvalidGroupName",

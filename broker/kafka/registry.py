@@ -10,12 +10,23 @@ from seawall.broker.kafka.api import Api
 #: Each has an `API`. One line each, so that additions do not meet.
 MODULES: Final = (
     "seawall.broker.kafka.api_versions",
+    "seawall.broker.kafka.delete_groups",
+    "seawall.broker.kafka.describe_groups",
     "seawall.broker.kafka.fetch",
+    "seawall.broker.kafka.find_coordinator",
+    "seawall.broker.kafka.heartbeat",
     "seawall.broker.kafka.init_producer_id",
+    "seawall.broker.kafka.join_group",
+    "seawall.broker.kafka.leave_group",
+    "seawall.broker.kafka.list_groups",
     "seawall.broker.kafka.list_offsets",
     "seawall.broker.kafka.metadata",
+    "seawall.broker.kafka.offset_commit",
+    "seawall.broker.kafka.offset_delete",
+    "seawall.broker.kafka.offset_fetch",
     "seawall.broker.kafka.offset_for_leader_epoch",
     "seawall.broker.kafka.produce",
+    "seawall.broker.kafka.sync_group",
 )
 
 
