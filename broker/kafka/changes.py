@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from seawall.broker.errors import BrokerError
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.codes import KafkaError
+from seawall.broker.kafka.topics import Topics
 
 if TYPE_CHECKING:
     from seawall.broker.kafka.node import Node
@@ -86,6 +87,7 @@ class Changes:
             return KafkaError(codes.UNKNOWN_SERVER_ERROR, message)
         finally:
             self._turn.release()
+            self._node.part(Topics).look_again()
 
     async def close(self) -> None:
         """Wait for the change that is being made."""

@@ -19,8 +19,13 @@ MODULES: Final = (
     "seawall.broker.kafka.describe_configs",
     "seawall.broker.kafka.describe_log_dirs",
     "seawall.broker.kafka.describe_topic_partitions",
+    "seawall.broker.kafka.fetch",
     "seawall.broker.kafka.incremental_alter_configs",
+    "seawall.broker.kafka.init_producer_id",
+    "seawall.broker.kafka.list_offsets",
     "seawall.broker.kafka.metadata",
+    "seawall.broker.kafka.offset_for_leader_epoch",
+    "seawall.broker.kafka.produce",
 )
 
 
