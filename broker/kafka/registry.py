@@ -18,6 +18,7 @@ MODULES: Final = (
     "seawall.broker.kafka.describe_cluster",
     "seawall.broker.kafka.describe_configs",
     "seawall.broker.kafka.describe_log_dirs",
+    "seawall.broker.kafka.describe_producers",
     "seawall.broker.kafka.describe_topic_partitions",
     "seawall.broker.kafka.fetch",
     "seawall.broker.kafka.incremental_alter_configs",
