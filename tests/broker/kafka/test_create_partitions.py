@@ -42,28 +42,28 @@ def test_assignments_to_the_one_broker(wire: Wire, broker: Broker) -> None:
     assert len(broker.topic("orders").partitions) == 3
 
 
-@pytest.mark.parametrize(
-    ("topic", "code"),
-    [
-        (("nothing", 3, None), codes.UNKNOWN_TOPIC_OR_PARTITION),
-        (("orders", 2, None), codes.INVALID_PARTITIONS),
-        (("orders", 1, None), codes.INVALID_PARTITIONS),
-        (("orders", 0, None), codes.INVALID_PARTITIONS),
-        (("orders", -1, None), codes.INVALID_PARTITIONS),
-        (("orders", 10_001, None), codes.INVALID_PARTITIONS),
-        (("orders", 4, [[1]]), codes.INVALID_REPLICA_ASSIGNMENT),
-        (("orders", 4, []), codes.INVALID_REPLICA_ASSIGNMENT),
-        (("orders", 4, [[1], [2]]), codes.INVALID_REPLICA_ASSIGNMENT),
-        (("orders", 4, [[1], [1, 1]]), codes.INVALID_REPLICA_ASSIGNMENT),
-    ],
-)
-def test_what_cannot_be_is_refused(wire: Wire, broker: Broker, topic: Any, code: int) -> None:
+BAD: list[tuple[tuple[str, int, Sequence[Sequence[int]] | None], int]] = [
+    (("nothing", 3, None), codes.UNKNOWN_TOPIC_OR_PARTITION),
+    (("orders", 2, None), codes.INVALID_PARTITIONS),
+    (("orders", 1, None), codes.INVALID_PARTITIONS),
+    (("orders", 0, None), codes.INVALID_PARTITIONS),
+    (("orders", -1, None), codes.INVALID_PARTITIONS),
+    (("orders", 10_001, None), codes.INVALID_PARTITIONS),
+    (("orders", 4, [[1]]), codes.INVALID_REPLICA_ASSIGNMENT),
+    (("orders", 4, []), codes.INVALID_REPLICA_ASSIGNMENT),
+    (("orders", 4, [[1], [2]]), codes.INVALID_REPLICA_ASSIGNMENT),
+    (("orders", 4, [[1], [1, 1]]), codes.INVALID_REPLICA_ASSIGNMENT),
+]
+
+
+def test_what_cannot_be_is_refused(wire: Wire, broker: Broker) -> None:
     broker.add_partitions("orders", 2)
-    [answer] = add(wire, topic)
-    assert answer.error_code == code
-    assert answer.error_message
-    [checked] = add(wire, topic, validate_only=True)
-    assert (checked.error_code, checked.error_message) == (code, answer.error_message)
+    for topic, code in BAD:
+        [answer] = add(wire, topic)
+        assert answer.error_code == code, topic
+        assert answer.error_message
+        [checked] = add(wire, topic, validate_only=True)
+        assert (checked.error_code, checked.error_message) == (code, answer.error_message)
     assert len(broker.topic("orders").partitions) == 2
 
 

@@ -153,16 +153,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("version", [2, 7])
-@pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_is_refused_and_said(
-    wire: Wire, broker: Broker, case: str, version: int
-) -> None:
-    topic, code = BAD[case]
-    answered, good = create(wire, topic, wanted("good"), version=version)
-    assert (answered.name, answered.error_code) == (topic["name"], code)
-    assert 10 < len(answered.error_message) < 1_100
-    assert good.error_code == 0
-    assert {info.name for info in broker.topics()} == {"orders", "good"}
+def test_what_cannot_be_is_refused_and_said(wire: Wire, broker: Broker, version: int) -> None:
+    for case, (topic, code) in BAD.items():
+        answered, good = create(wire, topic, wanted("good"), version=version)
+        assert (answered.name, answered.error_code) == (topic["name"], code), case
+        assert 10 < len(answered.error_message) < 1_100, case
+        assert good.error_code == 0
+        broker.delete_topic("good")
+    assert [info.name for info in broker.topics()] == ["orders"]
 
 
 def test_messages_say_what_to_do(wire: Wire) -> None:
