@@ -174,3 +174,26 @@ def test_a_setting_holds_for_the_next_request(connect: Callable[[], Wire]) -> No
     wire.ask(33, 2, resources=named, validate_only=False)
     answer = wire.produce("orders", batch(b"x" * 2_000))
     assert answer.error_code in (codes.MESSAGE_TOO_LARGE, codes.RECORD_LIST_TOO_LARGE)
+
+
+def test_who_waits_for_a_lock_keeps_nobody_else_waiting(
+    connect: Callable[[], Wire], broker: Broker
+) -> None:
+    """More changes than the executor has threads, while another process changes topics."""
+    clients = [connect() for _ in range(12)]
+    topic = {"num_partitions": 1, "replication_factor": 1, "assignments": (), "configs": ()}
+    with broker.engine.topics_lock:
+        for number, client in enumerate(clients):
+            named = [{"name": f"t{number}", **topic}]
+            client.send(19, 7, topics=named, timeout=200, validate_only=False)
+        began_s = time.monotonic()
+        other = connect()
+        assert other.produce("orders", batch(b"x")).error_code == codes.NONE
+        assert len(other.ask(35, 4, topics=None).results) == 1
+        told = [client.receive().topics[0] for client in clients]
+        assert time.monotonic() - began_s < SOON_S
+    assert {each.error_code for each in told} == {codes.REQUEST_TIMED_OUT}
+    begun = [each.name for each in told if "goes on" in each.error_message]
+    assert len(begun) == 1
+    assert create(clients[0], "last") == codes.NONE, "its turn comes after the one that goes on"
+    assert {info.name for info in broker.topics()} == {"orders", "last", *begun}

@@ -82,11 +82,6 @@ def test_limits_of_timestamps_are_the_servers() -> None:
 def test_the_documented_table_is_the_code() -> None:
     """Each setting has a row in docs/kafka.md, and no row has no setting."""
     section = DOCS.read_text().split("## Topics and settings")[1].split("\n## ")[0]
-    rows = set(re.findall(r"^\| `([a-z.]+)`", section, flags=re.M))
-    documented = {
-        key
-        for row in re.findall(r"^\| (`[^|]+) \|", section, flags=re.M)
-        for key in re.findall(r"`([a-z0-9.]+)`", row)
-    }
-    assert rows <= documented
+    first_cells = re.findall(r"^\| (`[^|]+) \|", section, flags=re.M)
+    documented = {key for cell in first_cells for key in re.findall(r"`([a-z0-9.]+)`", cell)}
     assert documented == {*SETTINGS, *without_effect(SERVER)}
