@@ -71,4 +71,6 @@ def refuse(request: Any, code: int, message: str) -> Values:
     }
 
 
-API = Api(key=61, name="DescribeProducers", versions=(0, 0), handle=handle, refuse=refuse)
+API = Api(
+    key=61, name="DescribeProducers", versions=(0, 0), handle=handle, refuse=refuse, is_long=True
+)

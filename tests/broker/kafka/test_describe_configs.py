@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from wire import Wire
 from seawall.broker import Broker
 from seawall.broker.config import BROKER_SETTINGS, SETTINGS
 from seawall.broker.kafka import codes
+from seawall.broker.kafka.schema import Schema
 from seawall.broker.kafka.settings import ServerSettings, descriptions
 from seawall.broker.kafka.topic_configs import without_effect
 
@@ -154,3 +156,19 @@ def test_a_resource_is_described_once(wire: Wire) -> None:
 def test_too_many_at_once(wire: Wire) -> None:
     results = ask(wire, *((TOPIC, f"t{number}") for number in range(10_001)))
     assert {each.error_code for each in results} == {codes.POLICY_VIOLATION}
+
+
+def test_a_long_answer_is_made_beside_the_loop(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of settings take long to write, and nobody else should wait for that."""
+    makers = []
+    encode = Schema.encode
+
+    def noting(schema: Schema, correlation_id: int, answer: Any) -> bytes:
+        makers.append(threading.current_thread().name)
+        return encode(schema, correlation_id, answer)
+
+    monkeypatch.setattr(Schema, "encode", noting)
+    describe(wire, TOPIC, "orders")
+    wire.ask(18, 0)
+    assert makers[0].startswith("seawall-executor")
+    assert makers[1] == "seawall-server"
