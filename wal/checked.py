@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from seawall.wal.appender import Appender
 from seawall.wal.context import LogContext
@@ -18,7 +17,43 @@ from seawall.wal.ends import EndsRow
 from seawall.wal.errors import AppendLockTimeout
 from seawall.wal.producer_state import ProducerState
 from seawall.wal.producers import Placed, Plan, ProducerEntry
-from seawall.wal.records import BatchHeader, parse_header
+from seawall.wal.records import parse_header
+
+
+class TooFar(Exception):
+    """There is more to catch up with than may be read while the append lock is held."""
+
+
+class _Attempt:
+    """Some batches on their way into the log, and what becomes of them."""
+
+    __slots__ = ("_batches", "_context", "_headers", "_state", "may_be_far", "plan")
+
+    def __init__(
+        self, context: LogContext, state: ProducerState, batches: Sequence[bytearray]
+    ) -> None:
+        self._context = context
+        self._state = state
+        self._batches = batches
+        self._headers = [parse_header(batch) for batch in batches]
+        self.may_be_far = False
+        self.plan = Plan([], {})
+
+    def choose(self, row: EndsRow) -> list[bytearray]:
+        """Those that are to be appended. Raises `TooFar`, unless `may_be_far`."""
+        state = self._state
+        if not self.may_be_far and not state.is_near(row):
+            raise TooFar
+        while not state.catch_up(row):
+            pass
+        now_ms = self._context.now_ms()
+        state.producers.forget_idle(now_ms, self._context.config.producer_id_expiration_ms)
+        self.plan = state.producers.plan(self._headers, row.next_offset, now_ms)
+        return [
+            batch
+            for batch, placed in zip(self._batches, self.plan.placed, strict=True)
+            if not placed.is_duplicate
+        ]
 
 
 class CheckedAppender:
@@ -39,56 +74,42 @@ class CheckedAppender:
         Raises `OutOfOrderSequence`, `InvalidProducerEpoch`, `BatchInvalid`, and whatever
         `Appender.append` does: nothing was appended then.
         """
-        headers = [parse_header(batch) for batch in batches]
-        plan = Plan([], {})
-
-        def choose(row: EndsRow) -> list[bytearray]:
-            nonlocal plan
-            plan = self._plan(headers, row)
-            return [
-                batch
-                for batch, placed in zip(batches, plan.placed, strict=True)
-                if not placed.is_duplicate
-            ]
-
-        with self._locked():
-            self._state.come_near()
-            row = self._appender.append_chosen(choose)
-            # In this order: whoever interrupts this in between has it read again.
-            self._state.producers.apply(plan.changes)
-            self._state.reached(row)
-        return plan.placed
-
-    def _plan(self, headers: Sequence[BatchHeader], row: EndsRow) -> Plan:
-        while not self._state.catch_up(row):
-            pass
-        now_ms = self._context.now_ms()
-        producers = self._state.producers
-        producers.forget_idle(now_ms, self._context.config.producer_id_expiration_ms)
-        return producers.plan(headers, row.next_offset, now_ms)
+        attempt = _Attempt(self._context, self._state, batches)
+        self._acquire()
+        try:
+            while True:
+                try:
+                    row = self._appender.append_chosen(attempt.choose)
+                except TooFar:
+                    self._state.come_near()
+                    attempt.may_be_far = True
+                    continue
+                # In this order: whoever interrupts this in between has it read again.
+                self._state.producers.apply(attempt.plan.changes)
+                self._state.reached(row)
+                return attempt.plan.placed
+        finally:
+            self._lock.release()
 
     def producers(self) -> dict[int, ProducerEntry]:
         """What is known of each producer that has appended something: by producer id."""
-        with self._locked():
-            self._state.come_near()
+        self._acquire()
+        try:
             while not self._state.catch_up(self._context.row()):
                 pass
             producers = self._state.producers
             expiration_ms = self._context.config.producer_id_expiration_ms
             producers.forget_idle(self._context.now_ms(), expiration_ms)
             return producers.entries()
+        finally:
+            self._lock.release()
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _acquire(self) -> None:
         timeout_ms = self._context.append_lock_timeout_ms
         if not self._lock.acquire(timeout=timeout_ms / 1000):
             raise AppendLockTimeout(
                 path=self._context.lock_path, holder_pid=os.getpid(), timeout_ms=timeout_ms
             )
-        try:
-            yield
-        finally:
-            self._lock.release()
 
     def abandon(self) -> None:
         """In a forked child, where nobody holds the lock any more."""

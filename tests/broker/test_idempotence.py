@@ -67,6 +67,10 @@ def publish_timeout() -> PublishTimeout:
     return PublishTimeout(path="run/ends", holder_pid=1, timeout_ms=5)
 
 
+def out_of_order() -> OutOfOrderSequence:
+    return OutOfOrderSequence(producer_id=1, epoch=0, sequence=1, expected=0)
+
+
 # -- in good times -----------------------------------------------------------------------
 
 
@@ -200,6 +204,7 @@ def test_an_interrupt_anywhere_in_a_round_and_all_is_stored_once(
     while True:
         at += 1
         with idempotent(broker, linger_ms=60_000, batch_bytes=200) as producer:
+            monkeypatch.setattr(producer._sender, "_start", lambda: None)  # it is ours alone
             new = [b"%d/%d" % (at, number) + b"x" * 100 for number in range(4)]
             sent = [producer.send("orders", value) for value in new]
             with Interruption(at) as interruption:
@@ -253,6 +258,42 @@ def test_an_attempt_that_may_have_stored_it_is_not_forgotten(
                 sent.result(timeout=10)
         log_of(broker).sync()
         assert values(read_all(broker)) == [b"a", b"b"]
+
+
+def test_what_may_be_stored_never_comes_under_another_number(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has forgotten the producer between two attempts, the first of which stored it."""
+    with idempotent(broker) as producer:
+        producer.send("orders", b"a").result()
+        Stumbling(monkeypatch, "commit", publish_timeout, 1)
+        sent = producer.send("orders", b"b")
+        eventually(lambda: log_of(broker).ends().log_end == 2)
+        stumbling = Stumbling(monkeypatch, "append_checked", out_of_order, 1)
+        with pytest.raises(OutcomeUnknown, match="comes with sequence"):
+            sent.result(timeout=10)
+        assert not stumbling.left
+        assert producer.send("orders", b"c").result(timeout=10).offset == 2
+    assert values(read_all(broker)) == [b"a", b"b", b"c"]
+    assert numbers(broker) == [(1, 0)]
+
+
+def test_asking_for_what_waits_behind_takes_no_longer_than_it_may(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with idempotent(broker, delivery_timeout_ms=2000) as producer:
+        producer.send("orders", b"a").result()
+        stumbling = Stumbling(monkeypatch, "commit", publish_timeout, 1000)
+        stuck = producer.send("orders", b"b")
+        eventually(lambda: stumbling.left < 1000)
+        behind = producer.send("orders", b"c")
+        begun_s = time.monotonic()
+        for delivery in (behind, stuck):
+            with pytest.raises(TimeoutError):
+                delivery.result(timeout=0.1)
+        assert time.monotonic() - begun_s < 1
+        stumbling.left = 0
+        assert behind.result(timeout=10).offset == 2
 
 
 @pytest.mark.parametrize(
@@ -423,3 +464,20 @@ def test_a_plain_producer_does_not_try_again(folder: str) -> None:
             producer.send("orders", b"a").result()
             with log_of(broker)._appender._lock, pytest.raises(AppendLockTimeout):
                 producer.send("orders", b"b").result(timeout=10)
+
+
+def test_how_long_a_producer_is_remembered_can_be_set(folder: str) -> None:
+    with Broker.open(folder) as broker:
+        broker.create_topic("orders")
+        with idempotent(broker) as producer:
+            producer.send("orders", b"a").result()
+            log = log_of(broker)
+            assert log.context.config.producer_id_expiration_ms == 86_400_000
+            assert len(broker.producers("orders", 0)) == 1
+            broker.set_config({"producer.id.expiration.ms": 1})
+            broker.topics()  # which looks
+            assert log.context.config.producer_id_expiration_ms == 1
+            eventually(lambda: broker.producers("orders", 0) == [])
+            assert producer.send("orders", b"b").result().offset == 1
+    with Broker.open(folder) as broker:
+        assert log_of(broker).context.config.producer_id_expiration_ms == 1
