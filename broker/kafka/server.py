@@ -87,6 +87,7 @@ class Server:
         self._listener = None
         listener.close()
         node.stopping.set()
+        await _some_turns()  # whom the listener has just accepted becomes a connection
         for connection in tuple(node.connections):
             connection.stop_reading()
         deadline_s = node.loop.time() + self.settings.grace_ms / 1000
@@ -107,7 +108,7 @@ class Server:
                 await self._sweeper
         await node.close_parts()
         self._lease.give_back()
-        await asyncio.sleep(0)  # the transports' last calls
+        await _some_turns()  # the transports' last calls
 
     async def __aenter__(self) -> Server:
         await self.start()
@@ -120,6 +121,11 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         await self.stop()
+
+
+async def _some_turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def serve(broker: Broker, settings: ServerSettings | None = None, **given: Any) -> Server:
