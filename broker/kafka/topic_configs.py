@@ -68,13 +68,6 @@ _WITHOUT_EFFECT: Final = (
     _only("leader.replication.throttled.replicas", "", "There is one replica."),
     _number("local.retention.bytes", -2, -2, -2, _NO_REMOTE),
     _number("local.retention.ms", -2, -2, -2, _NO_REMOTE),
-    _number(
-        "max.compaction.lag.ms",
-        INT64_MAX,
-        INT64_MAX,
-        INT64_MAX,
-        "How soon a record is compacted at the latest is not promised.",
-    ),
     _number("min.insync.replicas", 1, 1, 1, "There is one replica, and it is in sync."),
     _flag("preallocate", "true", "Files are allocated ahead, some MiB at a time."),
     _only("remote.log.copy.disable", "false", _NO_REMOTE),
@@ -100,7 +93,6 @@ _HINTS: Final = {
     "compression.type": "seawall never compresses anew: set compression.type of the producers",
     "min.insync.replicas": "there is one replica",
     "remote.storage.enable": "there is no remote storage",
-    "max.compaction.lag.ms": "how soon a record is compacted at the latest is not promised",
     "message.timestamp.before.max.ms": "it is set for the whole server, when it starts",
     "message.timestamp.after.max.ms": "it is set for the whole server, when it starts",
 }

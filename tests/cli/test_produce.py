@@ -22,8 +22,6 @@ from storage import Child
 
 from seawall.broker import Broker
 
-from seawall.broker import Broker
-
 
 def records_of(cli: Cli, topic: str = "orders") -> list[dict[str, Any]]:
     """Every record of a topic."""

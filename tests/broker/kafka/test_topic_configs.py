@@ -58,7 +58,6 @@ def test_what_makes_no_difference_is_accepted(key: str, value: str) -> None:
         ("unclean.leader.election.enable", "perhaps"),
         ("remote.storage.enable", "true"),
         ("local.retention.ms", "1000"),
-        ("max.compaction.lag.ms", "1000"),
         ("leader.replication.throttled.replicas", "*"),
         ("message.timestamp.after.max.ms", "3600000"),
         ("compression.type", "lz4"),
