@@ -13,7 +13,11 @@
         │   └── InvalidConfig       a setting: its key or its value
         ├── ProduceError            a record that was not, or perhaps not, published
         │   ├── RecordTooLarge      above max.message.bytes
+        │   │   └── BatchTooLarge   above segment.bytes
         │   ├── InvalidRecord       cannot be stored as it is
+        │   │   ├── CorruptBatch    not the bytes that a client made: its CRC or size is wrong
+        │   │   ├── InvalidTimestamp
+        │   │   └── UnsupportedCompression
         │   ├── BufferFull          max_block_ms passed without room in the buffer
         │   ├── DeliveryTimeout     not published in time: the outcome is unknown
         │   ├── AppendLockTimeout   another process keeps the partition's lock
@@ -95,10 +99,13 @@ from seawall.broker.errors_groups import (
 )
 from seawall.broker.errors_records import (
     AppendLockTimeout,
+    BatchTooLarge,
     BufferFull,
     ConsumeError,
+    CorruptBatch,
     DeliveryTimeout,
     InvalidRecord,
+    InvalidTimestamp,
     LogDamaged,
     LogFenced,
     NoOffset,
@@ -108,11 +115,13 @@ from seawall.broker.errors_records import (
     RecordDecodeError,
     RecordTooLarge,
     SyncFailed,
+    UnsupportedCompression,
     WriteFailed,
 )
 
 __all__ = [
     "AppendLockTimeout",
+    "BatchTooLarge",
     "BrokerClosed",
     "BrokerError",
     "BufferFull",
@@ -121,6 +130,7 @@ __all__ = [
     "CatalogError",
     "CatalogUnusable",
     "ConsumeError",
+    "CorruptBatch",
     "DeliveryTimeout",
     "DirectoryError",
     "DirectoryInUse",
@@ -137,6 +147,7 @@ __all__ = [
     "InvalidGroupName",
     "InvalidPartitions",
     "InvalidRecord",
+    "InvalidTimestamp",
     "InvalidTopicName",
     "LockTimeout",
     "LogDamaged",
@@ -158,6 +169,7 @@ __all__ = [
     "UnknownGroup",
     "UnknownPartition",
     "UnknownTopic",
+    "UnsupportedCompression",
     "UnsupportedFormat",
     "UnsupportedPlatform",
     "WriteFailed",

@@ -56,6 +56,22 @@ class InvalidRecord(ProduceError):
         self.reason = reason
 
 
+class BatchTooLarge(RecordTooLarge):
+    """A batch that is longer than a segment may be (``segment.bytes``). Nothing was stored."""
+
+
+class CorruptBatch(InvalidRecord):
+    """Bytes that are not one whole batch with the right checksum. Nothing was stored."""
+
+
+class InvalidTimestamp(InvalidRecord):
+    """A record's timestamp is not allowed in this topic. Nothing was stored."""
+
+
+class UnsupportedCompression(InvalidRecord):
+    """A codec that is not known, or not to the client's version. Nothing was stored."""
+
+
 class BufferFull(ProduceError):
     """The producer's buffer had no room for ``max_block_ms``. The record was not taken."""
 

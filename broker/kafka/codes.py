@@ -39,6 +39,7 @@ TRANSACTIONAL_ID_AUTHORIZATION_FAILED: Final = 53
 KAFKA_STORAGE_ERROR: Final = 56
 NON_EMPTY_GROUP: Final = 68
 GROUP_ID_NOT_FOUND: Final = 69
+FETCH_SESSION_ID_NOT_FOUND: Final = 70
 FENCED_LEADER_EPOCH: Final = 74
 UNKNOWN_LEADER_EPOCH: Final = 75
 UNSUPPORTED_COMPRESSION_TYPE: Final = 76
@@ -66,7 +67,11 @@ TABLE: Final[dict[type[BrokerError], int]] = {
     errors.InvalidConfig: INVALID_CONFIG,
     # producing
     errors.RecordTooLarge: MESSAGE_TOO_LARGE,
+    errors.BatchTooLarge: RECORD_LIST_TOO_LARGE,
     errors.InvalidRecord: INVALID_RECORD,
+    errors.CorruptBatch: CORRUPT_MESSAGE,
+    errors.InvalidTimestamp: INVALID_TIMESTAMP,
+    errors.UnsupportedCompression: UNSUPPORTED_COMPRESSION_TYPE,
     errors.BufferFull: REQUEST_TIMED_OUT,
     errors.DeliveryTimeout: REQUEST_TIMED_OUT,
     errors.AppendLockTimeout: REQUEST_TIMED_OUT,

@@ -10,7 +10,12 @@ from seawall.broker.kafka.api import Api
 #: Each has an `API`. One line each, so that additions do not meet.
 MODULES: Final = (
     "seawall.broker.kafka.api_versions",
+    "seawall.broker.kafka.fetch",
+    "seawall.broker.kafka.init_producer_id",
+    "seawall.broker.kafka.list_offsets",
     "seawall.broker.kafka.metadata",
+    "seawall.broker.kafka.offset_for_leader_epoch",
+    "seawall.broker.kafka.produce",
 )
 
 

@@ -1,0 +1,138 @@
+"""Fetches that wait for more: woken when the durable end of a partition of theirs has moved.
+
+What this server stores it hears of at once (`published`). What other processes store changes
+``run/ends``, which the engine's watcher sees: then one thread of the executor looks at the ends
+of all partitions that somebody waits for. However many wait, and however often that file
+changes, looking takes a bounded share of the time (`REST_FACTOR`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from seawall.broker.errors import BrokerClosed
+from seawall.broker.raw import durable_ends
+
+if TYPE_CHECKING:
+    from seawall.broker.kafka.node import Node
+
+logger = logging.getLogger("seawall.kafka")
+
+REST_FACTOR: Final = 4
+
+
+class _Waiter:
+    __slots__ = ("known", "woken")
+
+    def __init__(self, known: Mapping[int, int], woken: asyncio.Future[None]) -> None:
+        self.known = known
+        self.woken = woken
+
+    def wake(self) -> None:
+        if not self.woken.done():
+            self.woken.set_result(None)
+
+
+class Wakes:
+    """A `Part` of the node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._waiters: dict[int, set[_Waiter]] = {}
+        # Counts what the watcher has seen; to be noted before the ends are read.
+        self.changes = 0
+        self._is_told = False
+        self._looking: asyncio.Task[None] | None = None
+        self._watcher = node.broker.engine.watcher
+        self._watcher.subscribe(self._on_change)
+
+    def _on_change(self) -> None:
+        # In the watcher's thread, or in one that has committed.
+        if not self._is_told and not self._node.loop.is_closed():
+            self._is_told = True
+            with contextlib.suppress(RuntimeError):  # closed just now
+                self._node.loop.call_soon_threadsafe(self._changed)
+
+    def _changed(self) -> None:
+        self._is_told = False
+        self.changes += 1
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        if self._waiters and self._looking is None:
+            self._looking = self._node.loop.create_task(self._look())
+
+    async def _look(self) -> None:
+        try:
+            while self._waiters:
+                seen = self.changes
+                began_s = self._node.loop.time()
+                ends = await self._node.run(
+                    durable_ends, self._node.broker.engine, tuple(self._waiters)
+                )
+                self._compare(ends)
+                await asyncio.sleep(REST_FACTOR * (self._node.loop.time() - began_s))
+                if seen == self.changes:
+                    return
+        except BrokerClosed:
+            pass
+        except Exception:
+            logger.exception("cannot look for new records; fetches wait for their time-outs")
+        finally:
+            self._looking = None
+
+    def _compare(self, ends: Mapping[int, int | None]) -> None:
+        for partition_id, durable_end in ends.items():
+            for waiter in tuple(self._waiters.get(partition_id, ())):
+                if waiter.known.get(partition_id) != durable_end:
+                    waiter.wake()
+
+    def published(self, partition_id: int, durable_end: int) -> None:
+        """This server has made records visible."""
+        for waiter in tuple(self._waiters.get(partition_id, ())):
+            if waiter.known.get(partition_id) != durable_end:
+                waiter.wake()
+
+    async def wait(self, known: Mapping[int, int], changes: int, timeout_s: float) -> None:
+        """Sleep until a durable end is not the one in `known` any more, or for `timeout_s`.
+
+        `known`: partition id -> durable end, as read when ``self.changes`` was `changes`.
+        """
+        waiter = _Waiter(known, self._node.loop.create_future())
+        self._add(waiter, known)
+        try:
+            if changes != self.changes:
+                self._look_soon()
+            stopping = self._node.loop.create_task(self._node.stopping.wait())
+            try:
+                await asyncio.wait(
+                    (waiter.woken, stopping),
+                    timeout=timeout_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            finally:
+                stopping.cancel()
+        finally:
+            self._remove(waiter, known)
+
+    def _add(self, waiter: _Waiter, partition_ids: Iterable[int]) -> None:
+        for partition_id in partition_ids:
+            self._waiters.setdefault(partition_id, set()).add(waiter)
+
+    def _remove(self, waiter: _Waiter, partition_ids: Iterable[int]) -> None:
+        for partition_id in partition_ids:
+            others = self._waiters[partition_id]
+            others.discard(waiter)
+            if not others:
+                del self._waiters[partition_id]
+
+    async def close(self) -> None:
+        self._watcher.unsubscribe(self._on_change)
+        if self._looking is not None:
+            self._looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._looking
