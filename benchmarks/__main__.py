@@ -31,6 +31,7 @@ ROWS = {
     "reopen": ("compiled",),
     "memory": ("compiled",),
     "trim": ("compiled",),
+    "idempotent": ("compiled",),
     "startup": ("compiled",),
     "visibility": ("compiled",),
 }

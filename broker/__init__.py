@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from seawall.broker.groups import GroupInfo, GroupOffset
     from seawall.broker.inspect import BrokerInfo, Finding
     from seawall.broker.producer import Producer
+    from seawall.broker.producer_ids import ProducerInfo
     from seawall.broker.repair import Repaired
     from seawall.broker.trimming import Hold, Removal, Trimmed
     from seawall.wal.log import LogEnds
@@ -39,6 +40,7 @@ __all__ = [
     "LogEnds",
     "PartitionInfo",
     "Producer",
+    "ProducerInfo",
     "Record",
     "RecordMetadata",
     "Removal",
@@ -62,6 +64,7 @@ _WHERE = {
     "LogEnds": "seawall.wal.log",
     "PartitionInfo": "seawall.broker.catalog",
     "Producer": "seawall.broker.producer",
+    "ProducerInfo": "seawall.broker.producer_ids",
     "Record": "seawall.wal.records",
     "RecordMetadata": "seawall.broker.delivery",
     "Removal": "seawall.broker.trimming",

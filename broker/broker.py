@@ -18,7 +18,7 @@ from seawall.broker.catalog import TopicInfo
 from seawall.broker.consumer import AUTO_OFFSET_RESETS, Consumer
 from seawall.broker.delivery import Delivery
 from seawall.broker.engine import Engine, acquire_engine
-from seawall.broker.errors import BrokerClosed, BrokerError, UnknownPartition
+from seawall.broker.errors import BrokerClosed, BrokerError
 from seawall.broker.group_consumer import Callback, GroupOptions
 from seawall.broker.groups import GroupInfo
 from seawall.broker.membership import DEFAULT_ASSIGNOR, MemberSettings
@@ -143,21 +143,13 @@ class Broker(Operating):
     def ends(self, topic: str, partition: int) -> LogEnds:
         """Log start, durable end (high watermark) and log end of a partition."""
         with self._usable(topic, partition) as engine:
-            return engine.log(self._partition_id(engine, topic, partition)).ends()
+            return engine.log(engine.partition_id(topic, partition)).ends()
 
     def offset_for_time(self, topic: str, partition: int, timestamp_ms: int) -> TimeFound | None:
         """The first record at or after a time (ms since the epoch), None if there is none."""
         with self._usable(topic, partition) as engine:
-            log = engine.log(self._partition_id(engine, topic, partition))
+            log = engine.log(engine.partition_id(topic, partition))
             return log.offset_for_time(timestamp_ms)
-
-    def _partition_id(self, engine: Engine, topic: str, partition: int) -> int:
-        info = engine.topic(topic)
-        if not 0 <= partition < len(info.partitions):
-            raise UnknownPartition(
-                topic=topic, partition=partition, partitions=len(info.partitions)
-            )
-        return info.partitions[partition].id
 
     # -- producers and consumers -----------------------------------------------------
 
@@ -170,6 +162,8 @@ class Broker(Operating):
         max_block_ms: float = 60_000,
         compression: str = "none",
         durability: str | None = None,
+        idempotent: bool = False,
+        delivery_timeout_ms: float = 120_000,
         on_delivery: Callable[[Delivery], object] | None = None,
         partitioner: Callable[[str, bytes | None, int], int] | None = None,
     ) -> Producer:
@@ -181,7 +175,9 @@ class Broker(Operating):
         waits up to ``max_block_ms``, then raises `BufferFull`. ``compression``: none,
         gzip, snappy, lz4 or zstd. ``durability``: ``"fsync"`` acknowledges what is on
         disk; ``"os"`` what the kernel has, which a power cut may take back (consumers
-        see it once it is synced, some 100 ms later). ``on_delivery``: called for each
+        see it once it is synced, some 100 ms later). ``idempotent``: what meets something
+        that can pass is tried again for ``delivery_timeout_ms``, and stored once, in order.
+        ``on_delivery``: called for each
         record with its `Delivery`, in the thread that wrote it. ``partitioner``: called
         with topic, key and number of partitions instead of murmur2.
         """
@@ -196,6 +192,8 @@ class Broker(Operating):
                 max_block_ms=max_block_ms,
                 compression=compression,
                 durability=durability or self._durability,
+                idempotent=idempotent,
+                delivery_timeout_ms=delivery_timeout_ms,
                 on_delivery=on_delivery,
                 partitioner=partitioner,
                 release=self._forget,

@@ -198,6 +198,14 @@ BROKER_SETTINGS = _by_key(
         description="How long a group that nobody is in keeps its place, in minutes, "
         "before it is forgotten and holds nothing back any more.",
     ),
+    Setting(
+        key="producer.id.expiration.ms",
+        default=str(MS_PER_DAY),
+        minimum=1,
+        maximum=INT32_MAX,
+        description="How long a partition remembers an idempotent producer of which nothing "
+        "comes, in milliseconds. A batch that is sent again later than that is stored twice.",
+    ),
 )
 
 
@@ -225,6 +233,7 @@ class BrokerConfig:
     io_max_bytes_per_second: int
     retention_check_interval_ms: int
     offsets_retention_minutes: int
+    producer_id_expiration_ms: int
 
 
 def check_config(
@@ -293,6 +302,7 @@ def parse_broker_config(config: Mapping[str, str]) -> BrokerConfig:
         io_max_bytes_per_second=int(text["log.cleaner.io.max.bytes.per.second"]),
         retention_check_interval_ms=int(text["log.retention.check.interval.ms"]),
         offsets_retention_minutes=int(text["offsets.retention.minutes"]),
+        producer_id_expiration_ms=int(text["producer.id.expiration.ms"]),
     )
 
 

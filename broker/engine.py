@@ -19,9 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from seawall.broker.acknowledger import Acknowledger
 from seawall.broker.catalog import PartitionInfo, TopicInfo
 from seawall.broker.compactor import Compactor
-from seawall.broker.errors import BrokerClosed, UnknownTopic
+from seawall.broker.config import parse_broker_config
+from seawall.broker.errors import BrokerClosed, UnknownPartition, UnknownTopic
 from seawall.broker.keeper import Keeper
 from seawall.broker.opening import Opening, log_config
+from seawall.broker.producer_ids import ProducerIds
 from seawall.broker.rebalance import Layout
 from seawall.wal import forks
 from seawall.wal.errors import ForkedHandle, LogGone
@@ -58,6 +60,7 @@ class Engine:
         self._layout: Layout = {}
         self._catalog_version: object = None
         self._looked_s = 0.0
+        self._producer_id_expiration_ms = 0
         self.changes = 0  # how often the catalogue was found changed
         self._executor: ThreadPoolExecutor | None = None
         self._forked = False
@@ -72,6 +75,7 @@ class Engine:
         self.groups = opening.groups
         self.lives = opening.lives
         self.acknowledger = Acknowledger(self.groups.commit)
+        self.producer_ids = ProducerIds(self.state)
         # Under which topics are created and deleted, by one process at a time.
         self.topics_lock = FileLock(
             files, opening.directory.join("run", "topics.lock"), timeout_ms=lock_timeout_ms
@@ -97,6 +101,13 @@ class Engine:
         if info is None:
             raise UnknownTopic(topic=name)
         return info
+
+    def partition_id(self, topic: str, partition: int) -> int:
+        """The id of a live topic's partition. Raises `UnknownTopic`, `UnknownPartition`."""
+        partitions = self.topic(topic).partitions
+        if not 0 <= partition < len(partitions):
+            raise UnknownPartition(topic=topic, partition=partition, partitions=len(partitions))
+        return partitions[partition].id
 
     def topics(self) -> list[TopicInfo]:
         """All live topics, sorted by name."""
@@ -127,10 +138,17 @@ class Engine:
         self._places = {each.id: (info, each) for info in topics for each in info.partitions}
         for partition_id in [each for each in self._logs if each not in self._places]:
             self._logs.pop(partition_id).close()
+        settings = parse_broker_config(self.catalog.broker_config())
+        self._producer_id_expiration_ms = settings.producer_id_expiration_ms
         for partition_id, log in self._logs.items():
-            log.context.config.take(log_config(self._places[partition_id][0]))
+            self._configure(log, self._places[partition_id][0])
         self._catalog_version = version
         self.changes += 1
+
+    def _configure(self, log: Log, info: TopicInfo) -> None:
+        config = log_config(info)
+        config.producer_id_expiration_ms = self._producer_id_expiration_ms
+        log.context.config.take(config)
 
     def look_for_changes(self) -> int:
         """How often the catalogue was found changed; cheap, for who asks all the time.
@@ -157,6 +175,7 @@ class Engine:
                 if partition_id not in self._places:
                     raise LogGone(path=f"partition {partition_id}")
                 log = self.new_log(*self._places[partition_id])
+                self._configure(log, self._places[partition_id][0])
                 self._logs[partition_id] = log
         return log
 
@@ -234,6 +253,7 @@ class Engine:
         self.housekeeper.abandon()
         self.keeper.abandon()
         self.acknowledger.abandon()
+        self.producer_ids.abandon()
         self.compactor.abandon()
         for log in self._logs.values():
             log.abandon()

@@ -23,6 +23,9 @@
         │   ├── AppendLockTimeout   another process keeps the partition's lock
         │   ├── WriteFailed         nothing was stored
         │   ├── LogFenced           the disk failed earlier: nothing more is stored
+        │   ├── ProducerError       what a producer id, its epoch and sequence forbid
+        │   │   ├── OutOfOrderSequence
+        │   │   └── InvalidProducerEpoch
         │   └── OutcomeUnknown      the record may or may not survive
         │       └── SyncFailed
         ├── GroupError              group
@@ -104,6 +107,7 @@ from seawall.broker.errors_records import (
     ConsumeError,
     CorruptBatch,
     DeliveryTimeout,
+    InvalidProducerEpoch,
     InvalidRecord,
     InvalidTimestamp,
     LogDamaged,
@@ -111,7 +115,9 @@ from seawall.broker.errors_records import (
     NoOffset,
     OffsetOutOfRange,
     OutcomeUnknown,
+    OutOfOrderSequence,
     ProduceError,
+    ProducerError,
     RecordDecodeError,
     RecordTooLarge,
     SyncFailed,
@@ -146,6 +152,7 @@ __all__ = [
     "InvalidConfig",
     "InvalidGroupName",
     "InvalidPartitions",
+    "InvalidProducerEpoch",
     "InvalidRecord",
     "InvalidTimestamp",
     "InvalidTopicName",
@@ -155,9 +162,11 @@ __all__ = [
     "NoOffset",
     "NotInGroup",
     "OffsetOutOfRange",
+    "OutOfOrderSequence",
     "OutcomeUnknown",
     "PartitionRevoked",
     "ProduceError",
+    "ProducerError",
     "RecordDecodeError",
     "RecordTooLarge",
     "StateDamaged",

@@ -162,6 +162,71 @@ class LogFenced(ProduceError):
         self.path = path
 
 
+class ProducerError(ProduceError):
+    """A batch that its producer cannot append as it is. Nothing was stored."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        producer_id: int,
+        epoch: int,
+        topic: str | None,
+        partition: int | None,
+    ) -> None:
+        super().__init__(message, topic=topic, partition=partition)
+        self.producer_id = producer_id
+        self.epoch = epoch
+
+
+class OutOfOrderSequence(ProducerError):
+    """Not the next batch of its producer, nor one of its last five (KIP-98)."""
+
+    def __init__(
+        self,
+        *,
+        producer_id: int,
+        epoch: int,
+        sequence: int,
+        expected: int,
+        topic: str | None = None,
+        partition: int | None = None,
+    ) -> None:
+        super().__init__(
+            f"{place(topic, partition)}: producer {producer_id}, epoch {epoch}, comes with "
+            f"sequence {sequence}, but {expected} is next; begin anew with the next epoch",
+            producer_id=producer_id,
+            epoch=epoch,
+            topic=topic,
+            partition=partition,
+        )
+        self.sequence = sequence
+        self.expected = expected
+
+
+class InvalidProducerEpoch(ProducerError):
+    """The producer has come with a higher epoch already (KIP-360)."""
+
+    def __init__(
+        self,
+        *,
+        producer_id: int,
+        epoch: int,
+        current_epoch: int,
+        topic: str | None = None,
+        partition: int | None = None,
+    ) -> None:
+        super().__init__(
+            f"{place(topic, partition)}: producer {producer_id} comes with epoch {epoch}, but "
+            f"has come with epoch {current_epoch} already; begin anew with a new producer id",
+            producer_id=producer_id,
+            epoch=epoch,
+            topic=topic,
+            partition=partition,
+        )
+        self.current_epoch = current_epoch
+
+
 class OutcomeUnknown(ProduceError):
     """The records may or may not be in the log, and may or may not survive."""
 

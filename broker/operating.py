@@ -13,6 +13,7 @@ from seawall.broker import topics
 
 if TYPE_CHECKING:
     from seawall.broker.engine import Engine
+    from seawall.broker.producer_ids import ProducerInfo
     from seawall.broker.topic_info import TopicInfo
     from seawall.broker.trimming import Trimmed
 
@@ -60,6 +61,17 @@ class Operating:
 
         with self._usable(topic) as engine:
             return trimming.delete_records(engine, engine.topic(topic), offsets)
+
+    def producers(self, topic: str, partition: int) -> list[ProducerInfo]:
+        """The idempotent producers that a partition knows, in order of their ids.
+
+        Those are forgotten of which nothing has come for ``producer.id.expiration.ms``.
+        Raises `UnknownTopic` and `UnknownPartition`.
+        """
+        from seawall.broker import producer_ids
+
+        with self._usable(topic, partition) as engine:
+            return producer_ids.describe(engine.log(engine.partition_id(topic, partition)))
 
     # -- the directory ---------------------------------------------------------------
 

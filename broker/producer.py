@@ -67,6 +67,8 @@ class Producer:
         max_block_ms: float = 60_000,
         compression: str = "none",
         durability: str = "fsync",
+        idempotent: bool = False,
+        delivery_timeout_ms: float = 120_000,
         on_delivery: Callable[[Delivery], object] | None = None,
         partitioner: Callable[[str, bytes | None, int], int] | None = None,
         release: Callable[[Producer], None] = lambda producer: None,
@@ -79,6 +81,8 @@ class Producer:
             raise ValueError(f"durability is 'fsync' or 'os', not {durability!r}")
         if linger_ms < 0 or batch_bytes < 1 or buffer_bytes < 1 or max_block_ms < 0:
             raise ValueError("linger_ms, batch_bytes, buffer_bytes, max_block_ms: too small")
+        if delivery_timeout_ms < 0:
+            raise ValueError(f"delivery_timeout_ms is not negative, but {delivery_timeout_ms}")
         self._engine = engine
         self._batch_bytes = batch_bytes
         self._on_delivery = on_delivery
@@ -92,6 +96,7 @@ class Producer:
             max_block_ms=max_block_ms,
             compression=compression,
             waits_for_sync=durability == "fsync",
+            delivery_timeout_ms=delivery_timeout_ms if idempotent else None,
             on_gone=self._forget_route,
             on_change=self._update_routes,
         )

@@ -12,6 +12,7 @@ from seawall.broker.translation import from_os_error, translate
 from seawall.wal.appender import Appended
 from seawall.wal.errors import WalError
 from seawall.wal.log import Log
+from seawall.wal.producers import next_sequence
 from seawall.wal.records import encode_batch
 
 logger = logging.getLogger("seawall.broker")
@@ -42,6 +43,47 @@ class Round:
                 encode_batch(batch.records, compression=compression, log_append_time_ms=now_ms)
             )
         return encoded
+
+
+class NumberedRound(Round):
+    """A round of an idempotent producer, which may be sent more than once.
+
+    ``encoded`` is what is sent each time, empty before the first; ``is_unknown``: an attempt
+    may have stored it; ``error``: what the last attempt met.
+    """
+
+    __slots__ = ("attempts", "counts", "encoded", "end_sequence", "error", "is_unknown")
+
+    def __init__(self, queue: TopicPartition) -> None:
+        super().__init__(queue)
+        self.encoded: list[bytearray] = []
+        self.counts: list[int] = []
+        self.end_sequence = 0
+        self.attempts = 0
+        self.is_unknown = False
+        self.error: BrokerError | None = None
+
+    def number(self, compression: str, producer_id: int, epoch: int, sequence: int) -> None:
+        """Encode the batches, with sequence numbers from `sequence` on."""
+        is_log_append_time = self.queue.route.is_log_append_time
+        now_ms = time.time_ns() // 1_000_000 if is_log_append_time else None
+        encoded, counts = [], []
+        for batch in self.batches:
+            batch.append_time_ms = now_ms
+            encoded.append(
+                encode_batch(
+                    batch.records,
+                    compression=compression,
+                    log_append_time_ms=now_ms,
+                    producer_id=producer_id,
+                    producer_epoch=epoch,
+                    base_sequence=sequence,
+                )
+            )
+            counts.append(len(batch.records))
+            sequence = next_sequence(sequence, counts[-1])
+        self.counts, self.end_sequence = counts, sequence
+        self.encoded = encoded
 
 
 def named(error: Exception, queue: TopicPartition) -> BrokerError:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from seawall.broker.catalog import TopicInfo
 from seawall.broker.delivery import Batch
 from seawall.broker.errors import UnknownPartition
 from seawall.broker.partitioner import partition_for_key
 from seawall.wal.records import HEADER_BYTES
+
+if TYPE_CHECKING:
+    from seawall.broker.rounds import NumberedRound
 
 HeaderTuple = tuple[tuple[str, bytes | None], ...]
 
@@ -24,9 +28,15 @@ MOST_TIMESTAMP_MS = 1 << 61
 
 
 class TopicPartition:
-    """One partition as a producer sees it: its batches that nobody has taken yet."""
+    """One partition as a producer sees it: its batches that nobody has taken yet.
 
-    __slots__ = ("batches", "open", "partition", "partition_id", "route", "topic")
+    And the round that has to be written again before them, at ``resend_s``.
+    """
+
+    __slots__ = (
+        *("batches", "open", "partition", "partition_id", "resend", "resend_s", "route"),
+        "topic",
+    )
 
     def __init__(self, route: Route, partition: int, partition_id: int) -> None:
         self.route = route
@@ -35,6 +45,8 @@ class TopicPartition:
         self.partition_id = partition_id
         self.batches: deque[Batch] = deque()
         self.open: Batch | None = None
+        self.resend: NumberedRound | None = None
+        self.resend_s = 0.0
 
 
 class Route:

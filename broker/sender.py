@@ -16,16 +16,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from seawall.broker.delivery import Batch
-from seawall.broker.errors import (
-    BrokerError,
-    BufferFull,
-    UnknownPartition,
-)
-from seawall.broker.rounds import Round, interrupted, named
+from seawall.broker.errors import BrokerError, BufferFull
+from seawall.broker.rounds import NumberedRound, Round
 from seawall.broker.routes import TopicPartition
 from seawall.broker.threads import is_running
-from seawall.wal.errors import HandleClosed, LogGone, WalError
-from seawall.wal.log import Log
+from seawall.broker.writing import new_writer
+from seawall.wal.errors import WalError
 
 if TYPE_CHECKING:
     from seawall.broker.engine import Engine
@@ -37,11 +33,14 @@ MOST_FAILED = 1000
 # For so long after the last record the thread looks by itself whether there is work,
 # instead of being woken for each.
 IDLE_AFTER_S = 1.0
+# How often `Producer.flush` looks whether something is to be written again.
+RESEND_LOOK_S = 0.005
 
 
 class Sender:
     """The batches of one producer, and the thread that writes them.
 
+    With ``delivery_timeout_ms`` it is idempotent, and tries again for so long (`idempotence`).
     ``on_gone`` is called with a topic's name when its partitions are no longer there, and
     ``on_change`` when some topic was changed.
     """
@@ -55,15 +54,22 @@ class Sender:
         max_block_ms: float,
         compression: str,
         waits_for_sync: bool,
+        delivery_timeout_ms: float | None,
         on_gone: Callable[[str], None],
         on_change: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._linger_s = linger_s
         self._max_block_ms = max_block_ms
-        self._compression = compression
-        self._waits_for_sync = waits_for_sync
-        self._on_gone = on_gone
+        self._writer = new_writer(
+            engine,
+            delivery_timeout_ms,
+            self._send_again,
+            compression=compression,
+            waits_for_sync=waits_for_sync,
+            settle=self._settle,
+            on_gone=on_gone,
+        )
         self._on_change = on_change
         self._changes = engine.changes
         self._drain_lock = threading.Lock()
@@ -146,7 +152,7 @@ class Sender:
             raise self._forked  # nobody in this process will write it
         if self._drain_lock.acquire(blocking=False):
             try:
-                while not batch.taken and self.unusable is None:
+                while not batch.taken and self.unusable is None and batch.queue.resend is None:
                     self._drain([batch.queue])
             finally:
                 self._drain_lock.release()
@@ -171,12 +177,14 @@ class Sender:
             self._settle_interrupted()  # only if another signal hit the line below
             self._look_for_changes()
             for queue in queues:
+                if queue.resend is not None and time.monotonic() < queue.resend_s:
+                    continue
                 each = self._take(queue)
                 if each.batches:
-                    self._append(each)
+                    self._writer.append(each)
             for each in self._rounds:
                 if each.log is not None:
-                    self._commit(each, each.log)
+                    self._writer.commit(each, each.log)
         finally:
             self._settle_interrupted()
             self._drainer = 0
@@ -195,8 +203,8 @@ class Sender:
         """Give an outcome to whatever a round that did not come to its end has taken."""
         for each in self._rounds:
             left = [batch for batch in each.batches if not batch.done]
-            if left:
-                self._settle(left, -1, interrupted(each.queue))
+            if left and each.queue.resend is not each:
+                self._writer.interrupted(each, left)
         self._rounds = []
 
     def _take(self, queue: TopicPartition) -> Round:
@@ -205,9 +213,13 @@ class Sender:
         The steps are in such an order that a signal's exception between any two of them
         loses no batch: one that is still in the queue, but taken, was being moved.
         """
-        each = Round(queue)
+        each: Round = self._writer.new_round(queue)
         self._rounds.append(each)
         with self.lock:
+            if queue.resend is not None:
+                each = self._rounds[-1] = queue.resend
+                queue.resend = None
+                return each
             queue.open = None
             size = 0
             while queue.batches:
@@ -223,50 +235,9 @@ class Sender:
             self._urgent.discard(queue)
         return each
 
-    def _append(self, each: Round) -> None:
-        """Encode and append; sets what `_commit` needs, or settles the batches."""
-        try:
-            encoded = each.encode(self._compression)
-            partition_id = each.queue.partition_id
-            try:
-                log = self._engine.log(partition_id)
-                appended = log.append(encoded)
-            except (LogGone, HandleClosed):
-                # Deleted; perhaps there is a new topic of that name already.
-                partition_id = self._new_partition_id(each.queue)
-                log = self._engine.log(partition_id)
-                appended = log.append(encoded)
-        except Exception as error:  # noqa: BLE001 - whoever waits gets to know, whatever it is
-            self._settle(each.batches, -1, named(error, each.queue))
-            return
-        if self._waits_for_sync:
-            each.log, each.appended = log, appended
-        else:
-            self._engine.housekeeper.needs_sync(log)
-            self._settle(each.batches, appended.base_offset, None)
-
-    def _new_partition_id(self, queue: TopicPartition) -> int:
-        self._on_gone(queue.topic)
-        info = self._engine.topic(queue.topic)
-        if queue.partition >= len(info.partitions):
-            raise UnknownPartition(
-                topic=queue.topic, partition=queue.partition, partitions=len(info.partitions)
-            )
-        return info.partitions[queue.partition].id
-
-    def _commit(self, each: Round, log: Log) -> None:
-        try:
-            try:
-                log.commit(each.appended.next_offset)
-            except HandleClosed:
-                self._engine.topic(each.queue.topic)  # raises what it is, if that is known
-                raise LogGone(path=log.context.folder) from None
-        except Exception as error:  # noqa: BLE001 - as above
-            self._settle(each.batches, -1, named(error, each.queue))
-        else:
-            self._settle(each.batches, each.appended.base_offset, None)
-
-    def _settle(self, batches: list[Batch], base_offset: int, error: BrokerError | None) -> None:
+    def _settle(
+        self, batches: Sequence[Batch], base_offset: int, error: BrokerError | None
+    ) -> None:
         with self.lock:
             for batch in batches:
                 self.buffered_bytes -= batch.size_bytes
@@ -281,6 +252,18 @@ class Sender:
             if error is None:
                 base_offset += count
             batch.records = []
+
+    def _send_again(self, each: NumberedRound, at_s: float) -> bool:
+        """Have a round written again, before anything else of its partition; False if no
+        more is written at all."""
+        queue = each.queue
+        with self.lock:
+            if self.unusable is not None:
+                return False
+            queue.resend, queue.resend_s = each, at_s
+            self._pending[queue] = None
+            self._wake_thread()
+        return True
 
     # -- the thread ------------------------------------------------------------------
 
@@ -308,16 +291,12 @@ class Sender:
         idle_since_s = time.monotonic()
         while not self._stop:
             now_s = time.monotonic()
-            due = [
-                queue
-                for queue in self._pending
-                if queue in self._urgent or not queue.batches or queue.batches[0].due_s <= now_s
-            ]
+            due = [queue for queue in self._pending if self._due_s(queue) <= now_s]
             if due:
                 return due
             timeout_s: float | None
             if self._pending:
-                timeout_s = min(queue.batches[0].due_s for queue in self._pending) - now_s
+                timeout_s = min(map(self._due_s, self._pending)) - now_s
             elif self._linger_s and now_s - idle_since_s < IDLE_AFTER_S:
                 # Records will probably follow; looking for them every so often is
                 # cheaper than having each of them wake this thread.
@@ -330,6 +309,14 @@ class Sender:
             if timeout_s is None:
                 idle_since_s = time.monotonic()
         return []
+
+    def _due_s(self, queue: TopicPartition) -> float:
+        """When a partition's thread has work in it. Holds the lock."""
+        if queue.resend is not None:
+            return queue.resend_s
+        if queue in self._urgent or not queue.batches:
+            return 0.0
+        return queue.batches[0].due_s
 
     # -- ending ----------------------------------------------------------------------
 
@@ -348,12 +335,18 @@ class Sender:
         if not self._drain_lock.acquire(timeout=timeout_s):
             raise late
         try:
-            while self._rounds or not all(batch.taken for batch in last):
+            with self.lock:  # now that nobody is writing any of it
+                last += [each.batches[-1] for queue in self._pending if (each := queue.resend)]
+            while self._rounds or not all(batch.done for batch in last):
                 if timeout_ms is not None and time.monotonic() > deadline_s:
                     raise late
                 with self.lock:
                     queues = list(self._pending)
                 self._drain(queues)
+                if any(queue.resend is not None for queue in queues):
+                    time.sleep(RESEND_LOOK_S)
+                    if self.unusable is not None:
+                        raise self.unusable
         finally:
             self._drain_lock.release()
 
@@ -378,13 +371,16 @@ class Sender:
         """Fail what nobody has taken."""
         with self.lock:
             batches = [batch for queue in self._pending for batch in queue.batches]
+            rounds = [queue.resend for queue in self._pending if queue.resend is not None]
             for queue in self._pending:
                 queue.batches.clear()
-                queue.open = None
+                queue.open = queue.resend = None
             self._pending.clear()
             self._urgent.clear()
             for batch in batches:
                 batch.taken = True
+        for each in rounds:
+            self._writer.give_up(each, reason)
         self._settle(batches, -1, reason)
 
     def abandon(self, reason: BrokerError) -> None:

@@ -117,6 +117,22 @@ class State:
         offsets = [entry.offset for entry in self.committed_in(partition_id).values()]
         return max(offsets, default=None)
 
+    # -- producer ids ----------------------------------------------------------------
+
+    def take_producer_ids(self, count: int) -> int:
+        """Take `count` producer ids, for good; gives the first of them.
+
+        They begin at the time of day, 1,000 to the millisecond. So none is given out twice
+        even if this environment was lost, or is an old copy, while the logs know newer ones.
+        """
+        with self.write() as transaction:
+            stored = transaction.get(layout.NEXT_PRODUCER_ID_KEY)
+            first = self.clock_ms() * layout.PRODUCER_IDS_PER_MS
+            if stored is not None:
+                first = max(first, layout.unpack_producer_id(stored))
+            transaction.put(layout.NEXT_PRODUCER_ID_KEY, layout.pack_producer_id(first + count))
+        return first
+
     # -- partitions ------------------------------------------------------------------
 
     def set_log_start(self, partition_id: int, offset: int) -> None:

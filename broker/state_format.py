@@ -5,6 +5,7 @@ value also carries the CRC that `kv` adds::
 
     "F"                           format of this environment   u32, 2
     "G" group                     a group                      see `group_format`
+    "I"                           the next producer id, all below were given out   i64
     "L" partition                 log start                    i64
     "M" group 0x00 member id      a member                     see `group_format`
     "N"                           greatest generation of all groups that were deleted  u64
@@ -27,9 +28,12 @@ FORMAT = 2
 
 FORMAT_KEY = b"F"
 NEWEST_DELETED_KEY = b"N"
+NEXT_PRODUCER_ID_KEY = b"I"
+PRODUCER_IDS_PER_MS = 1_000
 _FORMAT = struct.Struct(">I")
 _GENERATION = struct.Struct(">Q")
 _LOG_START = struct.Struct(">q")
+_PRODUCER_ID = struct.Struct(">q")
 _OFFSET = struct.Struct(">qq")
 _PARTITION_KEY = struct.Struct(">cQ")
 _PARTITION = struct.Struct(">Q")
@@ -130,6 +134,14 @@ def pack_log_start(offset: int) -> bytes:
 
 def unpack_log_start(data: bytes) -> int:
     return _unpack(_LOG_START, data)[0]
+
+
+def pack_producer_id(producer_id: int) -> bytes:
+    return _PRODUCER_ID.pack(producer_id)
+
+
+def unpack_producer_id(data: bytes) -> int:
+    return _unpack(_PRODUCER_ID, data)[0]
 
 
 def pack_committed(committed: Committed) -> bytes:

@@ -71,6 +71,12 @@ TABLE: dict[type[wal.WalError], _Row] = {
     wal.LogGone: lambda error, topic, partition: broker.UnknownTopic(topic=topic),
     wal.LogStateLost: _placed(broker.StateLost, "path"),
     wal.OffsetOutOfRange: _placed(broker.OffsetOutOfRange, "offset", "log_start", "durable_end"),
+    wal.OutOfOrderSequence: _placed(
+        broker.OutOfOrderSequence, "producer_id", "epoch", "sequence", "expected"
+    ),
+    wal.InvalidProducerEpoch: _placed(
+        broker.InvalidProducerEpoch, "producer_id", "epoch", "current_epoch"
+    ),
     wal.BatchInvalid: _placed(broker.InvalidRecord, "reason"),
     wal.RecordsUnreadable: _placed(broker.RecordDecodeError, "offset", "next_offset", "reason"),
     wal.LogDamaged: _placed(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 from seawall.broker import Broker, Consumer, Record
@@ -105,3 +107,38 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline_s, "it never happened"
         time.sleep(0.005)
+
+
+class Interruption:
+    """Raises KeyboardInterrupt at the n-th place in a round where Python may deliver a signal.
+
+    That is after a call and at the beginning of a function; a ``with`` statement and what
+    it locks with are one step.
+    """
+
+    INSIDE = (
+        *("_drain", "_take", "_settle", "append", "commit", "_sync", "encode", "resolve"),
+        *("_appended", "_append", "_numbering", "number", "_succeeded", "_failed"),
+    )
+    FILES = ("sender.py", "writing.py", "idempotence.py", "rounds.py", "delivery.py")
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.places = 0
+
+    def __enter__(self) -> Interruption:
+        sys.setprofile(self.profile)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        sys.setprofile(None)
+
+    def profile(self, frame: FrameType, event: str, argument: Any) -> None:
+        code = frame.f_code
+        if event not in ("call", "c_return") or code.co_name not in self.INSIDE:
+            return
+        if code.co_filename.endswith(self.FILES):
+            self.places += 1
+            if self.places == self.at:
+                sys.setprofile(None)
+                raise KeyboardInterrupt

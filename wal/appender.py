@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from seawall.wal.active import Active
@@ -92,25 +92,39 @@ class Appender:
         Raises `AppendLockTimeout`, `StorageFull`, `WriteFailed`, `LogFenced`, `LogGone`,
         `LogStateLost`, or `SyncFailed` from beginning a segment: nothing was appended then.
         """
-        size = sum(map(len, batches))
         with self._lock:
             row = self._row_for_append()
-            if row.position and self._is_full(row, size):
-                row = self._roll(row)
-            active = self._open_active(row)
-            offset = row.next_offset
-            for batch in batches:
-                stamp(batch, offset)
-                offset += _LAST_OFFSET_DELTA.unpack_from(batch, _LAST_OFFSET_DELTA_AT)[0] + 1
-            self._write(active, row.position, batches, size)
-            try:
-                new_row = row.appended(offset, row.position + size)
-                self._write_row(row, new_row)
-            except WriteError:
-                self._cut(active, row.position)
-                raise
-            self._appended = new_row
-        return Appended(row.next_offset, offset)
+            return Appended(row.next_offset, self._append(row, batches).next_offset)
+
+    def append_chosen(self, choose: Callable[[EndsRow], Sequence[bytearray]]) -> EndsRow:
+        """Append what `choose` gives, which is asked under the lock, with the row before.
+
+        Gives the row after; raises what `append` does, and what `choose` does.
+        """
+        with self._lock:
+            row = self._row_for_append()
+            batches = choose(row)
+            return self._append(row, batches) if batches else row
+
+    def _append(self, row: EndsRow, batches: Sequence[bytearray]) -> EndsRow:
+        """Write batches where `row` says, and the row after. The caller holds the lock."""
+        size = sum(map(len, batches))
+        if row.position and self._is_full(row, size):
+            row = self._roll(row)
+        active = self._open_active(row)
+        offset = row.next_offset
+        for batch in batches:
+            stamp(batch, offset)
+            offset += _LAST_OFFSET_DELTA.unpack_from(batch, _LAST_OFFSET_DELTA_AT)[0] + 1
+        self._write(active, row.position, batches, size)
+        try:
+            new_row = row.appended(offset, row.position + size)
+            self._write_row(row, new_row)
+        except WriteError:
+            self._cut(active, row.position)
+            raise
+        self._appended = new_row
+        return new_row
 
     def roll(self) -> None:
         """Begin a new segment, unless the newest one is empty."""

@@ -5,6 +5,9 @@ wrote them, and adds to the index in one synced transaction what it passed. It r
 most every second, on rolling and on closing; if two processes do it at once, the
 second one's transaction changes nothing.
 
+It takes the producers along that have an id (see `producers`), so that nobody has to look
+for them in the whole log.
+
 Damage is stepped over: the index then has a gap there, which readers meet as damage
 when they come to it.
 """
@@ -12,11 +15,15 @@ when they come to it.
 from __future__ import annotations
 
 import bisect
+import contextlib
 
 from seawall.wal.context import LogContext
+from seawall.wal.errors import ValueDamaged
 from seawall.wal.files import Descriptor
 from seawall.wal.index import NO_TIMESTAMP, Checkpoint, Entry, Found, Sealed
 from seawall.wal.lookup import readable_bytes
+from seawall.wal.producers import Producers
+from seawall.wal.records import BatchHeader
 from seawall.wal.segment import FoundBatch, Scan, Scanned, list_segments
 from seawall.wal.walk import Gap, Walk
 
@@ -36,6 +43,7 @@ class _Gathered:
         self.interval_bytes = interval_bytes
         self.entries: list[Entry] = []
         self.sealed: list[Sealed] = []
+        self.of_producers: list[BatchHeader] = []
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
@@ -57,6 +65,7 @@ class _Gathered:
         again with the CRCs.
         """
         before, entry_count = self.checkpoint(), len(self.entries)
+        header_count = len(self.of_producers)
         scan = Scan(
             context.files,
             descriptor.number,
@@ -71,7 +80,7 @@ class _Gathered:
             self._stop_at(scan.result)
             return True
         self.max_timestamp, self.entry_position = before.max_timestamp, before.entry_position
-        del self.entries[entry_count:]
+        del self.entries[entry_count:], self.of_producers[header_count:]
         start = Found(before.offset, before.position)
         walk = Walk(context, descriptor, self.segment, limit=limit, start=start)
         for step in walk:
@@ -89,6 +98,8 @@ class _Gathered:
             self.entry_position = position
         if header.record_count and header.max_timestamp > self.max_timestamp:
             self.max_timestamp = header.max_timestamp
+        if header.producer_id >= 0:
+            self.of_producers.append(header)
 
     def _stop_at(self, result: Scanned) -> None:
         self.position, self.offset = result.position, result.next_offset
@@ -157,6 +168,26 @@ def _step(context: LogContext) -> bool:
     if end == stored:
         return True
     won = context.index.advance(
-        context.partition_id, stored, end, gathered.entries, gathered.sealed
+        context.partition_id,
+        stored,
+        end,
+        gathered.entries,
+        gathered.sealed,
+        _producers(context, gathered.of_producers) if gathered.of_producers else None,
     )
     return not won or end.segment == row.segment
+
+
+def _producers(context: LogContext, headers: list[BatchHeader]) -> bytes:
+    """The producers up to the checkpoint that is stored, and of the batches behind it.
+
+    If another process moves that checkpoint meanwhile, this one's transaction changes
+    nothing, so it does not matter whose producers these are then.
+    """
+    producers, now_ms = Producers(), context.now_ms()
+    with contextlib.suppress(ValueDamaged, ValueError):
+        stored = context.index.producers(context.partition_id)
+        producers = Producers.unpack(stored[1] if stored else b"")
+    producers.learn(headers, now_ms)
+    producers.forget_idle(now_ms, context.config.producer_id_expiration_ms)
+    return producers.pack()

@@ -35,12 +35,14 @@ class LogConfig:
     append that is longer gets a segment of its own. ``segment_ms``: a segment that was
     begun longer ago than this is full. ``index_interval_bytes``: at least one index
     entry per so many bytes. ``allocate_bytes``: how far ahead blocks are allocated.
+    ``producer_id_expiration_ms``: how long a producer of which nothing comes is remembered.
     """
 
     segment_bytes: int = 64 * MEBIBYTE
     segment_ms: int = 7 * 24 * 3600 * 1000
     index_interval_bytes: int = 4096
     allocate_bytes: int = 4 * MEBIBYTE
+    producer_id_expiration_ms: int = 24 * 3600 * 1000
 
     def take(self, other: LogConfig) -> None:
         """Be as another one is, for everybody who has this one."""
@@ -48,6 +50,7 @@ class LogConfig:
         self.segment_ms = other.segment_ms
         self.index_interval_bytes = other.index_interval_bytes
         self.allocate_bytes = other.allocate_bytes
+        self.producer_id_expiration_ms = other.producer_id_expiration_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

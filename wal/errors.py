@@ -26,6 +26,10 @@
         ├── LogGone                 the partition was deleted
         ├── LogStateLost            run/ends has no row for the partition
         ├── OffsetOutOfRange        below the log start or above the durable end
+        ├── ProducerError           a producer id, its epoch and sequence: nothing was appended
+        │   ├── OutOfOrderSequence  not what comes next from that producer
+        │   └── InvalidProducerEpoch
+        │                           a higher epoch of that producer was here already
         ├── BatchInvalid            bytes that are not one whole, valid record batch
         ├── RecordsUnreadable       a batch with a right CRC whose records do not parse
         ├── LogDamaged              damage in what was once durable
@@ -262,6 +266,42 @@ class OffsetOutOfRange(WalError):
         self.offset = offset
         self.log_start = log_start
         self.durable_end = durable_end
+
+
+class ProducerError(WalError):
+    """A batch that its producer cannot append as it is. Nothing was appended."""
+
+    def __init__(self, message: str, *, producer_id: int, epoch: int) -> None:
+        super().__init__(message)
+        self.producer_id = producer_id
+        self.epoch = epoch
+
+
+class OutOfOrderSequence(ProducerError):
+    """A batch that is not the next one of its producer, nor one of its last five."""
+
+    def __init__(self, *, producer_id: int, epoch: int, sequence: int, expected: int) -> None:
+        super().__init__(
+            f"producer {producer_id}, epoch {epoch}, comes with sequence {sequence}, "
+            f"but {expected} is next",
+            producer_id=producer_id,
+            epoch=epoch,
+        )
+        self.sequence = sequence
+        self.expected = expected
+
+
+class InvalidProducerEpoch(ProducerError):
+    """The producer has come with a higher epoch already."""
+
+    def __init__(self, *, producer_id: int, epoch: int, current_epoch: int) -> None:
+        super().__init__(
+            f"producer {producer_id} comes with epoch {epoch}, but has come with epoch "
+            f"{current_epoch} already",
+            producer_id=producer_id,
+            epoch=epoch,
+        )
+        self.current_epoch = current_epoch
 
 
 class BatchInvalid(WalError):

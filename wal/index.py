@@ -11,6 +11,8 @@ Keys and values, big endian (each value also carries the CRC that `kv` adds)::
     "O"                           -> cluster id of the directory it was made for
     "C" partition id              -> offset segment position max_timestamp entry_position
     "E" partition id segment offset    -> position
+    "P" partition id              -> producers, see `producers`; of all that the log held
+                                     below the checkpoint; none: there were none
     "T" partition id segment timestamp -> offset position
     "S" partition id segment           -> end offset, size, max timestamp
 
@@ -110,8 +112,11 @@ class Index:
         end: Checkpoint,
         entries: Sequence[Entry],
         sealed: Sequence[Sealed],
+        producers: bytes | None = None,
     ) -> bool:
         """Add what lies between two checkpoints, in one synced transaction.
+
+        With `producers`, these are the ones of all that lies below `end`.
 
         False, and nothing is changed, if the stored checkpoint is not `start`:
         another process was quicker.
@@ -137,8 +142,17 @@ class Index:
                     _SEGMENT_KEY.pack(b"S", partition_id, segment.segment),
                     _SEALED.pack(segment.end_offset, segment.size_bytes, segment.max_timestamp),
                 )
+            if producers is not None:
+                transaction.put(_PARTITION_KEY.pack(b"P", partition_id), producers)
             transaction.put(key, _pack_checkpoint(end))
         return True
+
+    def producers(self, partition_id: int) -> tuple[Checkpoint, bytes] | None:
+        """The producers up to a checkpoint, and that checkpoint; None if there is none."""
+        with self._environment.read() as transaction:
+            value = transaction.get(_PARTITION_KEY.pack(b"C", partition_id))
+            producers = transaction.get(_PARTITION_KEY.pack(b"P", partition_id))
+        return None if value is None else (_unpack_checkpoint(value), producers or b"")
 
     def at_or_before(self, partition_id: int, segment: int, offset: int) -> Found | None:
         """The last entry of a segment whose offset is not above `offset`."""
@@ -196,7 +210,8 @@ class Index:
     def forget(self, partition_id: int) -> None:
         """Drop everything about a partition."""
         with self._environment.write() as transaction:
-            transaction.delete(_PARTITION_KEY.pack(b"C", partition_id))
+            for kind in (b"C", b"P"):
+                transaction.delete(_PARTITION_KEY.pack(kind, partition_id))
             for kind in (b"E", b"T", b"S"):
                 transaction.delete_range(
                     _PARTITION_KEY.pack(kind, partition_id),

@@ -7,6 +7,7 @@ keeps the index up to date, `recovery` judges after a power cut.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -15,14 +16,16 @@ from typing import NamedTuple
 
 from seawall.wal import lookup
 from seawall.wal.appender import Appended, Appender
+from seawall.wal.checked import CheckedAppender
 from seawall.wal.checkpoint import checkpoint
 from seawall.wal.committer import Committer
 from seawall.wal.context import LogContext, write_error
 from seawall.wal.ends import DELETED
-from seawall.wal.errors import OffsetOutOfRange
+from seawall.wal.errors import OffsetOutOfRange, WalError
 from seawall.wal.files import remove_file
 from seawall.wal.inventory import SegmentInfo, inventory, newest_ms
 from seawall.wal.lookup import TimeFound
+from seawall.wal.producers import Placed, ProducerEntry
 from seawall.wal.reader import Reader
 from seawall.wal.segment import list_segments
 from seawall.wal.verify import Damage, verify
@@ -53,6 +56,7 @@ class Log:
         on_dirty: Callable[[Log], None] = lambda log: None,
     ) -> None:
         self._appender = Appender(context)
+        self._checked = CheckedAppender(context, self._appender)
         self._committer = Committer(self._sync)
         self._on_change = on_change
         self._on_dirty = on_dirty
@@ -65,6 +69,20 @@ class Log:
         appended = self._appender.append(batches)
         self._on_dirty(self)
         return appended
+
+    def append_checked(self, batches: Sequence[bytearray]) -> list[Placed]:
+        """Append batches of producers that have an id, each only if it is not there yet.
+
+        See `CheckedAppender.append`. Commit the greatest ``next_offset``, of duplicates as
+        well: what they repeat may not be durable yet.
+        """
+        placed = self._checked.append(batches)
+        self._on_dirty(self)
+        return placed
+
+    def producers(self) -> dict[int, ProducerEntry]:
+        """The producers with an id of which something stands in the log, by their id."""
+        return self._checked.producers()
 
     def commit(self, next_offset: int) -> int:
         """Return once everything below `next_offset` is on disk and visible.
@@ -157,6 +175,10 @@ class Log:
                 for base, after in itertools.pairwise([*sealed, row.segment])
                 if after <= before_offset
             ]
+            if doomed:
+                # The index keeps the producers of what goes; without it, it goes as well.
+                with contextlib.suppress(WalError):
+                    self.checkpoint()
             for base in doomed:
                 # Another process may be doing the same.
                 remove_file(context.files, context.segment_path(base))
@@ -184,6 +206,7 @@ class Log:
     def abandon(self) -> None:
         """In a forked child: let go without touching what is the parent's."""
         self._appender.abandon()
+        self._checked.abandon()
 
 
 def remove_log_files(context: LogContext) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
-from types import FrameType
 from typing import Any
 
 import pytest
-from brokers import broker_on, eventually, in_thread, read_all, values
+from brokers import Interruption, broker_on, eventually, in_thread, read_all, values
 from storage import FaultyFiles
 
 from seawall.broker import Broker
@@ -24,37 +22,6 @@ from seawall.broker.errors import (
     WriteFailed,
 )
 from seawall.broker.sender import MOST_FAILED
-
-
-class Interruption:
-    """Raises KeyboardInterrupt at the n-th place in a round where Python may deliver a signal.
-
-    That is after a call and at the beginning of a function; a ``with`` statement and what
-    it locks with are one step.
-    """
-
-    INSIDE = ("_drain", "_take", "_append", "_commit", "_settle", "encode", "resolve")
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-        self.places = 0
-
-    def __enter__(self) -> Interruption:
-        sys.setprofile(self.profile)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        sys.setprofile(None)
-
-    def profile(self, frame: FrameType, event: str, argument: Any) -> None:
-        code = frame.f_code
-        if event not in ("call", "c_return") or code.co_name not in self.INSIDE:
-            return
-        if code.co_filename.endswith(("sender.py", "rounds.py", "delivery.py")):
-            self.places += 1
-            if self.places == self.at:
-                sys.setprofile(None)
-                raise KeyboardInterrupt
 
 
 def test_an_interrupt_anywhere_in_a_round_leaves_no_record_without_an_outcome(
