@@ -33,6 +33,7 @@
         │   ├── UnknownGroup
         │   ├── NotInGroup          acknowledging without a group
         │   ├── GroupBusy           it has members, and should have none
+        │   │   └── GroupHeldByServer   clients of `seawall serve`
         │   ├── GroupFull           it has as many members as it may have
         │   ├── GroupFenced         the consumer is no longer a member
         │   ├── PartitionRevoked    the partition belongs to another member by now
@@ -94,6 +95,7 @@ from seawall.broker.errors_groups import (
     GroupError,
     GroupFenced,
     GroupFull,
+    GroupHeldByServer,
     InconsistentGroupProtocol,
     InvalidGroupName,
     NotInGroup,
@@ -148,6 +150,7 @@ __all__ = [
     "GroupError",
     "GroupFenced",
     "GroupFull",
+    "GroupHeldByServer",
     "InconsistentGroupProtocol",
     "InvalidConfig",
     "InvalidGroupName",

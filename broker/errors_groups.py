@@ -63,6 +63,24 @@ class GroupBusy(GroupError):
         self.members = members
 
 
+class GroupHeldByServer(GroupBusy):
+    """Clients of `seawall serve` are in the group, and embedded consumers cannot join them.
+
+    ``holder_pid`` is the server's, ``holder_host`` where one of the clients connects from.
+    """
+
+    def __init__(self, *, group: str, holder_pid: int, holder_host: str, members: int = 1) -> None:
+        super().__init__(
+            group=group, holder_pid=holder_pid, holder_host=holder_host, members=members
+        )
+        clients = "a client" if members == 1 else f"{members} clients"
+        self.args = (
+            f"group {group!r} is in use by {clients} of the server (process {holder_pid}, "
+            f"connected from {holder_host}); consume through the server as well, end its "
+            "consumers first, or choose another group",
+        )
+
+
 class GroupFull(GroupError):
     """The group has as many members as it may have (Kafka: GROUP_MAX_SIZE_REACHED)."""
 

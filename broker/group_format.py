@@ -8,7 +8,9 @@ A group, big endian::
 
 A member is a JSON object with sorted keys and without spaces, one for each field of
 `Member` under the field's name; it is written when somebody comes or goes, and not for an
-acknowledgement.
+acknowledgement. A client of `seawall serve` is a member, too: its one assignor is "kafka:" and
+its group's protocol type, its process the server's, its host where it connects from; and its
+id ends with what the server's sign of life is called (see `liveness`).
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ _GROUP = struct.Struct(">QqH")
 
 MAX_CLIENT_ID_BYTES = 255
 MAX_HOST_BYTES = 255
+
+# No assignor's name has a colon: so who shares partitions among embedded members, and knows
+# nothing of servers, finds no assignor in common with these.
+WIRE_ASSIGNOR = "kafka:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +67,11 @@ class Member:
     assignors: tuple[str, ...]
     target: tuple[int, ...] = ()
     owned: tuple[int, ...] = ()
+
+    @property
+    def is_wire(self) -> bool:
+        """Whether it is a client of a server, and not a consumer that has the directory open."""
+        return any(name.startswith(WIRE_ASSIGNOR) for name in self.assignors)
 
 
 _FIELDS = {field.name for field in fields(Member)}

@@ -31,6 +31,7 @@ from seawall.broker.group_format import (
     unpack_group,
     unpack_member,
 )
+from seawall.broker.group_holds import check_not_served
 from seawall.broker.names import check_group_name
 from seawall.broker.rebalance import Layout, divide, takeable
 from seawall.broker.state import State
@@ -115,12 +116,16 @@ class GroupState:
         for it, and leaves it what it had (KIP-345).
 
         Raises `InvalidGroupName`, `GroupBusy` if it asks by number for a partition that
-        another one asked for, `GroupFull` and `InconsistentGroupProtocol`.
+        another one asked for, `GroupHeldByServer`, `GroupFull` and `InconsistentGroupProtocol`.
         """
         check_group_name(group)
         with self._state.write() as transaction:
             others = []
-            for each in self._members(transaction, group):
+            there = self._members(transaction, group)
+            check_not_served(group, there, is_dead)
+            for each in there:
+                if each.is_wire:
+                    continue  # its server is dead, and so is it
                 if each.instance_id is not None and each.instance_id == member.instance_id:
                     member = replace(member, target=each.target, owned=each.owned)
                 elif not is_dead(each):

@@ -10,7 +10,8 @@ member was last heard of::
     CRC-32C           u32
 
 A static member (one with an instance id, KIP-345) may be away for as long as its session
-lasts, so for it a free lock means nothing.
+lasts, so for it a free lock means nothing. The clients of a server have one life in common,
+the server's: when that is over, none of them is a member any more, static or not.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ class Lives:
         except FileNotFoundError:
             return True
         # A shared lock: those who look are not in each other's way.
-        if member.instance_id is None and self._files.try_lock(descriptor.number, exclusive=False):
+        ends_with_process = member.instance_id is None or member.is_wire
+        if ends_with_process and self._files.try_lock(descriptor.number, exclusive=False):
             return True
         heard_ns = self._heard_ns(descriptor.number)
         if heard_ns is None:
@@ -125,6 +127,8 @@ class Lives:
 
     def clear(self, member: Member) -> None:
         """Remove what is left of a member that is none any more."""
+        if member.is_wire:
+            return  # the file is its server's, which may have been stopped for a while only
         with contextlib.suppress(OSError):
             remove_file(self._files, self._path(member.member_id))
 

@@ -16,6 +16,17 @@ MODULES: Final = (
     "seawall.broker.kafka.metadata",
     "seawall.broker.kafka.offset_for_leader_epoch",
     "seawall.broker.kafka.produce",
+    "seawall.broker.kafka.find_coordinator",
+    "seawall.broker.kafka.join_group",
+    "seawall.broker.kafka.sync_group",
+    "seawall.broker.kafka.heartbeat",
+    "seawall.broker.kafka.leave_group",
+    "seawall.broker.kafka.offset_commit",
+    "seawall.broker.kafka.offset_fetch",
+    "seawall.broker.kafka.offset_delete",
+    "seawall.broker.kafka.describe_groups",
+    "seawall.broker.kafka.list_groups",
+    "seawall.broker.kafka.delete_groups",
 )
 
 

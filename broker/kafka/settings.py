@@ -90,6 +90,20 @@ class ServerSettings:
     send_timeout_ms: int = _number(
         30_000, 1, INT64_MAX, "How long a client may leave responses unread, in ms."
     )
+    group_initial_rebalance_delay_ms: int = _number(
+        100,
+        0,
+        INT32_MAX,
+        "How long the first members of an empty group wait for others that are started with "
+        "them, in ms. It begins anew with each that comes, ten times at the most.",
+    )
+    group_min_session_timeout_ms: int = _number(
+        500, 1, INT32_MAX, "The shortest session that a member of a group may ask for, in ms."
+    )
+    group_max_session_timeout_ms: int = _number(
+        1_800_000, 1, INT32_MAX, "The longest session that a member may ask for, in ms."
+    )
+    group_max_size: int = _number(1_000, 1, 1_000, "The most members that a group may have.")
     grace_ms: int = _number(
         10_000, 0, INT64_MAX, "How long stopping may wait for what was accepted, in ms."
     )

@@ -1,0 +1,64 @@
+"""OffsetCommit (key 8): what a group has read is stored, and on disk when this is answered.
+
+Versions: 2 is the oldest; 5 has no retention time any more (KIP-211), before that it is
+ignored, as is the leader epoch, which comes with 6 (KIP-320); 7 static members (KIP-345);
+8 flexible; 9 is the same for members of the classic protocol (KIP-848).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from seawall.broker.kafka.api import Api, RequestContext
+from seawall.broker.kafka.coordinator import Coordinator
+from seawall.broker.kafka.coordinator_store import CommitRequest
+from seawall.broker.kafka.schema import Values
+
+
+async def handle(request: Any, context: RequestContext) -> Values:
+    generation = getattr(request, "generation_id_or_member_epoch", None)
+    if generation is None:
+        generation = request.generation_id
+    found = await context.node.part(Coordinator).commit(
+        CommitRequest(
+            group=request.group_id,
+            member_id=request.member_id,
+            generation=generation,
+            offsets={
+                (topic.name, each.partition_index): (
+                    each.committed_offset,
+                    each.committed_metadata or "",
+                )
+                for topic in request.topics
+                for each in topic.partitions
+            },
+        ),
+        getattr(request, "group_instance_id", None),
+    )
+    return _told(request, lambda topic, partition: found[topic, partition])
+
+
+def refuse(request: Any, code: int, message: str) -> Values:
+    """The error, for every partition."""
+    return _told(request, lambda topic, partition: code)
+
+
+def _told(request: Any, code_of: Any) -> Values:
+    return {
+        "topics": [
+            {
+                "name": topic.name,
+                "partitions": [
+                    {
+                        "partition_index": each.partition_index,
+                        "error_code": code_of(topic.name, each.partition_index),
+                    }
+                    for each in topic.partitions
+                ],
+            }
+            for topic in request.topics
+        ]
+    }
+
+
+API = Api(key=8, name="OffsetCommit", versions=(2, 9), handle=handle, refuse=refuse)

@@ -1,0 +1,44 @@
+"""OffsetDelete (key 47): forget what a group has committed in some partitions (KIP-496).
+
+In topics that a member reads they stay.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from seawall.broker.kafka import codes
+from seawall.broker.kafka.api import Api, RequestContext
+from seawall.broker.kafka.coordinator import Coordinator
+from seawall.broker.kafka.schema import Values
+
+
+async def handle(request: Any, context: RequestContext) -> Values:
+    store = await context.node.part(Coordinator).store()
+    places = [
+        (topic.name, each.partition_index) for topic in request.topics for each in topic.partitions
+    ]
+    found = await context.run(store.delete_offsets, request.group_id, places)
+    return {
+        "error_code": codes.NONE,
+        "topics": [
+            {
+                "name": topic.name,
+                "partitions": [
+                    {
+                        "partition_index": each.partition_index,
+                        "error_code": found[topic.name, each.partition_index],
+                    }
+                    for each in topic.partitions
+                ],
+            }
+            for topic in request.topics
+        ],
+    }
+
+
+def refuse(request: Any, code: int, message: str) -> Values:
+    return {"error_code": code, "topics": ()}
+
+
+API = Api(key=47, name="OffsetDelete", versions=(0, 0), handle=handle, refuse=refuse)
