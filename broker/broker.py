@@ -26,7 +26,7 @@ from seawall.broker.offsets import Position
 from seawall.broker.operating import Operating
 from seawall.broker.producer import Producer
 from seawall.broker.subscribe import open_consumer
-from seawall.broker.topics import create_topic, delete_topic, finish_unfinished
+from seawall.broker.topics import create_topic, finish_unfinished
 from seawall.broker.translation import translated
 from seawall.wal import forks
 from seawall.wal.log import LogEnds
@@ -121,14 +121,6 @@ class Broker(Operating):
         """
         with self._usable() as engine:
             return create_topic(engine, name, partitions, config or {}, if_not_exists=if_not_exists)
-
-    def delete_topic(self, name: str) -> None:
-        """Delete a topic, its records and every group's place in it.
-
-        Raises `UnknownTopic`.
-        """
-        with self._usable() as engine:
-            delete_topic(engine, name)
 
     def topics(self) -> list[TopicInfo]:
         """All topics, sorted by name."""

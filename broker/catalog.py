@@ -131,13 +131,16 @@ class Catalog:
         with self._writing() as writer:
             writer.set_state(topic_id, LIVE, only_from=CREATING)
 
-    def begin_delete(self, name: str) -> TopicInfo:
-        """Hide a topic, be it live or still being created. Raises `UnknownTopic`.
+    def begin_delete(self, name: str, only: uuid.UUID | None = None) -> TopicInfo:
+        """Hide a topic, be it live or still being created. Raises `UnknownTopic`, also if
+        `only` is given and is not its UUID.
 
         Follow it with `finish_delete` once its logs are gone.
         """
         with self._writing() as writer:
             info = self._one(writer.connection, name, LIVE, CREATING)
+            if only is not None and info.uuid != only:
+                raise UnknownTopic(topic=name)
             writer.set_state(info.id, DELETING)
             return self._load(writer.connection, "id = ?", info.id)[0]
 

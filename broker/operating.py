@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from seawall.broker import topics
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from seawall.broker.engine import Engine
     from seawall.broker.producer_ids import ProducerInfo
     from seawall.broker.topic_info import TopicInfo
@@ -37,6 +39,15 @@ class Operating:
         """
         with self._usable(name) as engine:
             return topics.alter_topic(engine, name, config)
+
+    def delete_topic(self, name: str, *, uuid: UUID | None = None) -> None:
+        """Delete a topic, its records and every group's place in it.
+
+        With `uuid` only if it is that topic, and not another one that got the name since.
+        Raises `UnknownTopic`.
+        """
+        with self._usable() as engine:
+            topics.delete_topic(engine, name, uuid)
 
     def add_partitions(self, name: str, total: int) -> TopicInfo:
         """Give a topic partitions until it has `total`; they are there when this returns.

@@ -23,6 +23,8 @@ from seawall.wal.log import Log, remove_log_files
 from seawall.wal.recovery import recover
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from seawall.broker.engine import Engine
 
 # Kafka has no bound of its own; this one keeps a slip of the finger from making a
@@ -60,11 +62,11 @@ def create_topic(
     return engine.topic(name)
 
 
-def delete_topic(engine: Engine, name: str) -> None:
-    """Delete a topic."""
+def delete_topic(engine: Engine, name: str, uuid: UUID | None = None) -> None:
+    """Delete a topic; with `uuid` only if it is that one."""
     with engine.topics_lock:
         _finish(engine)
-        _finish_delete(engine, engine.catalog.begin_delete(name))
+        _finish_delete(engine, engine.catalog.begin_delete(name, uuid))
 
 
 def alter_topic(engine: Engine, name: str, changes: Mapping[str, str | int | None]) -> TopicInfo:

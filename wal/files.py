@@ -183,6 +183,12 @@ def has_room(path: str) -> bool:
     return is_below_limit and disk.f_bavail * disk.f_frsize >= NO_ROOM_BYTES
 
 
+def disk_bytes(path: str) -> tuple[int, int]:
+    """The size of the disk that a path is on, and what this user may still fill of it."""
+    disk = os.statvfs(path)
+    return disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+
+
 def make_directory(files: Files, path: str) -> None:
     """Create a directory if it is not there. Does not sync its parent."""
     with contextlib.suppress(FileExistsError):

@@ -22,9 +22,9 @@ from seawall.broker.topic_info import TopicInfo
 #: The version of every partition's leadership: there is one leader, for ever.
 LEADER_EPOCH: Final = 0
 # Kafka's AclOperation numbers as a set of bits: nobody is forbidden anything here.
-_TOPIC_OPERATIONS: Final = sum(1 << bit for bit in (3, 4, 5, 6, 7, 8, 10, 11))
-_CLUSTER_OPERATIONS: Final = sum(1 << bit for bit in (5, 7, 8, 9, 10, 11, 12))
-_NOT_ASKED: Final = -(1 << 31)
+TOPIC_OPERATIONS: Final = sum(1 << bit for bit in (3, 4, 5, 6, 7, 8, 10, 11))
+CLUSTER_OPERATIONS: Final = sum(1 << bit for bit in (5, 7, 8, 9, 10, 11, 12))
+NOT_ASKED: Final = -(1 << 31)
 
 
 async def handle(request: Any, context: RequestContext) -> Values:
@@ -36,7 +36,7 @@ async def handle(request: Any, context: RequestContext) -> Values:
         "cluster_id": node.broker.cluster_id,
         "controller_id": node.node_id,
         "topics": topics,
-        "cluster_authorized_operations": _CLUSTER_OPERATIONS if wants_operations else _NOT_ASKED,
+        "cluster_authorized_operations": CLUSTER_OPERATIONS if wants_operations else NOT_ASKED,
         "error_code": codes.NONE,
     }
 
@@ -44,7 +44,7 @@ async def handle(request: Any, context: RequestContext) -> Values:
 def _topics(request: Any, context: RequestContext) -> list[Values]:
     """In a thread of the executor."""
     wants_operations = getattr(request, "include_topic_authorized_operations", False)
-    operations = _TOPIC_OPERATIONS if wants_operations else _NOT_ASKED
+    operations = TOPIC_OPERATIONS if wants_operations else NOT_ASKED
     present = {info.name: info for info in context.broker.topics()}
     wanted = request.topics
     if wanted is None or (not wanted and context.version == 0):
@@ -83,7 +83,7 @@ def _create(context: RequestContext, name: str) -> TopicInfo:
         return context.broker.topic(name)
 
 
-def described(info: TopicInfo, node_id: int, operations: int = _NOT_ASKED) -> Values:
+def described(info: TopicInfo, node_id: int, operations: int = NOT_ASKED) -> Values:
     """A topic as Metadata describes it."""
     return {
         "error_code": codes.NONE,
@@ -112,7 +112,7 @@ def _missing(code: int, name: str | None, uuid: UUID | None) -> Values:
         "name": name,
         "topic_id": uuid,
         "partitions": (),
-        "topic_authorized_operations": _NOT_ASKED,
+        "topic_authorized_operations": NOT_ASKED,
     }
 
 

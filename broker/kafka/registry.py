@@ -9,8 +9,18 @@ from seawall.broker.kafka.api import Api
 
 #: Each has an `API`. One line each, so that additions do not meet.
 MODULES: Final = (
+    "seawall.broker.kafka.alter_configs",
     "seawall.broker.kafka.api_versions",
+    "seawall.broker.kafka.create_partitions",
+    "seawall.broker.kafka.create_topics",
+    "seawall.broker.kafka.delete_records",
+    "seawall.broker.kafka.delete_topics",
+    "seawall.broker.kafka.describe_cluster",
+    "seawall.broker.kafka.describe_configs",
+    "seawall.broker.kafka.describe_log_dirs",
+    "seawall.broker.kafka.describe_topic_partitions",
     "seawall.broker.kafka.fetch",
+    "seawall.broker.kafka.incremental_alter_configs",
     "seawall.broker.kafka.init_producer_id",
     "seawall.broker.kafka.list_offsets",
     "seawall.broker.kafka.metadata",

@@ -42,6 +42,10 @@ class Topics:
             self._looked_s = began_s
         return {key: self._places_of(key) for key in keys if key in self._by_key}
 
+    def look_again(self) -> None:
+        """Something was changed: look before the next answer."""
+        self._looked_s = -FRESH_S
+
     def _take(self, topics: list[TopicInfo]) -> None:
         # The same objects as long as nothing in the catalogue has changed.
         if len(topics) == len(self._topics) and all(

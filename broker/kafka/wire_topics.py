@@ -14,8 +14,13 @@ from seawall.broker.config import DELETE
 from seawall.broker.topic_info import TopicInfo
 
 
+def wire_config(config: Mapping[str, str]) -> dict[str, str]:
+    """The settings of a topic that a Kafka client creates with these."""
+    return {"cleanup.policy": DELETE, **config}
+
+
 def create_wire_topic(
     broker: Broker, name: str, partitions: int, config: Mapping[str, str] | None = None
 ) -> TopicInfo:
     """Create a topic for a Kafka client; raises what `Broker.create_topic` raises."""
-    return broker.create_topic(name, partitions, {"cleanup.policy": DELETE, **(config or {})})
+    return broker.create_topic(name, partitions, wire_config(config or {}))
