@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from clients.neutral import Neutral
+
 STARTING_S = 60.0
 
 
@@ -129,6 +131,15 @@ class Kafka(Process):
 
     def command(self) -> list[str]:
         return [*self._java("kafka.Kafka"), str(self._properties)]
+
+    def start(self) -> None:
+        super().start()
+        # Its topic of offsets is made when a group first needs it, and until it is there, some
+        # clients give up.
+        neutral = Neutral(self.address)
+        neutral.create("first", is_there=True)
+        neutral.commit("first", "first", {0: 0})
+        neutral.close()
 
 
 def free_port() -> int:

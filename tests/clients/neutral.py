@@ -12,6 +12,7 @@ from seawall.wal.records import decode_batch
 
 PATIENCE_S = 30.0
 # What passes by itself: no leader yet, a coordinator that loads or is elsewhere.
+TOPIC_ALREADY_EXISTS = 36
 PASSING = {3, 5, 6, 14, 15, 16}
 
 
@@ -24,7 +25,8 @@ class Neutral:
     def close(self) -> None:
         self._wire.close()
 
-    def create(self, topic: str, partitions: int = 1) -> None:
+    def create(self, topic: str, partitions: int = 1, *, is_there: bool = False) -> None:
+        """Create a topic, which may be there already if `is_there`."""
         wanted = {
             "name": topic,
             "num_partitions": partitions,
@@ -33,7 +35,8 @@ class Neutral:
             "configs": (),
         }
         answer = self._wire.ask(19, 5, topics=[wanted], timeout=10_000, validate_only=False)
-        check(answer.topics[0].error_code)
+        if not (is_there and answer.topics[0].error_code == TOPIC_ALREADY_EXISTS):
+            check(answer.topics[0].error_code)
         deadline_s = time.monotonic() + PATIENCE_S
         while True:
             [found] = self._wire.ask(3, 8, topics=[{"name": topic}], **NO_OPERATIONS).topics
@@ -70,6 +73,18 @@ class Neutral:
                     value = None if record.value is None else bytes(record.value).decode()
                     found.append((record.offset, value))
             offset = found[-1][0] + 1
+
+    def headers(self, topic: str, offset: int) -> list[list[str | None]]:
+        """The headers of one record of partition 0."""
+        answer = self._wire.fetch(topic, offset, max_wait_ms=100)
+        check(answer.error_code)
+        for each in batches_in(bytes(answer.records)):
+            for record in decode_batch(each, 0, topic, 0, min_offset=offset):
+                return [
+                    [name, None if value is None else bytes(value).decode()]
+                    for name, value in record.headers
+                ]
+        raise RuntimeError(f"no record at offset {offset}")
 
     def codec_of(self, topic: str, partition: int = 0) -> int:
         """The compression of a partition's first batch, as its attributes have it."""

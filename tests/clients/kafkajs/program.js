@@ -137,7 +137,6 @@ const commands = {
       });
       await consumer.stop();
     });
-    await administer((admin) => admin.deleteGroups([groupId]));
     return {
       records: records.map((each) => ({
         offset: Number(each.offset),
@@ -164,20 +163,20 @@ const commands = {
       owned = payload.memberAssignment[topic] || [];
       say({ event: "assigned", partitions: owned });
     });
+    consumer.on(consumer.events.COMMIT_OFFSETS, ({ payload }) => {
+      for (const { partitions } of payload.topics) {
+        for (const { partition, offset } of partitions) {
+          say({ event: "committed", partition, offset: Number(offset) });
+        }
+      }
+    });
     const eachMessage = async ({ partition, message }) => {
       const offset = Number(message.offset);
       say({ event: "record", partition, offset, value: text(message.value) });
-      try {
-        await consumer.commitOffsets([{ topic, partition, offset: `${offset + 1}` }]);
-        say({ event: "committed", partition, offset: offset + 1 });
-      } catch (error) {
-        say({ event: "not committed", error: error.type || error.message });
-        throw error;
-      }
     };
     return using(consumer, async () => {
       await consumer.subscribe({ topic, fromBeginning: true });
-      await consumer.run({ autoCommit: false, eachMessage });
+      await consumer.run({ autoCommitThreshold: 1, eachMessage });
       await away;
       return { left: true };
     });

@@ -17,6 +17,9 @@ const module = "github.com/segmentio/kafka-go"
 
 var bootstrap = os.Args[1]
 
+// It keeps what it knows of topics for 6 s by default, and new ones are unknown until then.
+var transport = &kafka.Transport{MetadataTTL: 50 * time.Millisecond}
+
 func writer(topic, codec string) *kafka.Writer {
 	codecs := map[string]kafka.Compression{
 		"": 0, "none": 0,
@@ -24,6 +27,7 @@ func writer(topic, codec string) *kafka.Writer {
 	}
 	return &kafka.Writer{
 		Addr:         kafka.TCP(bootstrap),
+		Transport:    transport,
 		Topic:        topic,
 		Balancer:     balancer,
 		Compression:  codecs[codec],
@@ -58,10 +62,16 @@ func produce(command agent.Command) (agent.Answer, error) {
 		}
 		messages = append(messages, message)
 	}
-	if err := target.WriteMessages(context.Background(), messages...); err != nil {
-		return nil, err
+	// A topic that is new to its cache it calls unknown at first, without asking.
+	var err error
+	for range 50 {
+		err = target.WriteMessages(context.Background(), messages...)
+		if !errors.Is(err, kafka.UnknownTopicOrPartition) {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
-	return agent.Answer{"offsets": nil}, nil
+	return agent.Answer{"offsets": nil}, err
 }
 
 func asSaid(message kafka.Message) agent.Record {
@@ -216,7 +226,7 @@ func follow(
 }
 
 func administer(command agent.Command) (agent.Answer, error) {
-	client := &kafka.Client{Addr: kafka.TCP(bootstrap), Timeout: agent.Patience}
+	client := &kafka.Client{Addr: kafka.TCP(bootstrap), Timeout: agent.Patience, Transport: transport}
 	within := context.Background()
 	switch command.Do {
 	case "create":
