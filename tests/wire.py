@@ -50,7 +50,7 @@ class Wire:
         self._ids = itertools.count(1)
         self._sent: list[tuple[int, int, int]] = []
 
-    def send(self, key: int, version: int, **fields: Any) -> None:
+    def send(self, key: int, version: int, /, **fields: Any) -> None:
         """Send a request without waiting for its response."""
         correlation_id = next(self._ids)
         self.socket.sendall(request_bytes(key, version, correlation_id, fields))
@@ -68,7 +68,7 @@ class Wire:
         assert at + size == len(frame), "bytes behind the response"
         return response
 
-    def ask(self, key: int, version: int, **fields: Any) -> Any:
+    def ask(self, key: int, version: int, /, **fields: Any) -> Any:
         self.send(key, version, **fields)
         return self.receive()
 

@@ -18,7 +18,23 @@ const module = "github.com/segmentio/kafka-go"
 var bootstrap = os.Args[1]
 
 // It keeps what it knows of topics for 6 s by default, and new ones are unknown until then.
-var transport = &kafka.Transport{MetadataTTL: 50 * time.Millisecond}
+var transport = &kafka.Transport{MetadataTTL: 500 * time.Millisecond}
+
+// patiently repeats what fails because the transport does not know of a topic, or of the
+// broker, yet: it does not look again by itself.
+func patiently(command agent.Command, work func(agent.Command) (agent.Answer, error)) (agent.Answer, error) {
+	until := time.Now().Add(agent.Patience / 2)
+	for {
+		answer, err := work(command)
+		passes := errors.Is(err, kafka.UnknownTopicOrPartition) ||
+			errors.Is(err, kafka.BrokerNotAvailable) ||
+			errors.Is(err, context.DeadlineExceeded)
+		if !passes || time.Now().After(until) {
+			return answer, err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
 
 func writer(topic, codec string) *kafka.Writer {
 	codecs := map[string]kafka.Compression{
@@ -62,15 +78,7 @@ func produce(command agent.Command) (agent.Answer, error) {
 		}
 		messages = append(messages, message)
 	}
-	// A topic that is new to its cache it calls unknown at first, without asking.
-	var err error
-	for range 50 {
-		err = target.WriteMessages(context.Background(), messages...)
-		if !errors.Is(err, kafka.UnknownTopicOrPartition) {
-			break
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	err := target.WriteMessages(context.Background(), messages...)
 	return agent.Answer{"offsets": nil}, err
 }
 
@@ -327,6 +335,9 @@ func lag(within context.Context, client *kafka.Client, command agent.Command) (a
 	if err != nil {
 		return nil, err
 	}
+	if err := metadata.Topics[0].Error; err != nil {
+		return nil, err
+	}
 	var partitions []int
 	var places []kafka.OffsetRequest
 	for _, each := range metadata.Topics[0].Partitions {
@@ -364,7 +375,7 @@ func main() {
 		case "about":
 			return agent.Answer{"client": "kafka-go", "version": agent.Version(module)}, nil
 		case "produce":
-			return produce(command)
+			return patiently(command, produce)
 		case "stream":
 			return nil, agent.ErrUnsupported
 		case "consume":
@@ -374,6 +385,6 @@ func main() {
 		case "leave":
 			return nil, nil
 		}
-		return administer(command)
+		return patiently(command, administer)
 	})
 }
