@@ -52,6 +52,7 @@
         │   ├── UnsupportedFormat   written by another version of the format
         │   ├── ForeignNamespace    is open in another PID namespace or container
         │   ├── DirectoryInUse      is open elsewhere, and wanted alone
+        │   ├── ServerRunning       is served by another process
         │   └── UnsupportedPlatform the system lacks what durability needs
         ├── CatalogError            path; topics and their settings: catalog.db
         │   ├── CatalogDamaged
@@ -84,6 +85,7 @@ from seawall.broker.errors_base import (
     ForeignNamespace,
     ForkedBroker,
     LockTimeout,
+    ServerRunning,
     StateDamaged,
     StateLost,
     StorageFull,
@@ -172,6 +174,7 @@ __all__ = [
     "ProducerError",
     "RecordDecodeError",
     "RecordTooLarge",
+    "ServerRunning",
     "StateDamaged",
     "StateLost",
     "StorageFull",

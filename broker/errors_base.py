@@ -138,6 +138,23 @@ class DirectoryInUse(DirectoryError):
         self.holder_pid = holder_pid
 
 
+class ServerRunning(DirectoryError):
+    """Another process serves the directory already; nothing was changed.
+
+    ``holder_pid`` and ``address`` are that server's; 0 and empty if it has only just begun.
+    """
+
+    def __init__(self, *, path: str, holder_pid: int, address: str) -> None:
+        where = f" at {address}" if address else ""
+        super().__init__(
+            f"{path!r} is served by {holder(holder_pid)}{where} already; connect to that one, "
+            "or stop it first",
+            path=path,
+        )
+        self.holder_pid = holder_pid
+        self.address = address
+
+
 class UnsupportedPlatform(DirectoryError):
     """The operating system lacks what the promises rest on."""
 

@@ -26,6 +26,9 @@ class Entry(NamedTuple):
 COMMANDS = {
     "produce": Entry("seawall.cli.produce", "Send each line of the input as a record."),
     "consume": Entry("seawall.cli.consume", "Print records, then wait for more."),
+    "serve": Entry(
+        "seawall.cli.serve", "Let Kafka clients in: answer the Kafka protocol for the directory."
+    ),
     "topic": Entry("seawall.cli.topic", "List, create, describe, alter and delete topics."),
     "group": Entry("seawall.cli.group", "List, describe, reset and delete consumer groups."),
     "compact": Entry("seawall.cli.compact", "Remove what may go, and show what keeps the rest."),

@@ -134,6 +134,14 @@ class Wire:
         if acks == 0:
             self._sent.pop()
 
+    @staticmethod
+    def produce_elsewhere(address: str, topic: str, records: bytes) -> int:
+        """Produce over another connection; the error code."""
+        wire = Wire(address)
+        code: int = wire.produce(topic, records).error_code
+        wire.close()
+        return code
+
     def send_fetch(
         self,
         topic: str,

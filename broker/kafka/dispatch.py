@@ -7,12 +7,10 @@ import struct
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from kio.index import load_request_schema
-from kio.serial import entity_reader
-
 from seawall.broker.errors import BrokerError
 from seawall.broker.kafka import api_versions, codes
 from seawall.broker.kafka.api import Api, RequestContext
+from seawall.broker.kafka.kio_messages import entity_reader, load_request_schema
 from seawall.broker.kafka.schema import Schema, Undecodable, schema
 
 logger = logging.getLogger("seawall.kafka")

@@ -19,10 +19,14 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-from kio.index import load_request_schema, load_response_schema
-from kio.schema.errors import ErrorCode
-from kio.serial import entity_reader, entity_writer
-from kio.serial.errors import SerialError
+from seawall.broker.kafka.kio_messages import (
+    ErrorCode,
+    SerialError,
+    entity_reader,
+    entity_writer,
+    load_request_schema,
+    load_response_schema,
+)
 
 Values = Mapping[str, Any]
 _CORRELATION: typing.Final = struct.Struct(">i")

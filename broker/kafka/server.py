@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 from types import TracebackType
 from typing import Any
 
 from seawall.broker.broker import Broker
+from seawall.broker.kafka.addresses import join_address, split_address
 from seawall.broker.kafka.connection import Connection
 from seawall.broker.kafka.node import Node
-from seawall.broker.kafka.settings import ServerSettings, SettingError
+from seawall.broker.kafka.settings import ServerSettings
+from seawall.broker.server_lease import ServerLease
 
 logger = logging.getLogger("seawall.kafka")
 
@@ -33,6 +34,7 @@ class Server:
         self._node: Node | None = None
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        self._lease = ServerLease(broker.engine.files, broker.path)
         #: Where it listens, "host:port"; the real port also where port 0 was asked for.
         self.address = ""
         #: Where clients are told to connect to.
@@ -46,25 +48,29 @@ class Server:
         return self._node
 
     async def start(self) -> None:
-        """Listen. Raises `SettingError`, and OSError if the address is taken."""
+        """Listen. Raises `ServerRunning`, and OSError if the address is taken."""
         host, port = split_address(self.settings.listen)
-        if not self.settings.allow_remote and not is_loopback(host):
-            raise SettingError(
-                f"{host} can be reached from other machines, and nobody who connects is "
-                "authenticated; listen on 127.0.0.1, or pass --allow-remote"
-            )
-        loop = asyncio.get_running_loop()
-        self._node = node = Node(self._broker, self.settings)
-        self._listener = await loop.create_server(
+        node = Node(self._broker, self.settings)
+        await node.run(self._lease.take)
+        try:
+            await self._listen(node, host, port)
+        except BaseException:
+            self._lease.give_back()
+            raise
+        self._node = node
+        self._sweeper = node.loop.create_task(self._sweep())
+
+    async def _listen(self, node: Node, host: str, port: int) -> None:
+        self._listener = listener = await node.loop.create_server(
             lambda: Connection(node), host, port, backlog=BACKLOG, start_serving=False
         )
-        port = self._listener.sockets[0].getsockname()[1]
+        port = listener.sockets[0].getsockname()[1]
         self.address = join_address(host, port)
         self.advertised = self.settings.advertise or self.address
-        node.host, node.port = split_address(self.advertised)
-        node.port = node.port or port
-        await self._listener.start_serving()
-        self._sweeper = loop.create_task(self._sweep())
+        node.host, advertised_port = split_address(self.advertised)
+        node.port = advertised_port or port
+        await node.run(self._lease.tell, self.address)
+        await listener.start_serving()
 
     async def _sweep(self) -> None:
         while True:
@@ -100,6 +106,7 @@ class Server:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeper
         await node.close_parts()
+        self._lease.give_back()
         await asyncio.sleep(0)  # the transports' last calls
 
     async def __aenter__(self) -> Server:
@@ -128,29 +135,3 @@ def serve(broker: Broker, settings: ServerSettings | None = None, **given: Any) 
     elif given:
         raise TypeError("give either the settings or single ones")
     return Server(broker, settings)
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """``host:port`` in its parts; an IPv6 address stands in brackets. Raises `SettingError`."""
-    host, colon, port = address.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        colon = ""
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
-        raise SettingError(f"{address!r} is not host:port, such as 127.0.0.1:9092 or [::1]:9092")
-    return host, int(port)
-
-
-def join_address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False  # a name: whatever it stands for

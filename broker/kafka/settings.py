@@ -9,8 +9,10 @@ the TOML file (``"socket.request.max.bytes" = 1048576``), a variable of the envi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from seawall.broker.kafka.addresses import AddressError, is_loopback, split_address
 
 MIB = 1 << 20
 INT32_MAX = (1 << 31) - 1
@@ -111,6 +113,17 @@ class ServerSettings:
     def __post_init__(self) -> None:
         for each in fields(self):
             _check(key_of(each.name), getattr(self, each.name), each.metadata)
+        try:
+            host, _ = split_address(self.listen)
+            if self.advertise:
+                split_address(self.advertise)
+        except AddressError as error:
+            raise SettingError(str(error)) from None
+        if not self.allow_remote and not is_loopback(host):
+            raise SettingError(
+                f"{host} can be reached from other machines, and nobody who connects is "
+                "authenticated; listen on 127.0.0.1, or allow it with --allow-remote"
+            )
 
 
 def key_of(name: str) -> str:
@@ -145,8 +158,7 @@ def settings_from(
         variable = ENVIRONMENT_PREFIX + each.name.upper()
         if text := environment.get(variable):
             values[each.name] = _parse(variable, text, str(each.type))
-    values.update(given)
-    return replace(ServerSettings(), **values)  # type: ignore[arg-type]
+    return ServerSettings(**(values | dict(given)))  # type: ignore[arg-type]
 
 
 def _flat(table: Mapping[str, object], prefix: str = "") -> dict[str, object]:

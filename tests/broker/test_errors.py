@@ -32,6 +32,7 @@ SAMPLES: dict[str, object] = {
     "group": "g",
     "topic": "orders",
     "holder_host": "host",
+    "address": "127.0.0.1:9092",
 }
 
 

@@ -1,0 +1,35 @@
+"""Addresses as people write them: ``host:port``, and ``[host]:port`` for IPv6."""
+
+from __future__ import annotations
+
+import ipaddress
+
+
+class AddressError(ValueError):
+    """Text that is no address."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """``host:port`` in its parts; an IPv6 address stands in brackets. Raises `AddressError`."""
+    host, colon, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise AddressError(f"{address!r} is not host:port, such as 127.0.0.1:9092 or [::1]:9092")
+    return host, int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name: whatever it stands for
