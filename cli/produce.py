@@ -81,6 +81,13 @@ def produce(
         int,
         typer.Option("--batch-bytes", metavar="BYTES", min=1, help="How large a batch may grow"),
     ] = 65_536,
+    idempotent: Annotated[
+        bool,
+        typer.Option(
+            "--idempotent",
+            help="Try again for two minutes what can pass, such as a full disk; store it once",
+        ),
+    ] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Send each line of the input as a record.
@@ -108,7 +115,10 @@ def produce(
         opened.topic(topic)  # an unknown one is refused before anything is read
         meter = Meter("lines", enabled=not quiet)
         with opened.producer(
-            linger_ms=linger_ms, batch_bytes=batch_bytes, compression=compression
+            linger_ms=linger_ms,
+            batch_bytes=batch_bytes,
+            compression=compression,
+            idempotent=idempotent,
         ) as producer:
             if json:
                 send_line = _json_sender(producer, topic, headers, partition, keep_partition)

@@ -100,12 +100,15 @@ class BrokerMachine(RuleBasedStateMachine):
             )
             self.sent.append((name, partition, row, delivery))
 
-    @rule(compression=st.sampled_from(["none", "gzip", "snappy", "lz4", "zstd"]))
-    def compress(self, compression: str) -> None:
+    @rule(
+        compression=st.sampled_from(["none", "gzip", "snappy", "lz4", "zstd"]),
+        idempotent=st.booleans(),
+    )
+    def change_the_producer(self, compression: str, idempotent: bool) -> None:
         self.settle()
         self.producer.close()
         self.producer = self.broker.producer(
-            linger_ms=60_000, batch_bytes=300, compression=compression
+            linger_ms=60_000, batch_bytes=300, compression=compression, idempotent=idempotent
         )
 
     @rule()

@@ -23,7 +23,6 @@ from seawall.wal.files import Descriptor
 from seawall.wal.index import NO_TIMESTAMP, Checkpoint, Entry, Found, Sealed
 from seawall.wal.lookup import readable_bytes
 from seawall.wal.producers import Producers
-from seawall.wal.records import BatchHeader
 from seawall.wal.segment import FoundBatch, Scan, Scanned, list_segments
 from seawall.wal.walk import Gap, Walk
 
@@ -34,7 +33,7 @@ STEP_BYTES = 256 << 20
 class _Gathered:
     """What one step of a checkpoint has gathered so far."""
 
-    def __init__(self, start: Checkpoint, interval_bytes: int) -> None:
+    def __init__(self, start: Checkpoint, interval_bytes: int, now_ms: int) -> None:
         self.segment = start.segment
         self.position = start.position
         self.offset = start.offset
@@ -43,7 +42,9 @@ class _Gathered:
         self.interval_bytes = interval_bytes
         self.entries: list[Entry] = []
         self.sealed: list[Sealed] = []
-        self.of_producers: list[BatchHeader] = []
+        self.producers = Producers()
+        self._now_ms = now_ms
+        self._passed = Producers()
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
@@ -65,7 +66,7 @@ class _Gathered:
         again with the CRCs.
         """
         before, entry_count = self.checkpoint(), len(self.entries)
-        header_count = len(self.of_producers)
+        self._passed = Producers()
         scan = Scan(
             context.files,
             descriptor.number,
@@ -78,15 +79,18 @@ class _Gathered:
             self._pass(found)
         if scan.result.position >= limit and scan.result.next_offset == end_offset:
             self._stop_at(scan.result)
+            self.producers.take_over(self._passed)
             return True
         self.max_timestamp, self.entry_position = before.max_timestamp, before.entry_position
-        del self.entries[entry_count:], self.of_producers[header_count:]
+        del self.entries[entry_count:]
+        self._passed = Producers()
         start = Found(before.offset, before.position)
         walk = Walk(context, descriptor, self.segment, limit=limit, start=start)
         for step in walk:
             if not isinstance(step, Gap):
                 self._pass(step)
         self._stop_at(walk.result)
+        self.producers.take_over(self._passed)
         return self.position >= limit
 
     def _pass(self, found: FoundBatch) -> None:
@@ -99,7 +103,7 @@ class _Gathered:
         if header.record_count and header.max_timestamp > self.max_timestamp:
             self.max_timestamp = header.max_timestamp
         if header.producer_id >= 0:
-            self.of_producers.append(header)
+            self._passed.learn((header,), self._now_ms)
 
     def _stop_at(self, result: Scanned) -> None:
         self.position, self.offset = result.position, result.next_offset
@@ -133,7 +137,7 @@ def _step(context: LogContext) -> bool:
         start = Checkpoint(bases[0], bases[0], 0, NO_TIMESTAMP, 0)
     else:
         start = stored
-    gathered = _Gathered(start, context.config.index_interval_bytes)
+    gathered = _Gathered(start, context.config.index_interval_bytes, context.now_ms())
     if start.segment not in bases:
         # Trimmed since then, or lost.
         behind = bases[bisect.bisect_right(bases, start.segment) :]
@@ -173,21 +177,21 @@ def _step(context: LogContext) -> bool:
         end,
         gathered.entries,
         gathered.sealed,
-        _producers(context, gathered.of_producers) if gathered.of_producers else None,
+        _producers(context, gathered.producers) if len(gathered.producers) else None,
     )
     return not won or end.segment == row.segment
 
 
-def _producers(context: LogContext, headers: list[BatchHeader]) -> bytes:
+def _producers(context: LogContext, later: Producers) -> bytes:
     """The producers up to the checkpoint that is stored, and of the batches behind it.
 
     If another process moves that checkpoint meanwhile, this one's transaction changes
     nothing, so it does not matter whose producers these are then.
     """
-    producers, now_ms = Producers(), context.now_ms()
+    producers = Producers()
     with contextlib.suppress(ValueDamaged, ValueError):
         stored = context.index.producers(context.partition_id)
         producers = Producers.unpack(stored[1] if stored else b"")
-    producers.learn(headers, now_ms)
-    producers.forget_idle(now_ms, context.config.producer_id_expiration_ms)
+    producers.take_over(later)
+    producers.forget_idle(context.now_ms(), context.config.producer_id_expiration_ms)
     return producers.pack()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from seawall.wal.context import LogContext, write_error
@@ -153,20 +154,19 @@ class ProducerState:
             next_offset=start.offset,
             check_crc=False,
         )
-        headers = [found.header for found in scan if found.header.producer_id >= 0]
+        later = self._learnt(found.header for found in scan)
         if scan.result.next_offset != end_offset:
             if segment == row.segment and self._context.row().segment != segment:
                 return False
-            headers = self._over_damage(descriptor, segment, start, limit)
-        self.producers.learn(headers, self._context.now_ms())
+            walk = Walk(self._context, descriptor, segment, limit=limit, start=start)
+            later = self._learnt(step.header for step in walk if not isinstance(step, Gap))
+        self.producers.take_over(later)
         return True
 
-    def _over_damage(
-        self, descriptor: Descriptor, segment: int, start: Found, limit: int
-    ) -> list[BatchHeader]:
-        walk = Walk(self._context, descriptor, segment, limit=limit, start=start)
-        return [
-            step.header
-            for step in walk
-            if not isinstance(step, Gap) and step.header.producer_id >= 0
-        ]
+    def _learnt(self, headers: Iterator[BatchHeader]) -> Producers:
+        """What stands in a stretch of the log, apart: it may yet turn out to be damaged."""
+        known_below = self._place.offset if self._place else 0
+        later = Producers()
+        new = (header for header in headers if header.base_offset >= known_below)
+        later.learn(new, self._context.now_ms())
+        return later

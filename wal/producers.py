@@ -180,6 +180,15 @@ class Producers:
                 entry = _with(entry, header, header.base_offset, now_ms)
                 self._put(header.producer_id, entry)
 
+    def take_over(self, later: Producers) -> None:
+        """Take over what was learnt from a stretch that lies behind all that is known."""
+        for producer_id, entry in later.entries().items():
+            known = self._entries.get(producer_id)
+            if known is not None and known.epoch == entry.epoch:
+                batches = (*known.batches, *entry.batches)[-BATCHES_KEPT:]
+                entry = entry._replace(batches=batches)
+            self._put(producer_id, entry)
+
     def _put(self, producer_id: int, entry: ProducerEntry) -> None:
         self._entries.pop(producer_id, None)
         self._entries[producer_id] = entry

@@ -56,6 +56,7 @@ class Connection(Protocol):
         batch_bytes: int = 65_536,
         compression: str = "none",
         durability: str | None = None,
+        idempotent: bool = False,
     ) -> ProducerLike: ...
     def consumer(
         self,

@@ -50,14 +50,19 @@ def token_of(place: str, value: bytes | None) -> str:
 
 
 def produce(line: Line, path: str, plan: Plan) -> None:
-    """Publish for ever. ``plan``: who, seed, places, linger_ms, durability, compression."""
+    """Publish for ever. ``plan``: who, seed, places, linger_ms, durability, compression,
+    pauses, idempotent."""
     choose = random.Random(plan["seed"])
     who = plan["who"]
     numbers: Counter[str] = Counter()
     engine.CHECKPOINT_INTERVAL_MS = CHECKPOINT_INTERVAL_MS
     with (
         Broker.open(path, durability=plan["durability"]) as broker,
-        broker.producer(linger_ms=plan["linger_ms"], compression=plan["compression"]) as producer,
+        broker.producer(
+            linger_ms=plan["linger_ms"],
+            compression=plan["compression"],
+            idempotent=plan["idempotent"],
+        ) as producer,
     ):
         while True:
             place = choose.choice(plan["places"])

@@ -110,6 +110,7 @@ class Round:
                 "durability": choose.choice(("fsync", "fsync", "fsync", "os")),
                 "compression": choose.choice(("none", "none", "lz4")),
                 "pauses": choose.choice((0.0, 0.3)),
+                "idempotent": choose.choice((False, True)),
             }
             self._living[who] = self._children.start(produce, self._path, plan)
         else:

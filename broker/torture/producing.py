@@ -182,4 +182,5 @@ def any_producer(connection: Connection, pick: random.Random) -> ProducerLike:
         batch_bytes=pick.choice([200, 2_000, 65_536]),
         compression=pick.choice(COMPRESSIONS),
         durability=pick.choice(["fsync", "fsync", "os"]),
+        idempotent=pick.choice([False, True]),
     )

@@ -59,9 +59,9 @@ def test_the_default_durability_is_the_brokers(folder: str) -> None:
     with Broker.open(folder, durability="os") as broker:
         broker.create_topic("orders")
         with broker.producer() as producer:
-            assert not producer._sender._waits_for_sync
+            assert not producer._sender._writer._waits_for_sync
         with broker.producer(durability="fsync") as producer:
-            assert producer._sender._waits_for_sync
+            assert producer._sender._writer._waits_for_sync
 
 
 # -- topics --------------------------------------------------------------------------

@@ -200,6 +200,7 @@ def test_an_interrupt_anywhere_in_a_round_and_all_is_stored_once(
     while True:
         at += 1
         with idempotent(broker, linger_ms=60_000, batch_bytes=200) as producer:
+            monkeypatch.setattr(producer._sender, "_start", lambda: None)  # it is ours alone
             new = [b"%d/%d" % (at, number) + b"x" * 100 for number in range(4)]
             sent = [producer.send("orders", value) for value in new]
             with Interruption(at) as interruption:
@@ -423,3 +424,20 @@ def test_a_plain_producer_does_not_try_again(folder: str) -> None:
             producer.send("orders", b"a").result()
             with log_of(broker)._appender._lock, pytest.raises(AppendLockTimeout):
                 producer.send("orders", b"b").result(timeout=10)
+
+
+def test_how_long_a_producer_is_remembered_can_be_set(folder: str) -> None:
+    with Broker.open(folder) as broker:
+        broker.create_topic("orders")
+        with idempotent(broker) as producer:
+            producer.send("orders", b"a").result()
+            log = log_of(broker)
+            assert log.context.config.producer_id_expiration_ms == 86_400_000
+            assert len(broker.producers("orders", 0)) == 1
+            broker.set_config({"producer.id.expiration.ms": 1})
+            broker.topics()  # which looks
+            assert log.context.config.producer_id_expiration_ms == 1
+            eventually(lambda: broker.producers("orders", 0) == [])
+            assert producer.send("orders", b"b").result().offset == 1
+    with Broker.open(folder) as broker:
+        assert log_of(broker).context.config.producer_id_expiration_ms == 1

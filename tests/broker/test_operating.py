@@ -49,6 +49,7 @@ def test_settings_of_the_broker(broker: Broker, folder: str) -> None:
         "log.cleaner.io.max.bytes.per.second": "33554432",
         "log.retention.check.interval.ms": "300000",
         "offsets.retention.minutes": "10080",
+        "producer.id.expiration.ms": "86400000",
     }
     broker.set_config({"offsets.retention.minutes": 5, "log.retention.check.interval.ms": 100})
     broker.set_config({"log.retention.check.interval.ms": None})

@@ -92,6 +92,7 @@ def test_config(cli: Cli, orders: str) -> None:
         "log.cleaner.io.max.bytes.per.second  33554432\n"
         "log.retention.check.interval.ms      300000\n"
         "offsets.retention.minutes            10080\n"
+        "producer.id.expiration.ms            86400000\n"
     )
     assert cli("config", "offsets.retention.minutes=5") == (0, b"", "")
     found = json.loads(cli("config", "log.retention.check.interval.ms=1000", "--json").out)

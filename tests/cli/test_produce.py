@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from commands import SEAWALL, Cli, eventually, pipe_of, running, seawall
 
+from seawall.broker import Broker
+
 
 def records_of(cli: Cli, topic: str = "orders") -> list[dict[str, Any]]:
     """Every record of a topic."""
@@ -76,6 +78,18 @@ def test_compression(cli: Cli, orders: str, tmp_path: Path, codec: str) -> None:
     assert cli("consume", orders, "-e", "-q").out == lines.read_bytes()
     info = json.loads(cli("info", "--json").out)
     assert (info["log_bytes"] < 10_000) == (codec != "none")
+
+
+def test_idempotent(cli: Cli, orders: str, data: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    lines.write_bytes(b"a\nb\n")
+    assert cli("produce", orders, "-q", lines).code == 0
+    ended = cli("produce", orders, "--idempotent", lines)
+    assert (ended.code, ended.err) == (0, "seawall: 2 lines acknowledged\n")
+    with Broker.open(data) as broker:
+        (producer,) = broker.producers(orders, 0)
+    assert producer.last_sequence == 1
+    assert cli("consume", orders, "-e", "-q").out == b"a\nb\na\nb\n"
 
 
 def test_partition(cli: Cli, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 import pytest
-from storage import Clock, Crash, FaultyFiles, Store, batch
+from storage import Clock, Crash, FaultyFiles, Store, batch, content, flip
 
 from seawall.wal import producer_state
 from seawall.wal.errors import (
@@ -20,7 +20,9 @@ from seawall.wal.errors import (
     StorageFull,
     SyncFailed,
     WalError,
+    WriteFailed,
 )
+from seawall.wal.files import Descriptor
 from seawall.wal.log import Log
 from seawall.wal.producers import Placed
 
@@ -212,6 +214,70 @@ def test_segments_that_go_while_they_are_read(
         assert put(peer, numbered(20))[0].base_offset == 20
 
 
+def test_a_segment_that_is_sealed_and_written_anew_while_it_is_read(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As key compaction may do, with what is read before the append lock is taken."""
+    store = make_store()
+    store.log.append([batch(b"plain")])
+    put(store.log, numbered(0), numbered(1))
+    begun = []
+
+    class Slowly(Descriptor):
+        def __init__(self, files: FaultyFiles, path: str) -> None:
+            if not begun:
+                begun.append(path)
+                store.log.roll()
+                old = content(path)
+                first = batch(b"longer than before")
+                with open(path + ".new", "wb") as new:
+                    new.write(first + old[len(batch(b"plain")) :])
+                os.rename(path + ".new", path)
+            super().__init__(files, path)
+
+    monkeypatch.setattr(producer_state, "Descriptor", Slowly)
+    with store.peer() as peer:
+        assert put(peer, numbered(1)) == [Placed(2, 3, 1000, True)]
+        assert begun
+        assert put(peer, numbered(2)) == [Placed(3, 4, 1000, False)]
+
+
+def test_damage_is_stepped_over(make_store: MakeStore) -> None:
+    """Producers are known by what is behind it; readers get what is damaged from nobody."""
+    store = make_store()
+    for number in range(10):
+        put(store.log, numbered(number // 2, producer=number % 2))
+    # The length of the fourth batch.
+    flip(store.path(), 3 * len(numbered(0)) + 11)
+    with store.peer() as peer:
+        entries = peer.producers()
+        assert [each.base_offset for each in entries[0].batches] == [0, 2, 4, 6, 8][-5:]
+        assert [each.base_offset for each in entries[1].batches] == [1, 5, 7, 9]
+        assert put(peer, numbered(4, producer=1))[0] == Placed(9, 10, 1000, True)
+    store.log.checkpoint()
+    store.reopen()
+    assert store.log.producers()[1].last_sequence == 4
+
+
+def test_a_file_that_is_missing_is_passed_over(make_store: MakeStore) -> None:
+    store = make_store(segment_bytes=400)
+    for number in range(20):
+        put(store.log, numbered(number))
+    os.unlink(os.path.join(store.folder, store.segments()[2]))
+    with store.peer() as peer:
+        assert put(peer, numbered(19))[0].is_duplicate
+
+
+def test_a_disk_that_does_not_let_itself_be_read(make_store: MakeStore) -> None:
+    store = make_store()
+    put(store.log, numbered(0))
+    with store.peer(files := FaultyFiles()) as peer:
+        files.fail("open", where=".log", error=errno.EMFILE)
+        with pytest.raises(WriteFailed):
+            peer.append_checked([numbered(1)])
+        assert put(peer, numbered(1))[0].base_offset == 1
+
+
 def test_a_damaged_list_of_producers_is_made_anew(store: Store) -> None:
     put(store.log, numbered(0), numbered(1))
     store.log.checkpoint()
@@ -336,6 +402,7 @@ def test_who_waits_for_a_thread_that_reads_waits_for_so_long_only(
         reading.set()
         go_on.wait(10)
 
+    monkeypatch.setattr(producer_state.ProducerState, "is_near", lambda self, row: False)
     monkeypatch.setattr(producer_state.ProducerState, "come_near", slowly)
     thread = threading.Thread(target=lambda: store.log.append_checked([numbered(1)]))
     thread.start()

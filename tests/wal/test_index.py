@@ -50,6 +50,23 @@ def test_an_advance_counts_from_the_stored_checkpoint_only(index: Index) -> None
     assert index.checkpoint(2) is None
 
 
+def test_producers_go_with_their_checkpoint(index: Index) -> None:
+    one, two = START._replace(offset=10, position=100), START._replace(offset=20, position=200)
+    assert index.producers(1) is None
+    assert index.advance(1, None, one, [], [])
+    assert index.producers(1) == (one, b"")
+    assert not index.advance(1, None, two, [], [], b"of a process that was too late")
+    assert index.producers(1) == (one, b"")
+    assert index.advance(1, one, two, [], [], b"some")
+    assert index.producers(1) == (two, b"some")
+    assert index.producers(2) is None
+    index.forget_segments(1, 100)
+    assert index.advance(1, two, one, [], [])
+    assert index.producers(1) == (one, b"some")
+    index.forget(1)
+    assert index.producers(1) is None
+
+
 offsets = st.integers(0, 2**63 - 2)
 timestamps = st.integers(-(2**63) + 1, 2**63 - 1)
 

@@ -209,6 +209,13 @@ def test_against_a_model(
     again.learn(log, 1)
     again.learn(log, 1)  # twice is once
     assert again.entries() == producers.entries()
+    # Or piece by piece, each apart.
+    pieces = Producers()
+    for at in range(0, len(log), 3):
+        later = Producers()
+        later.learn(log[at : at + 3], 1)
+        pieces.take_over(later)
+    assert pieces.entries() == producers.entries()
     for producer, own in stored.items():
         if own:
             entry = producers.entries()[producer]
