@@ -65,7 +65,9 @@ class WireGroups(GroupState):
                 return found.generation if found else 0
             others = [each for each in there if not self.is_ours(each)]
             check_free(group, others, self._is_dead)
-            begun = replace(self._begun(transaction, group), assignor=assignor)
+            begun = self._begun(transaction, group)
+            if members:  # who divided last is known also when all are gone
+                begun = replace(begun, assignor=assignor)
             self._replace_members(transaction, group, there, members)
             self._begin(transaction, group, begun, is_empty=not members)
             return begun.generation + 1

@@ -16,14 +16,11 @@ from seawall.broker.kafka.schema import Values
 
 
 async def handle(request: Any, context: RequestContext) -> Values:
-    generation = getattr(request, "generation_id_or_member_epoch", None)
-    if generation is None:
-        generation = request.generation_id
     found = await context.node.part(Coordinator).commit(
         CommitRequest(
             group=request.group_id,
             member_id=request.member_id,
-            generation=generation,
+            generation=request.generation_id_or_member_epoch,
             offsets={
                 (topic.name, each.partition_index): (
                     each.committed_offset,

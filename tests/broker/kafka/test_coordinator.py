@@ -1,0 +1,222 @@
+"""The coordinator with everything around it: connections, the disk, other processes."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+from brokers import eventually, put
+from server_processes import server_process
+from wire import Wire
+from wire_groups import WireMember
+
+from seawall.broker import Broker
+from seawall.broker.errors import GroupBusy, GroupHeldByServer
+from seawall.broker.kafka.threaded import ServerThread
+
+Connect = Callable[[], Wire]
+PLACE = ("orders", 0)
+
+
+# -- connections ---------------------------------------------------------------------
+
+
+def test_a_client_that_is_cut_off_while_its_join_waits(
+    connect: Connect, server: ServerThread
+) -> None:
+    one = WireMember(connect(), session_ms=600).enter(PLACE)
+    gone = WireMember(connect(), session_ms=600)
+    gone.begin_join()
+    gone.end_join()
+    gone.begin_join()
+    eventually(lambda: one.heartbeat() == 27)
+    gone.wire.close()
+    eventually(lambda: len(server.server.node.connections) == 1)
+    began_s = time.monotonic()
+    assert one.join().generation_id == 2
+    assert 0.2 < time.monotonic() - began_s < 5, "a session, and not the time for rebalancing"
+    assert [each.member_id for each in one.joined.members] == [one.member_id]
+
+
+def test_a_client_that_says_nothing_any_more(connect: Connect, broker: Broker) -> None:
+    put(broker, b"a")
+    silent = WireMember(connect(), session_ms=500).enter(PLACE)
+    assert len(broker.group("g").members) == 1
+    eventually(lambda: not broker.group("g").members)
+    assert silent.heartbeat() == 25
+    assert silent.commit({PLACE: 1}) == {PLACE: 25}
+    assert broker.group("g").offsets == ()
+
+
+def test_what_is_known_of_a_group_that_is_over_is_forgotten(
+    wire: Wire, server: ServerThread
+) -> None:
+    from seawall.broker.kafka.coordinator import Coordinator
+
+    member = WireMember(wire).enter(PLACE)
+    coordinator = server.server.node.part(Coordinator)
+    assert list(coordinator._slots) == ["g"]
+    member.leave()
+    WireMember(wire, "h").heartbeat()
+    assert coordinator._slots == {}
+
+
+# -- one kind of members at a time ---------------------------------------------------
+
+
+def test_embedded_consumers_keep_clients_out(wire: Wire, broker: Broker) -> None:
+    with broker.consumer("orders", group="g") as consumer:
+        assert WireMember(wire).join().error_code == 23
+        alone = {"generation_id_or_member_epoch": -1, "member_id": ""}
+        assert WireMember(wire).commit({PLACE: 0}, **alone) == {PLACE: 25}
+        consumer.poll()
+    assert WireMember(wire).join().error_code == 0
+
+
+def test_clients_keep_embedded_consumers_out(wire: Wire, broker: Broker) -> None:
+    put(broker, b"a", b"b")
+    member = WireMember(wire).enter(PLACE)
+    member.commit({PLACE: 1})
+    with pytest.raises(GroupHeldByServer) as caught:
+        broker.consumer("orders", group="g")
+    assert caught.value.holder_host.startswith("127.0.0.1:")
+    with pytest.raises(GroupBusy):
+        broker.reset_group("g", "orders", {0: 0})
+    with pytest.raises(GroupBusy):
+        broker.delete_group("g")
+    member.leave()
+    with broker.consumer("orders", group="g") as consumer:
+        assert [each.value for each in consumer.poll(timeout_ms=1000)] == [b"b"]
+
+
+def test_members_and_lag_are_described(wire: Wire, broker: Broker) -> None:
+    put(broker, b"a", b"b")
+    member = WireMember(wire, instance_id="i").enter(PLACE)
+    member.commit({PLACE: 1})
+    found = broker.group("g")
+    assert (found.state, found.generation, found.assignor) == ("Stable", 1, "range")
+    [one] = found.members
+    assert (one.member_id, one.client_id, one.group_instance_id) == (member.member_id, "wire", "i")
+    assert one.host == "{}:{}".format(*wire.socket.getsockname())
+    assert one.assignment == (PLACE,)
+    [offset] = found.offsets
+    assert (offset.committed, offset.lag, offset.member_id) == (1, 1, member.member_id)
+
+
+def test_what_a_client_has_not_committed_is_not_trimmed(wire: Wire, broker: Broker) -> None:
+    broker.create_topic("queue", config={"segment.bytes": 1 << 14, "segment.ms": 1})
+    for _ in range(4):
+        put(broker, *[b"x" * 1000] * 10, topic="queue")
+    member = WireMember(wire, topics=("queue",)).enter(("queue", 0))
+    member.commit({("queue", 0): 0})
+    assert broker.compact("queue")[0].log_start == 0
+    member.commit({("queue", 0): 40})
+    assert broker.compact("queue")[0].log_start > 0
+
+
+# -- the end of a server -------------------------------------------------------------
+
+
+def test_stopping_sends_everybody_away(
+    serving: Callable[..., ServerThread], broker: Broker
+) -> None:
+    server = serving()
+    wires = [Wire(server.address) for _ in range(3)]
+    first = WireMember(wires[0]).enter(PLACE)
+    waits = WireMember(wires[1])
+    waits.begin_join(3)
+    eventually(lambda: first.heartbeat() == 27)
+    syncs = WireMember(wires[2], "h")
+    syncs.join()
+    other = "nobody-will-lead"
+    server.stop()
+    assert waits.end_join().error_code == 16
+    for each in wires:
+        each.close()
+    assert broker.group("g").members == ()
+    assert (other, broker.group("h").members) == (other, ())
+    with broker.consumer("orders", group="g"):
+        pass  # at once
+
+
+def test_a_member_from_before_a_restart_is_none(
+    serving: Callable[..., ServerThread], broker: Broker
+) -> None:
+    put(broker, b"a", b"b")
+    server = serving()
+    wire = Wire(server.address)
+    member = WireMember(wire, instance_id="i").enter(PLACE)
+    assert member.commit({PLACE: 1}) == {PLACE: 0}
+    wire.close()
+    server.stop()
+    member.wire = wire = Wire(serving().address)
+    assert member.commit({PLACE: 2}) == {PLACE: 25}
+    assert member.heartbeat() == 25
+    assert member.sync().error_code == 25
+    assert member.join().error_code == 25
+    old, member.member_id = member.generation, ""
+    assert member.join().generation_id > old
+    assert broker.group("g").offsets[0].committed == 1
+    wire.close()
+
+
+def test_killing_the_server_frees_its_groups_at_once(broker: Broker) -> None:
+    put(broker, b"a", b"b", b"c")
+    with server_process(broker.path) as server:
+        wire = Wire(server.address)
+        member = WireMember(wire, instance_id="i").enter(PLACE)
+        assert member.commit({PLACE: 1}) == {PLACE: 0}
+        assert broker.group("g").members[0].pid == server.process.pid
+        with pytest.raises(GroupHeldByServer):
+            broker.consumer("orders", group="g")
+        server.kill()
+        wire.close()
+        assert broker.group("g").members == ()
+        with broker.consumer("orders", group="g") as consumer:
+            assert [each.value for each in consumer.poll(1, timeout_ms=1000)] == [b"b"]
+            consumer.ack()
+        with server_process(broker.path) as again:
+            member.wire = Wire(again.address)
+            assert member.commit({PLACE: 3}) == {PLACE: 25}
+            assert member.heartbeat() == 25
+            member.member_id = ""
+            old = member.generation
+            assert member.join().generation_id > old
+            assert member.sync().error_code == 0
+            assert member.commit({PLACE: 3}) == {PLACE: 0}
+            member.wire.close()
+    assert broker.group("g").offsets[0].committed == 3
+
+
+def test_a_server_that_was_stopped_for_long_finds_its_groups_gone(broker: Broker) -> None:
+    put(broker, b"a", b"b")
+    with server_process(broker.path, session_ms=400, beat_s=0.1) as server:
+        wire = Wire(server.address)
+        lost = WireMember(wire).enter(PLACE)
+        kept = WireMember(wire, "kept").enter(PLACE)
+        server.signal(signal.SIGSTOP)
+        time.sleep(0.6)
+        with broker.consumer("orders", group="g") as consumer:
+            server.signal(signal.SIGCONT)
+            assert lost.commit({PLACE: 2}) == {PLACE: 25}
+            assert lost.heartbeat() == 25
+            lost.member_id = ""
+            assert lost.join().error_code == 23
+            assert len(consumer.poll(timeout_ms=1000)) == 2
+        assert kept.heartbeat() == 0
+        assert kept.commit({PLACE: 2}) == {PLACE: 0}
+        wire.close()
+
+
+def test_it_finds_out_by_itself(broker: Broker) -> None:
+    with server_process(broker.path, session_ms=400, beat_s=0.1) as server:
+        wire = Wire(server.address)
+        lost = WireMember(wire).enter(PLACE)
+        server.signal(signal.SIGSTOP)
+        time.sleep(0.6)
+        with broker.consumer("orders", group="g"):
+            server.signal(signal.SIGCONT)
+            eventually(lambda: lost.heartbeat() == 25)
+        wire.close()

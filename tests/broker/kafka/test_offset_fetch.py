@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from brokers import put
+from wire import Wire
+from wire_groups import WireMember
+
+from seawall.broker import Broker
+
+
+def fetched(topics: Any) -> dict[tuple[str, int], tuple[int, str]]:
+    return {
+        (topic.name, each.partition_index): (each.committed_offset, each.metadata)
+        for topic in topics
+        for each in topic.partitions
+        if each.error_code == 0
+    }
+
+
+@pytest.fixture
+def committed(wire: Wire, broker: Broker) -> Wire:
+    put(broker, b"a", b"b")
+    WireMember(wire).enter(("orders", 0)).commit({("orders", 0): 2}, metadata="note")
+    return wire
+
+
+@pytest.mark.parametrize("version", range(1, 8))
+def test_one_group(committed: Wire, version: int) -> None:
+    wanted = [
+        {"name": "orders", "partition_indexes": (0, 7)},
+        {"name": "x", "partition_indexes": (0,)},
+    ]
+    answer = committed.ask(9, version, group_id="g", topics=wanted, require_stable=True)
+    nothing = (-1, "")
+    expected = {("orders", 0): (2, "note"), ("orders", 7): nothing, ("x", 0): nothing}
+    assert fetched(answer.topics) == expected
+    if version >= 2:
+        answer = committed.ask(9, version, group_id="g", topics=None, require_stable=False)
+        assert (answer.error_code, fetched(answer.topics)) == (0, {("orders", 0): (2, "note")})
+    unknown = committed.ask(9, version, group_id="h", topics=wanted[:1], require_stable=False)
+    assert fetched(unknown.topics) == {("orders", 0): nothing, ("orders", 7): nothing}
+    bad = committed.ask(9, version, group_id="", topics=wanted[1:], require_stable=False)
+    assert [each.error_code for topic in bad.topics for each in topic.partitions] == [24]
+    if version >= 2:
+        assert bad.error_code == 24
+
+
+@pytest.mark.parametrize("version", [8, 9])
+def test_several_groups(committed: Wire, version: int) -> None:
+    wanted = [{"name": "orders", "partition_indexes": (0,)}]
+    groups = [
+        {"group_id": "g", "member_id": None, "member_epoch": -1, "topics": None},
+        {"group_id": "", "member_id": None, "member_epoch": -1, "topics": wanted},
+        {"group_id": "h", "member_id": None, "member_epoch": -1, "topics": wanted},
+    ]
+    answer = committed.ask(9, version, groups=groups, require_stable=True)
+    assert [(each.group_id, each.error_code) for each in answer.groups] == [
+        ("g", 0),
+        ("", 24),
+        ("h", 0),
+    ]
+    assert fetched(answer.groups[0].topics) == {("orders", 0): (2, "note")}
+    assert fetched(answer.groups[2].topics) == {("orders", 0): (-1, "")}
+
+
+def test_what_embedded_consumers_have_acknowledged(wire: Wire, broker: Broker) -> None:
+    put(broker, b"a", b"b")
+    with broker.consumer("orders", group="e") as consumer:
+        consumer.ack(consumer.poll(timeout_ms=1000))
+    answer = wire.ask(9, 7, group_id="e", topics=None, require_stable=False)
+    assert fetched(answer.topics) == {("orders", 0): (2, "")}
+
+
+def test_offsets_of_a_topic_that_was_deleted(committed: Wire, broker: Broker) -> None:
+    broker.delete_topic("orders")
+    answer = committed.ask(9, 7, group_id="g", topics=None, require_stable=False)
+    assert answer.topics == ()
