@@ -29,7 +29,8 @@ class Api:
     ``versions``: the lowest and the highest that are answered. ``advertised_from``: a lower
     one to name in ApiVersions. ``refuse`` makes a response of a request, an error code and a
     message, where the response has no ``error_code`` at its top. ``is_pipelined``: a request
-    may begin before those ahead of it on its connection are answered.
+    may begin before those ahead of it on its connection are answered. ``is_long``: a response
+    may be so long that a thread of the executor makes its bytes, so that the loop goes on.
     """
 
     key: int
@@ -39,6 +40,7 @@ class Api:
     refuse: Refusal | None = None
     advertised_from: int | None = None
     is_pipelined: bool = False
+    is_long: bool = False
 
     @property
     def advertised(self) -> tuple[int, int]:

@@ -42,6 +42,7 @@ INVALID_CONFIG: Final = 40
 INVALID_REQUEST: Final = 42
 UNSUPPORTED_FOR_MESSAGE_FORMAT: Final = 43
 POLICY_VIOLATION: Final = 44
+OUT_OF_ORDER_SEQUENCE_NUMBER: Final = 45
 INVALID_PRODUCER_EPOCH: Final = 47
 TRANSACTIONAL_ID_AUTHORIZATION_FAILED: Final = 53
 KAFKA_STORAGE_ERROR: Final = 56
@@ -85,6 +86,8 @@ TABLE: Final[dict[type[BrokerError], int]] = {
     errors.CorruptBatch: CORRUPT_MESSAGE,
     errors.InvalidTimestamp: INVALID_TIMESTAMP,
     errors.UnsupportedCompression: UNSUPPORTED_COMPRESSION_TYPE,
+    errors.OutOfOrderSequence: OUT_OF_ORDER_SEQUENCE_NUMBER,
+    errors.InvalidProducerEpoch: INVALID_PRODUCER_EPOCH,
     errors.BufferFull: REQUEST_TIMED_OUT,
     errors.DeliveryTimeout: REQUEST_TIMED_OUT,
     errors.AppendLockTimeout: REQUEST_TIMED_OUT,

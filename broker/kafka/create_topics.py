@@ -152,4 +152,4 @@ def refuse(request: Any, code: int, message: str) -> Values:
     return {"topics": [{"name": name, **told} for name in named]}
 
 
-API = Api(key=19, name="CreateTopics", versions=(2, 7), handle=handle, refuse=refuse)
+API = Api(key=19, name="CreateTopics", versions=(2, 7), handle=handle, refuse=refuse, is_long=True)

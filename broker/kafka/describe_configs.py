@@ -78,4 +78,6 @@ def refuse(request: Any, code: int, message: str) -> Values:
     return {"results": [{**_named(each), **told} for each in request.resources[:MOST_ASKED]]}
 
 
-API = Api(key=32, name="DescribeConfigs", versions=(1, 4), handle=handle, refuse=refuse)
+API = Api(
+    key=32, name="DescribeConfigs", versions=(1, 4), handle=handle, refuse=refuse, is_long=True
+)

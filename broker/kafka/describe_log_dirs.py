@@ -78,4 +78,6 @@ def refuse(request: Any, code: int, message: str) -> Values:
     return {"error_code": code, "results": [{"error_code": code, "log_dir": "", "topics": ()}]}
 
 
-API = Api(key=35, name="DescribeLogDirs", versions=(1, 5), handle=handle, refuse=refuse)
+API = Api(
+    key=35, name="DescribeLogDirs", versions=(1, 5), handle=handle, refuse=refuse, is_long=True
+)

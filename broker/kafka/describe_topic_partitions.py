@@ -84,4 +84,11 @@ def refuse(request: Any, code: int, message: str) -> Values:
     return {"topics": [_failed(name, code) for name in named], "next_cursor": None}
 
 
-API = Api(key=75, name="DescribeTopicPartitions", versions=(0, 0), handle=handle, refuse=refuse)
+API = Api(
+    key=75,
+    name="DescribeTopicPartitions",
+    versions=(0, 0),
+    handle=handle,
+    refuse=refuse,
+    is_long=True,
+)

@@ -69,6 +69,8 @@ async def answer(call: Call, context: RequestContext) -> bytes | None:
         answered = await api.handle(request, context)
         if answered is None:
             return None
+        if api.is_long:
+            return await context.run(call.schema.encode, call.correlation_id, answered)
         return call.schema.encode(call.correlation_id, answered)
     except Rejected:
         raise

@@ -9,18 +9,27 @@ In version 0 no topics means all of them, later it means none and null means all
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from seawall.broker.errors import BrokerError, TopicExists
+from seawall.broker.errors import InvalidTopicName, TopicExists
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.api import Api, RequestContext
+from seawall.broker.kafka.changes import Changes
+from seawall.broker.kafka.items import MOST_CHANGES
 from seawall.broker.kafka.schema import Values
+from seawall.broker.kafka.topics import Topics
 from seawall.broker.kafka.wire_topics import create_wire_topic
+from seawall.broker.names import check_topic_name
 from seawall.broker.topic_info import TopicInfo
 
 #: The version of every partition's leadership: there is one leader, for ever.
 LEADER_EPOCH: Final = 0
+#: How long a client waits here for topics to be created before it is told to ask again.
+CREATION_TIMEOUT_MS: Final = 10_000
 # Kafka's AclOperation numbers as a set of bits: nobody is forbidden anything here.
 TOPIC_OPERATIONS: Final = sum(1 << bit for bit in (3, 4, 5, 6, 7, 8, 10, 11))
 CLUSTER_OPERATIONS: Final = sum(1 << bit for bit in (5, 7, 8, 9, 10, 11, 12))
@@ -28,7 +37,8 @@ NOT_ASKED: Final = -(1 << 31)
 
 
 async def handle(request: Any, context: RequestContext) -> Values:
-    topics = await context.run(_topics, request, context)
+    failed = await _create_missing(request, context)
+    topics = await context.run(_topics, request, context, failed)
     node = context.node
     wants_operations = getattr(request, "include_cluster_authorized_operations", False)
     return {
@@ -41,8 +51,57 @@ async def handle(request: Any, context: RequestContext) -> Values:
     }
 
 
-def _topics(request: Any, context: RequestContext) -> list[Values]:
+async def _create_missing(request: Any, context: RequestContext) -> dict[str, int]:
+    """Create the topics that are asked for and are not there, if that is allowed.
+
+    Gives the error codes of those that could not be. What one request may create is bounded;
+    the others are unknown, and clients ask for unknown ones again.
+    """
+    if not request.topics or not _may_create(request, context):
+        return {}
+    names = [each.name for each in request.topics if each.name is not None and not _id_of(each)]
+    present = await context.node.part(Topics).find(names)
+    failed: dict[str, int] = {}
+    missing: list[str] = []
+    for name in dict.fromkeys(names):
+        try:
+            check_topic_name(name)
+        except InvalidTopicName as error:
+            failed[name] = codes.code_of(error)
+        else:
+            if name not in present and len(missing) < MOST_CHANGES:
+                missing.append(name)
+    jobs = [partial(_create, context, name) for name in missing]
+    made = await context.node.part(Changes).make(jobs, CREATION_TIMEOUT_MS)
+    for name, outcome in zip(missing, made, strict=True):
+        if outcome is not None:
+            failed[name] = _told(codes.code_of(outcome))
+    return failed
+
+
+def _create(context: RequestContext, name: str) -> None:
     """In a thread of the executor."""
+    with contextlib.suppress(TopicExists):  # somebody was quicker
+        create_wire_topic(context.broker, name, context.settings.num_partitions)
+
+
+def _told(code: int) -> int:
+    """Kafka's word for a topic that is being created; clients ask again."""
+    return codes.LEADER_NOT_AVAILABLE if code == codes.REQUEST_TIMED_OUT else code
+
+
+def _may_create(request: Any, context: RequestContext) -> bool:
+    allows: bool = getattr(request, "allow_auto_topic_creation", True)
+    return allows and context.settings.auto_create_topics_enable
+
+
+def _id_of(topic: Any) -> UUID | None:
+    uuid: UUID | None = getattr(topic, "topic_id", None)
+    return uuid
+
+
+def _topics(request: Any, context: RequestContext, failed: Mapping[str, int]) -> list[Values]:
+    """In a thread of the executor. ``failed``: of what was to be created."""
     wants_operations = getattr(request, "include_topic_authorized_operations", False)
     operations = TOPIC_OPERATIONS if wants_operations else NOT_ASKED
     present = {info.name: info for info in context.broker.topics()}
@@ -52,35 +111,18 @@ def _topics(request: Any, context: RequestContext) -> list[Values]:
     by_uuid = {info.uuid: info for info in present.values()}
     answered = []
     for each in wanted:
-        uuid: UUID | None = getattr(each, "topic_id", None)
+        uuid = _id_of(each)
         if each.name is None or uuid is not None:
             found = None if uuid is None else by_uuid.get(uuid)
             missing = _missing(codes.UNKNOWN_TOPIC_ID, None, uuid)
         else:
             found = present.get(each.name)
-            code = codes.UNKNOWN_TOPIC_OR_PARTITION
-            if found is None and _may_create(request, context):
-                try:
-                    found = _create(context, each.name)
-                except BrokerError as error:
-                    code = codes.code_of(error)
+            code = failed.get(each.name, codes.UNKNOWN_TOPIC_OR_PARTITION)
             missing = _missing(code, each.name, None)
         answered.append(
             missing if found is None else described(found, context.node.node_id, operations)
         )
     return answered
-
-
-def _may_create(request: Any, context: RequestContext) -> bool:
-    allows: bool = getattr(request, "allow_auto_topic_creation", True)
-    return allows and context.settings.auto_create_topics_enable
-
-
-def _create(context: RequestContext, name: str) -> TopicInfo:
-    try:
-        return create_wire_topic(context.broker, name, context.settings.num_partitions)
-    except TopicExists:  # somebody was quicker
-        return context.broker.topic(name)
 
 
 def described(info: TopicInfo, node_id: int, operations: int = NOT_ASKED) -> Values:

@@ -20,6 +20,7 @@ MODULES: Final = (
     "seawall.broker.kafka.describe_configs",
     "seawall.broker.kafka.describe_groups",
     "seawall.broker.kafka.describe_log_dirs",
+    "seawall.broker.kafka.describe_producers",
     "seawall.broker.kafka.describe_topic_partitions",
     "seawall.broker.kafka.fetch",
     "seawall.broker.kafka.find_coordinator",

@@ -31,19 +31,22 @@ class Topics:
         self._places: dict[TopicKey, list[RawPlace]] = {}
         self._by_key: dict[TopicKey, TopicInfo] = {}
         self._looked_s = -FRESH_S
+        self._changes = 0
 
     async def find(self, keys: Iterable[TopicKey]) -> dict[TopicKey, list[RawPlace]]:
         """The partitions of topics by name or id; those that do not exist are left out."""
         keys = tuple(keys)
         loop = self._node.loop
         if loop.time() - self._looked_s >= FRESH_S or any(key not in self._by_key for key in keys):
-            began_s = loop.time()
+            began_s, changes = loop.time(), self._changes
             self._take(await self._node.run(self._node.broker.topics))
-            self._looked_s = began_s
+            if changes == self._changes:
+                self._looked_s = began_s
         return {key: self._places_of(key) for key in keys if key in self._by_key}
 
     def look_again(self) -> None:
         """Something was changed: look before the next answer."""
+        self._changes += 1
         self._looked_s = -FRESH_S
 
     def _take(self, topics: list[TopicInfo]) -> None:

@@ -14,6 +14,7 @@ from seawall.wal.files import (
     READ_WRITE,
     Descriptor,
     Files,
+    disk_bytes,
     has_room,
     make_directory,
     read_file,
@@ -162,3 +163,10 @@ def test_room_is_what_disk_and_limit_leave(path: str, monkeypatch: pytest.Monkey
     full = os.statvfs_result((*real[:4], 0, *real[5:]))
     monkeypatch.setattr(os, "statvfs", lambda _: full)
     assert not has_room(path)
+
+
+def test_the_bytes_of_a_disk(folder: str) -> None:
+    total, usable = disk_bytes(folder)
+    assert 0 < usable <= total
+    with pytest.raises(FileNotFoundError):
+        disk_bytes(os.path.join(folder, "nothing"))

@@ -6,6 +6,7 @@ import pytest
 from wire import Wire
 
 from seawall.broker import Broker
+from seawall.broker.kafka import metadata
 from seawall.broker.kafka.threaded import ServerThread
 
 KEY = 3
@@ -65,8 +66,30 @@ def test_a_missing_topic_is_created_if_the_client_allows_it(wire: Wire, broker: 
 
 
 def test_a_name_that_cannot_be_is_refused(wire: Wire) -> None:
-    [topic] = ask(wire, topics=[{"name": "no/slash"}]).topics
-    assert topic.error_code == 17
+    slash, empty = ask(wire, topics=[{"name": "no/slash"}, {"name": ""}]).topics
+    assert (slash.error_code, empty.error_code) == (17, 17)
+
+
+def test_one_request_creates_so_many_and_no_more(
+    wire: Wire, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata, "MOST_CHANGES", 2)
+    names = [{"name": name} for name in ("a", "orders", "b", "c", "a")]
+    topics = ask(wire, topics=names).topics
+    assert [topic.error_code for topic in topics] == [0, 0, 0, 3, 0]
+    assert [info.name for info in broker.topics()] == ["a", "b", "orders"]
+
+
+def test_a_topic_that_takes_long_to_create_is_asked_for_again(
+    wire: Wire, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata, "CREATION_TIMEOUT_MS", 50)
+    named = [{"name": "new"}, {"name": "orders"}]
+    with broker.engine.topics_lock:
+        new, orders = ask(wire, topics=named).topics
+    assert (new.error_code, orders.error_code) == (5, 0)  # LEADER_NOT_AVAILABLE
+    monkeypatch.setattr(metadata, "CREATION_TIMEOUT_MS", 10_000)
+    assert [topic.error_code for topic in ask(wire, topics=named).topics] == [0, 0]
 
 
 def test_topics_by_id(wire: Wire, broker: Broker) -> None:
