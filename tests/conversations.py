@@ -51,6 +51,18 @@ def topic_made(talk: Talk, name: str, partitions: int = 1, **config: str) -> uui
         allow_auto_topic_creation=False,
         include_topic_authorized_operations=False,
     )
+    places = [
+        {"partition_index": number, "timestamp": -1, "current_leader_epoch": -1}
+        for number in range(partitions)
+    ]
+    talk.until(
+        LIST_OFFSETS,
+        4,
+        lambda answer: not any(each.error_code for each in answer.topics[0].partitions),
+        replica_id=-1,
+        isolation_level=0,
+        topics=[{"name": name, "partitions": places}],
+    )
     topic_id: uuid.UUID = found.topics[0].topic_id
     return topic_id
 
@@ -183,6 +195,13 @@ def producing(talk: Talk) -> None:
 def idempotent_producing(talk: Talk) -> None:
     topic = talk.name("idempotent")
     topic_made(talk, topic)
+    talk.until(
+        INIT_PRODUCER_ID,
+        4,
+        lambda answer: not answer.error_code,
+        transactional_id=None,
+        transaction_timeout=1000,
+    )
     told = talk.ask("a new id", INIT_PRODUCER_ID, transactional_id=None, transaction_timeout=1000)
     mine = told.producer_id
 

@@ -146,6 +146,8 @@ class Talk:
                 for each in fields(value)
                 if each.name not in LEFT_OUT
             }
+        if name == "aborted_transactions":
+            return value or ()  # null and none are the same
         if name == "records":
             return self._batches(value)
         if isinstance(value, tuple):
@@ -200,7 +202,9 @@ class Talk:
 
 
 def in_order(values: list[Any], name: str) -> list[Any]:
-    """The partitions of a topic by their numbers: Kafka has them in any order."""
+    """Partitions and members by their names: Kafka has them in any order."""
     if name == "partitions" and values and "partition_index" in values[0]:
         return sorted(values, key=itemgetter("partition_index"))
+    if name == "members" and values and "member_id" in values[0]:
+        return sorted(values, key=lambda each: str(each["member_id"]))
     return values
