@@ -34,6 +34,7 @@ ROWS = {
     "idempotent": ("compiled",),
     "startup": ("compiled",),
     "visibility": ("compiled",),
+    "serve": ("compiled",),
 }
 
 

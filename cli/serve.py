@@ -170,4 +170,5 @@ async def _serve(broker: "Broker", settings: "ServerSettings") -> None:
             )
             await stopped.wait()
     except OSError as error:
-        raise CommandFailed(f"cannot listen on {settings.listen}: {error.strerror}") from error
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise CommandFailed(f"cannot listen on {settings.listen}: {reason}") from error

@@ -52,7 +52,7 @@ class Api:
 class RequestContext:
     """What a handler knows about a request besides its contents."""
 
-    __slots__ = ("client_id", "connection", "node", "version")
+    __slots__ = ("client_id", "connection", "node", "response_bytes", "version")
 
     def __init__(
         self, *, version: int, client_id: str | None, connection: Connection, node: Node
@@ -61,6 +61,9 @@ class RequestContext:
         self.client_id = client_id or ""
         self.connection = connection
         self.node = node
+        # What the handler has acquired of the node's `response_budget`; it is given back
+        # once the response has been sent.
+        self.response_bytes = 0
 
     @property
     def broker(self) -> Broker:

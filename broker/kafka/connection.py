@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seawall.broker.kafka import dispatch
 from seawall.broker.kafka.api import RequestContext
@@ -25,6 +25,15 @@ logger = logging.getLogger("seawall.kafka")
 
 # A response that is longer than this waits for its client before the next request begins.
 WRITE_BUFFER_BYTES = 1 << 16
+# One request of a connection that is no longer than this never waits for memory.
+SMALL_REQUEST_BYTES = 1 << 16
+
+
+class Answer(NamedTuple):
+    """A response to be sent, if any, and what it holds of the budget for responses."""
+
+    response: bytes | None
+    held_bytes: int
 
 
 class Connection(asyncio.Protocol):
@@ -42,7 +51,7 @@ class Connection(asyncio.Protocol):
         self._reader = FrameReader(node.settings.socket_request_max_bytes)
         self._requests: deque[bytes] = deque()
         # Pipelined requests that began, oldest first, and how many bytes they hold.
-        self._running: deque[tuple[asyncio.Task[bytes | None], int]] = deque()
+        self._running: deque[tuple[asyncio.Task[Answer], int]] = deque()
         self._arrived = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
@@ -67,6 +76,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
         self.peer = _peer_name(transport)
+        if self.node.stopping.is_set():
+            transport.abort()  # type: ignore[attr-defined]
+            return
         if len(self.node.connections) >= self.node.settings.max_connections:
             logger.warning("%s: refused, there are max.connections already", self.peer)
             transport.abort()  # type: ignore[attr-defined]
@@ -116,11 +128,8 @@ class Connection(asyncio.Protocol):
                 length = self._reader.length()
                 if length is None:
                     break
-                if not self._admitted:
-                    if not self.node.budget.reserve(length, self._on_admitted):
-                        self._waits_for_budget = True
-                        break
-                    self._on_reserved(length)
+                if not self._admitted and not self._reserve(length):
+                    break
                 frame = self._reader.take()
                 if frame is None:
                     break
@@ -132,6 +141,17 @@ class Connection(asyncio.Protocol):
             self._reject(str(error))
         self._regulate()
 
+    def _reserve(self, length: int) -> bool:
+        """Have room for the next frame; False if that has to be waited for."""
+        if length <= SMALL_REQUEST_BYTES and not self._held_bytes:
+            # Whoever has only claimed to send much must not keep everybody else waiting.
+            self.node.request_budget.add(length)
+        elif not self.node.request_budget.reserve(length, self._on_admitted):
+            self._waits_for_budget = True
+            return False
+        self._on_reserved(length)
+        return True
+
     def _on_reserved(self, length: int) -> None:
         self._admitted = length
         self._held_bytes += length
@@ -141,7 +161,7 @@ class Connection(asyncio.Protocol):
         self._waits_for_budget = False
         length = self._reader.length() or 0
         if self._closing:
-            self.node.budget.release(length)
+            self.node.request_budget.release(length)
             return
         self._on_reserved(length)
         self._partial_since_s = self._loop.time()
@@ -166,7 +186,7 @@ class Connection(asyncio.Protocol):
     def _release(self, size: int) -> None:
         if size:
             self._held_bytes -= size
-            self.node.budget.release(size)
+            self.node.request_budget.release(size)
 
     # -- handling ----------------------------------------------------------------------
 
@@ -195,16 +215,20 @@ class Connection(asyncio.Protocol):
             return
         await self._settled.wait()
         await self._writable.wait()
-        response = call if isinstance(call, bytes) else await self._answer(call)
+        answer = Answer(call, 0) if isinstance(call, bytes) else await self._answer(call)
         self._release(len(frame))
-        if response is not None:
-            self._send(response)
+        self._send(answer)
 
-    async def _answer(self, call: Call) -> bytes | None:
+    async def _answer(self, call: Call) -> Answer:
         context = RequestContext(
             version=call.version, client_id=call.client_id, connection=self, node=self.node
         )
-        return await dispatch.answer(call, context)
+        try:
+            response = await dispatch.answer(call, context)
+        except BaseException:
+            self.node.response_budget.release(context.response_bytes)
+            raise
+        return Answer(response, context.response_bytes)
 
     def _flush(self, _: object) -> None:
         """Send the responses of pipelined requests, as far as none is missing before them."""
@@ -214,32 +238,29 @@ class Connection(asyncio.Protocol):
                 continue
             self._release(size)
             try:
-                response = task.result()
+                answer = task.result()
             except Rejected as error:
                 self._reject(str(error))
                 return
             except asyncio.CancelledError:
                 return
-            if response is not None:
-                self._send(response)
+            self._send(answer)
         if not self._running:
             self._settled.set()
         self._regulate()
 
-    def _send(self, response: bytes) -> None:
-        transport = self._transport
-        if transport is None or self._closing:
-            return
-        self._last_request_s = self._loop.time()
-        transport.write(response)
-        if not self._writable.is_set():
-            self._unsent_bytes += len(response)
-            self.node.budget.add(len(response))
+    def _send(self, answer: Answer) -> None:
+        response, held_bytes = answer
+        if response is not None and self._transport is not None and not self._closing:
+            self._last_request_s = self._loop.time()
+            self._transport.write(response)
+        self._unsent_bytes += held_bytes
+        if self._writable.is_set():
+            self._release_unsent()
 
     def _release_unsent(self) -> None:
         size, self._unsent_bytes = self._unsent_bytes, 0
-        if size:
-            self.node.budget.release(size)
+        self.node.response_budget.release(size)
 
     # -- ending ------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ others ``max_bytes`` and ``partition_max_bytes`` hold.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from seawall.broker.kafka.node import Node
 
 logger = logging.getLogger("seawall.kafka")
+
+GATHER_S: Final = 0.01
 
 _NOTHING: Final = RawChunk(b"", -1, -1)
 
@@ -69,8 +72,10 @@ async def handle(request: Any, context: RequestContext) -> Values:
     everything = [each for _, partitions in topics for each in partitions]
     while True:
         changes = wakes.changes
+        await _hold(context, min(max_bytes, sum(max(0, each.max_bytes) for each in everything)))
         await node.run(_read, readers, everything, max_bytes)
         size = sum(len(each.found.data) for each in everything)
+        _hold_only(context, size)
         left_s = deadline_s - loop.time()
         if (
             size >= request.min_bytes
@@ -85,12 +90,32 @@ async def handle(request: Any, context: RequestContext) -> Values:
             for each in everything
             if each.place is not None
         }
+        # Nothing is held while it waits: what there is now will be read again.
+        for each in everything:
+            each.found = _NOTHING
+        _hold_only(context, 0)
         await wakes.wait(known, changes, left_s)
+        if size:
+            # Some was there, but less than min_bytes: let more gather before all is read again.
+            await asyncio.sleep(min(GATHER_S, max(0.0, deadline_s - loop.time())))
     return {
         "error_code": codes.NONE,
         "session_id": 0,
         "responses": [_topic(topic, map(_partition, partitions)) for topic, partitions in topics],
     }
+
+
+async def _hold(context: RequestContext, size: int) -> None:
+    """Have the memory for a response that may be so long, before it is read."""
+    _hold_only(context, 0)
+    await context.node.response_budget.acquire(size)
+    context.response_bytes = size
+
+
+def _hold_only(context: RequestContext, size: int) -> None:
+    """Hold what the response really takes, until it has been sent."""
+    context.node.response_budget.release(context.response_bytes - size)
+    context.response_bytes = size
 
 
 async def _wanted(request: Any, context: RequestContext) -> list[tuple[Any, list[_Wanted]]]:

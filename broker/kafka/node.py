@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from seawall.broker.broker import Broker
 from seawall.broker.errors import BrokerClosed
+from seawall.broker.kafka.budget import Budget
 from seawall.broker.kafka.registry import load_apis
 from seawall.broker.kafka.settings import ServerSettings
 from seawall.broker.translation import translated
@@ -36,41 +36,6 @@ class Part(Protocol):
 AnyPart = TypeVar("AnyPart", bound=Part)
 
 
-class Budget:
-    """Bytes of requests and responses in memory, over all connections.
-
-    One that would pass the limit waits its turn, unless nothing else is there: so what was
-    admitted can always be finished, and every wait ends.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._waiting: deque[tuple[int, Callable[[], object]]] = deque()
-        self.used_bytes = 0
-
-    def reserve(self, size: int, admitted: Callable[[], object]) -> bool:
-        """Whether there is room now; if not, `admitted` is called once there is."""
-        if not self._waiting and self._fits(size):
-            self.used_bytes += size
-            return True
-        self._waiting.append((size, admitted))
-        return False
-
-    def _fits(self, size: int) -> bool:
-        return not self.used_bytes or self.used_bytes + size <= self._limit_bytes
-
-    def add(self, size: int) -> None:
-        """Count what is there already, whatever the limit."""
-        self.used_bytes += size
-
-    def release(self, size: int) -> None:
-        self.used_bytes -= size
-        while self._waiting and self._fits(self._waiting[0][0]):
-            size, admitted = self._waiting.popleft()
-            self.used_bytes += size
-            admitted()
-
-
 class Node:
     """What handlers share. Belongs to one event loop."""
 
@@ -80,7 +45,8 @@ class Node:
         self.apis = load_apis()
         self.loop = asyncio.get_running_loop()
         self.executor = broker.engine.executor
-        self.budget = Budget(settings.queued_max_request_bytes)
+        self.request_budget = Budget(settings.queued_max_request_bytes)
+        self.response_budget = Budget(settings.queued_max_response_bytes)
         self.connections: set[Connection] = set()
         # Set when the server stops: who waits for long answers with what there is.
         self.stopping = asyncio.Event()

@@ -76,11 +76,18 @@ class ServerSettings:
         "What all requests that are being received or answered may take together, in bytes. "
         "Beyond it, connections are not read from.",
     )
+    queued_max_response_bytes: int = _number(
+        256 * MIB,
+        1024,
+        INT64_MAX,
+        "What all fetch responses that are being read or sent may take together, in bytes. "
+        "Beyond it, fetches wait.",
+    )
     max_in_flight_requests: int = _number(
         64, 1, 10_000, "Unanswered requests of one connection before it is not read from."
     )
     fetch_max_bytes: int = _number(
-        55 * MIB, 1024, INT32_MAX, "The most that one fetch response carries, in bytes."
+        16 * MIB, 1024, INT32_MAX, "The most that one fetch response carries, in bytes."
     )
     max_connections: int = _number(4096, 1, 1_000_000, "Connections at the same time.")
     connections_max_idle_ms: int = _number(

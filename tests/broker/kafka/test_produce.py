@@ -157,9 +157,11 @@ def test_a_compacted_topic_wants_keys(wire: Wire, broker: Broker) -> None:
 def test_records_are_parsed_on_demand(serving: Any) -> None:
     garbage = patched(GOOD, HEADER_BYTES, ">b", -1)
     for validates, code in ((False, 0), (True, 87)):
-        wire = Wire(serving(validate_records=validates).address)
+        server = serving(validate_records=validates)
+        wire = Wire(server.address)
         assert wire.produce("orders", garbage).error_code == code
         wire.close()
+        server.stop()
 
 
 def test_timestamps_may_be_bounded(serving: Any) -> None:

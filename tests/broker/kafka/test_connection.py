@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from brokers import eventually
+from wire import Wire, batch, request_bytes
+
+from seawall.broker import Broker
+from seawall.broker.kafka.node import Node
+from seawall.broker.kafka.threaded import ServerThread
+
+Serve = Callable[..., ServerThread]
+Connect = Callable[[], Wire]
+
+
+def node_of(server: ServerThread) -> Node:
+    return server.server.node
+
+
+GARBAGE = {
+    "a TLS hello": bytes.fromhex("160301020001000 1fc0303".replace(" ", "")) + os.urandom(500),
+    "HTTP": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "2 GiB": struct.pack(">i", 2**31 - 1) + b"x" * 100,
+    "a negative length": struct.pack(">i", -5) + b"x" * 100,
+    "no length": struct.pack(">i", 0),
+    "an unknown API": struct.pack(">ihhih", 10, 999, 0, 1, -1),
+    "a version that is not answered": struct.pack(">ihhih", 10, 0, 2, 1, -1),
+    "a negative version": struct.pack(">ihhih", 10, 18, -1, 1, -1)[:2],
+    "half a header": struct.pack(">ihhi", 8, 3, 9, 1),
+    "a client id that is too long": struct.pack(">ihhih", 10, 3, 9, 1, 30_000),
+    "a body that is cut off": struct.pack(">ihhih", 10, 3, 4, 1, -1),
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+def test_garbage_costs_its_own_connection_alone(
+    wire: Wire, connect: Connect, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = connect()
+    bad.socket.sendall(GARBAGE[name])
+    if len(GARBAGE[name]) < 4:
+        bad.socket.shutdown(socket.SHUT_WR)
+    assert bad.is_closed()
+    assert wire.ask(18, 0).error_code == 0
+    assert not [each for each in caplog.records if each.levelno > logging.WARNING]
+
+
+def test_a_frame_may_come_byte_by_byte(wire: Wire) -> None:
+    for byte in request_bytes(3, 4, 1, {"topics": None}):
+        wire.socket.sendall(bytes([byte]))
+    assert wire.receive_frame()[:4] == struct.pack(">i", 1)
+
+
+def test_a_bug_in_a_handler_is_an_error_of_that_request_alone(
+    wire: Wire,
+    server: ServerThread,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from dataclasses import replace
+
+    async def buggy(request: Any, context: Any) -> Any:
+        raise ZeroDivisionError
+
+    apis = node_of(server).apis
+    for key in (0, 1, 2, 3, 22, 23):
+        monkeypatch.setitem(apis, key, replace(apis[key], handle=buggy))
+    with caplog.at_level(logging.CRITICAL, logger="seawall.kafka"):
+        assert wire.produce("orders", batch(b"a")).error_code == -1
+        assert wire.fetch("orders", 0).error_code == -1
+        assert wire.ask(3, 4, topics=[{"name": "orders"}]).topics[0].error_code == -1
+        assert wire.ask(22, 1, transactional_id=None, transaction_timeout=1).error_code == -1
+    assert wire.ask(18, 3, client_software_name="a", client_software_version="b").error_code == 0
+
+
+def test_too_many_connections(serving: Serve) -> None:
+    server = serving(max_connections=3)
+    wires = [Wire(server.address) for _ in range(3)]
+    for wire in wires:
+        assert wire.ask(18, 0).error_code == 0
+    one_more = Wire(server.address)
+    assert one_more.is_closed()
+    one_more.close()
+    wires.pop().close()
+    eventually(lambda: len(node_of(server).connections) == 2)
+    again = Wire(server.address)
+    assert again.ask(18, 0).error_code == 0
+    for wire in [*wires, again]:
+        wire.close()
+
+
+def test_an_idle_connection_is_closed_and_a_busy_one_is_not(serving: Serve) -> None:
+    server = serving(connections_max_idle_ms=700)
+    idle, busy, waiting = (Wire(server.address) for _ in range(3))
+    waiting.send_fetch("orders", 0, max_wait_ms=2500)
+    began = time.monotonic()
+    while time.monotonic() - began < 2:
+        assert busy.ask(18, 0).error_code == 0
+        time.sleep(0.05)
+    assert idle.is_closed()
+    assert waiting.receive().responses[0].partitions[0].error_code == 0
+    for wire in (idle, busy, waiting):
+        wire.close()
+
+
+def test_half_a_request_is_not_waited_for_for_ever(serving: Serve) -> None:
+    server = serving(receive_timeout_ms=200)
+    for part in (b"\0\0", struct.pack(">i", 100) + b"abc"):
+        wire = Wire(server.address)
+        wire.socket.sendall(part)
+        assert wire.is_closed()
+        wire.close()
+
+
+def test_a_client_that_does_not_read_is_cut_off(serving: Serve) -> None:
+    server = serving(send_timeout_ms=300, max_in_flight_requests=4)
+    wire, other = Wire(server.address), Wire(server.address)
+    for _ in range(20):
+        other.produce("orders", batch(os.urandom(900_000)))
+    for _ in range(10):
+        wire.send_fetch("orders", 0, max_bytes=1 << 30, partition_max_bytes=1 << 30)
+    eventually(lambda: len(node_of(server).connections) == 1)
+    assert other.ask(18, 0).error_code == 0
+    eventually(lambda: node_of(server).response_budget.used_bytes == 0)
+    wire.close()
+    other.close()
+
+
+def test_in_flight_requests_are_bounded(serving: Serve) -> None:
+    server = serving(max_in_flight_requests=3)
+    wire = Wire(server.address)
+    wire.send_fetch("orders", 0, max_wait_ms=500)
+    for _ in range(200):
+        wire.send(3, 4, topics=None)
+    wire.receive()
+    [connection] = node_of(server).connections
+    for _ in range(200):
+        assert wire.receive().topics
+    eventually(lambda: connection.is_idle)
+    eventually(lambda: node_of(server).request_budget.used_bytes == 0)
+    wire.close()
+
+
+def test_memory_for_requests_is_shared(serving: Serve) -> None:
+    """Twenty clients send more at once than there is room for; all are served in turn."""
+    server = serving(queued_max_request_bytes=1 << 20)
+    wires = [Wire(server.address) for _ in range(20)]
+    for wire in wires:
+        wire.socket.settimeout(60)
+    data = batch(os.urandom(300_000))
+    for _ in range(3):
+        for wire in wires:
+            wire.send_produce("orders", data)
+        for wire in wires:
+            assert wire.receive().responses[0].partition_responses[0].error_code == 0
+    assert node_of(server).request_budget.used_bytes == 0
+    for wire in wires:
+        wire.close()
+
+
+def test_memory_for_responses_is_shared(serving: Serve) -> None:
+    server = serving(queued_max_response_bytes=1 << 20)
+    wires = [Wire(server.address) for _ in range(10)]
+    for _ in range(4):
+        assert wires[0].produce("orders", batch(os.urandom(300_000))).error_code == 0
+    for wire in wires:
+        wire.send_fetch("orders", 0, partition_max_bytes=700_000)
+    for wire in wires:
+        assert len(wire.receive().responses[0].partitions[0].records) > 600_000
+    eventually(lambda: node_of(server).response_budget.used_bytes == 0)
+    for wire in wires:
+        wire.close()
+
+
+def test_a_client_that_goes_away_leaves_nothing(serving: Serve, broker: Broker) -> None:
+    server = serving()
+    for _ in range(20):
+        wire = Wire(server.address)
+        wire.send_fetch("orders", 0, max_wait_ms=20_000)
+        wire.send_produce("orders", batch(b"a"))
+        wire.close()
+    eventually(lambda: not node_of(server).connections)
+    assert node_of(server).request_budget.used_bytes == 0
+    assert node_of(server).response_budget.used_bytes == 0

@@ -1,0 +1,107 @@
+"""Whatever bytes come, the server lives, and its memory is bounded."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from wire import Wire, batch, request_bytes
+
+from seawall.broker.kafka.threaded import ServerThread
+
+Serve = Callable[..., ServerThread]
+
+TOPICS = [{"name": "orders", "partition_data": [{"index": 0, "records": batch(b"a", b"b")}]}]
+PARTITION = {"partition": 0, "fetch_offset": 0, "partition_max_bytes": 1000}
+# One whole request of each kind: key, version, fields.
+REQUESTS: list[tuple[int, int, dict[str, Any]]] = [
+    (0, 3, {"acks": 1, "timeout": 1, "topic_data": TOPICS}),
+    (0, 9, {"acks": -1, "timeout": 1, "topic_data": TOPICS}),
+    (
+        1,
+        12,
+        {
+            "max_wait": 0,
+            "min_bytes": 0,
+            "topics": [{"topic": "orders", "partitions": [PARTITION]}],
+            "forgotten_topics_data": (),
+        },
+    ),
+    (
+        2,
+        6,
+        {
+            "replica_id": -1,
+            "isolation_level": 0,
+            "topics": [{"name": "orders", "partitions": [{"partition_index": 0, "timestamp": -1}]}],
+        },
+    ),
+    (3, 4, {"topics": [{"name": "orders"}], "allow_auto_topic_creation": False}),
+    (18, 3, {"client_software_name": "fuzz", "client_software_version": "1"}),
+    (22, 4, {"transactional_id": None, "transaction_timeout": 1}),
+]
+WHOLE = [request_bytes(key, version, 1, fields) for key, version, fields in REQUESTS]
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A valid frame with some bytes changed, its length mostly right."""
+    body = bytearray(draw(st.sampled_from(WHOLE))[4:])
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(body) - 1))
+        body[at] = draw(st.integers(0, 255))
+    if draw(st.booleans()):
+        del body[draw(st.integers(8, len(body))) :]
+    body += draw(st.binary(max_size=20))
+    length = len(body) if draw(st.integers(0, 9)) else draw(st.integers(-(2**31), 2**31 - 1))
+    return struct.pack(">i", length) + bytes(body)
+
+
+FRAMES = st.lists(st.one_of(mutated(), st.binary(max_size=100)), min_size=1, max_size=5)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.fixture
+def fuzzed(serving: Serve) -> ServerThread:
+    return serving(
+        receive_timeout_ms=200, connections_max_idle_ms=2000, auto_create_topics_enable=False
+    )
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(frames=FRAMES)
+def test_the_server_lives(fuzzed: ServerThread, frames: list[bytes]) -> None:
+    bad = Wire(fuzzed.address)
+    try:
+        bad.socket.sendall(b"".join(frames))
+        bad.socket.settimeout(0.02)
+        while bad.socket.recv(1 << 16):
+            pass
+    except (TimeoutError, ConnectionError):
+        pass
+    finally:
+        bad.close()
+    wire = Wire(fuzzed.address)
+    assert wire.ask(18, 0).error_code == 0
+    wire.close()
+
+
+def test_lengths_that_are_only_claimed_take_no_memory(serving: Serve) -> None:
+    server = serving()
+    before = resident_bytes()
+    wires = [Wire(server.address) for _ in range(50)]
+    for wire in wires:
+        wire.socket.sendall(struct.pack(">i", 100 << 20) + b"x" * 1000)
+    other = Wire(server.address)
+    assert other.ask(18, 0).error_code == 0, "small requests still pass"
+    assert resident_bytes() - before < 50 << 20
+    for wire in [*wires, other]:
+        wire.close()

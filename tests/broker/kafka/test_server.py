@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from brokers import broker_on
+from storage import FaultyFiles, memory_folder
+from wire import Wire, batch
+
+from seawall.broker import Broker
+from seawall.broker.errors import ServerRunning
+from seawall.broker.kafka.addresses import is_loopback, join_address, split_address
+from seawall.broker.kafka.node import Node
+from seawall.broker.kafka.server import serve
+from seawall.broker.kafka.settings import ServerSettings, SettingError
+from seawall.broker.kafka.threaded import ServerThread
+
+
+def test_a_program_with_a_loop_embeds_it(broker: Broker) -> None:
+    async def scenario() -> str:
+        async with serve(broker, listen="127.0.0.1:0") as server:
+            wire = await asyncio.to_thread(Wire, server.address)
+            answer = await asyncio.to_thread(wire.produce, "orders", batch(b"a"))
+            assert answer.error_code == 0
+            wire.close()
+            return server.address
+
+    host, port = split_address(asyncio.run(scenario()))
+    assert host == "127.0.0.1"
+    with pytest.raises(ConnectionRefusedError):
+        Wire(f"{host}:{port}")
+
+
+def test_one_server_for_a_directory(server: ServerThread, broker: Broker) -> None:
+    with pytest.raises(ServerRunning) as raised, ServerThread(broker, listen="127.0.0.1:0"):
+        pass
+    assert raised.value.address == server.address
+    server.stop()
+    with ServerThread(broker, listen="127.0.0.1:0") as second:
+        Wire(second.address).close()
+
+
+def test_an_address_that_is_taken_leaves_no_lease(broker: Broker) -> None:
+    with memory_folder() as path, Broker.open(path) as other:
+        with (
+            ServerThread(broker, listen="127.0.0.1:0") as server,
+            pytest.raises(OSError, match="Address already in use"),
+            ServerThread(other, listen=server.address),
+        ):
+            pass
+        with ServerThread(other, listen="127.0.0.1:0"):
+            pass
+
+
+def test_stopping_answers_what_was_accepted(serving: Callable[..., ServerThread]) -> None:
+    server = serving()
+    wires = [Wire(server.address) for _ in range(5)]
+    for wire in wires:
+        wire.send_fetch("orders", 0, max_wait_ms=20_000)
+    time.sleep(0.2)
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 5
+    for wire in wires:
+        assert wire.receive().responses[0].partitions[0].error_code == 0
+        assert wire.is_closed()
+        wire.close()
+
+
+def test_stopping_waits_for_the_disk_but_not_for_ever() -> None:
+    """A sync takes long: within the grace its request is answered, beyond it is not."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow(FaultyFiles):
+        is_slow = False
+
+        def sync(self, descriptor: int) -> None:
+            if self.is_slow:
+                entered.set()
+                go_on.wait(20)
+            super().sync(descriptor)
+
+    for grace_ms, is_answered in ((20_000, True), (100, False)):
+        entered.clear()
+        go_on.clear()
+        files = Slow()
+        with memory_folder() as path, broker_on(files, path) as broker:
+            broker.create_topic("orders")
+            server = ServerThread(broker, listen="127.0.0.1:0", grace_ms=grace_ms)
+            server.start()
+            wire = Wire(server.address)
+            assert wire.produce("orders", batch(b"first")).error_code == 0
+            files.is_slow = True
+            wire.send_produce("orders", batch(b"slow"))
+            assert entered.wait(10)
+            stopping = threading.Thread(target=server.stop)
+            stopping.start()
+            time.sleep(0.3)
+            go_on.set()
+            if is_answered:
+                assert wire.receive().responses[0].partition_responses[0].base_offset == 1
+            else:
+                assert wire.is_closed()
+            stopping.join()
+            wire.close()
+
+
+def test_parts_are_made_once_and_closed(server: ServerThread) -> None:
+    closed: list[str] = []
+
+    class Coordinator:
+        def __init__(self, node: Node) -> None:
+            self.node = node
+
+        async def close(self) -> None:
+            closed.append("coordinator")
+            raise RuntimeError("it costs nobody else anything")
+
+    node = server.server.node
+    part = node.part(Coordinator)
+    assert node.part(Coordinator) is part
+    server.stop()
+    assert closed == ["coordinator"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("127.0.0.1:9092", ("127.0.0.1", 9092)), ("[::1]:0", ("::1", 0)), ("host:1", ("host", 1))],
+)
+def test_addresses(text: str, found: tuple[str, int]) -> None:
+    assert split_address(text) == found
+    assert join_address(*found) == text
+
+
+@pytest.mark.parametrize("text", ["", "host", ":1", "host:", "::1:9", "h:70000", "h:-1", "h:x"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError, match="host:port"):
+        split_address(text)
+
+
+def test_who_can_be_reached() -> None:
+    assert [is_loopback(h) for h in ("127.0.0.1", "127.9.9.9", "::1", "localhost")] == [True] * 4
+    assert [is_loopback(h) for h in ("0.0.0.0", "::", "10.0.0.1", "example.org")] == [False] * 4
+    with pytest.raises(SettingError, match="authenticated"):
+        ServerSettings(listen="0.0.0.0:9092")
+    assert ServerSettings(listen="0.0.0.0:9092", allow_remote=True).allow_remote
+
+
+def test_what_clients_are_told(serving: Callable[..., ServerThread]) -> None:
+    server = serving(advertise="broker.example:1234")
+    wire = Wire(server.address)
+    [node] = wire.ask(3, 1, topics=()).brokers
+    assert (node.host, node.port) == ("broker.example", 1234)
+    wire.close()
+
+
+def test_the_fixture_for_other_peoples_tests(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        from confluent_kafka import Producer
+
+        def test_a_service(seawall_server):
+            producer = Producer({"bootstrap.servers": seawall_server.address, "log_level": 0})
+            producer.produce("events", b"hello")
+            assert producer.flush(20) == 0
+            assert seawall_server.broker.ends("events", 0).durable_end == 1
+        """
+    )
+    ended = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:randomly")
+    ended.assert_outcomes(passed=1)
