@@ -70,6 +70,17 @@ def test_publish_and_read(broker: Broker) -> None:
     run(work())
 
 
+def test_each_record_once(broker: Broker) -> None:
+    async def work() -> None:
+        async with AsyncProducer(broker, idempotent=True) as producer:
+            futures = [producer.send("orders", b"%d" % number) for number in range(100)]
+            got = await asyncio.gather(*futures)
+            assert [metadata.offset for metadata in got] == list(range(100))
+
+    run(work())
+    assert [each.last_sequence for each in broker.producers("orders", 0)] == [99]
+
+
 def test_records_keep_the_order_of_the_calls(broker: Broker) -> None:
     """Also while the topic is looked up, and while there is no room."""
 

@@ -67,6 +67,10 @@ def publish_timeout() -> PublishTimeout:
     return PublishTimeout(path="run/ends", holder_pid=1, timeout_ms=5)
 
 
+def out_of_order() -> OutOfOrderSequence:
+    return OutOfOrderSequence(producer_id=1, epoch=0, sequence=1, expected=0)
+
+
 # -- in good times -----------------------------------------------------------------------
 
 
@@ -254,6 +258,42 @@ def test_an_attempt_that_may_have_stored_it_is_not_forgotten(
                 sent.result(timeout=10)
         log_of(broker).sync()
         assert values(read_all(broker)) == [b"a", b"b"]
+
+
+def test_what_may_be_stored_never_comes_under_another_number(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has forgotten the producer between two attempts, the first of which stored it."""
+    with idempotent(broker) as producer:
+        producer.send("orders", b"a").result()
+        Stumbling(monkeypatch, "commit", publish_timeout, 1)
+        sent = producer.send("orders", b"b")
+        eventually(lambda: log_of(broker).ends().log_end == 2)
+        stumbling = Stumbling(monkeypatch, "append_checked", out_of_order, 1)
+        with pytest.raises(OutcomeUnknown, match="comes with sequence"):
+            sent.result(timeout=10)
+        assert not stumbling.left
+        assert producer.send("orders", b"c").result(timeout=10).offset == 2
+    assert values(read_all(broker)) == [b"a", b"b", b"c"]
+    assert numbers(broker) == [(1, 0)]
+
+
+def test_asking_for_what_waits_behind_takes_no_longer_than_it_may(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with idempotent(broker, delivery_timeout_ms=2000) as producer:
+        producer.send("orders", b"a").result()
+        stumbling = Stumbling(monkeypatch, "commit", publish_timeout, 1000)
+        stuck = producer.send("orders", b"b")
+        eventually(lambda: stumbling.left < 1000)
+        behind = producer.send("orders", b"c")
+        begun_s = time.monotonic()
+        for delivery in (behind, stuck):
+            with pytest.raises(TimeoutError):
+                delivery.result(timeout=0.1)
+        assert time.monotonic() - begun_s < 1
+        stumbling.left = 0
+        assert behind.result(timeout=10).offset == 2
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from storage import Clock, Crash, FaultyFiles, Store, batch, content, flip
@@ -178,6 +179,29 @@ def test_a_new_process_knows_all_there_was(
     with pytest.raises(OutOfOrderSequence):
         put(store.log, numbered(21))
     assert not put(store.log, numbered(20))[0].is_duplicate
+
+
+def test_a_long_way_is_read_before_the_lock_is_taken(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(producer_state, "NEAR_BYTES", 500)
+    store = make_store(segment_bytes=4000)
+    for number in range(60):
+        put(store.log, numbered(number, b"v" * 100))
+    assert len(store.segments()) > 2
+    learn = producer_state.ProducerState._learn
+    read: list[tuple[bool, int]] = []
+
+    def learning(self: producer_state.ProducerState, *arguments: Any) -> bool:
+        _, _, start, limit, _, _ = arguments
+        read.append((store.log._appender._lock._threads.locked(), limit - start.position))
+        return learn(self, *arguments)
+
+    monkeypatch.setattr(producer_state.ProducerState, "_learn", learning)
+    store.reopen(lose_index=True)
+    assert put(store.log, numbered(59, b"v" * 100))[0].is_duplicate
+    assert sum(size for _, size in read) > 60 * 100
+    assert max((size for is_locked, size in read if is_locked), default=0) <= 500
 
 
 def test_producers_outlive_their_records(make_store: MakeStore) -> None:
