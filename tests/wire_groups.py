@@ -150,3 +150,66 @@ class WireMember:
     def leave(self) -> Any:
         members = [{"member_id": self.member_id, "group_instance_id": None, "reason": None}]
         return self.wire.ask(13, 5, group_id=self.group, members=members)
+
+
+# A whole request of each of the group APIs, for who sends them changed: key, version, fields.
+_PLACE = {
+    "partition_index": 0,
+    "committed_offset": 0,
+    "committed_leader_epoch": 0,
+    "committed_metadata": "m",
+}
+_GROUP = {"group_id": "g", "member_id": "", "group_instance_id": None}
+GROUP_REQUESTS: list[tuple[int, int, dict[str, Any]]] = [
+    (
+        8,
+        9,
+        {
+            **_GROUP,
+            "generation_id_or_member_epoch": -1,
+            "topics": [{"name": "orders", "partitions": [_PLACE]}],
+        },
+    ),
+    (
+        9,
+        7,
+        {
+            "group_id": "g",
+            "topics": [{"name": "orders", "partition_indexes": (0,)}],
+            "require_stable": False,
+        },
+    ),
+    (10, 4, {"key_type": 0, "coordinator_keys": ("g",)}),
+    (
+        11,
+        3,
+        {
+            **_GROUP,
+            "session_timeout": 1_000,
+            "rebalance_timeout": 100,
+            "protocol_type": "consumer",
+            "protocols": [{"name": "range", "metadata": encode_subscription(("orders",))}],
+        },
+    ),
+    (12, 4, {**_GROUP, "generation_id": 1}),
+    (13, 2, {"group_id": "g", "member_id": "m"}),
+    (
+        14,
+        5,
+        {
+            **_GROUP,
+            "generation_id": 1,
+            "protocol_type": "consumer",
+            "protocol_name": "range",
+            "assignments": [{"member_id": "m", "assignment": encode_assignment([("orders", 0)])}],
+        },
+    ),
+    (15, 5, {"groups": ("g",), "include_authorized_operations": True}),
+    (16, 4, {"states_filter": ("Empty",)}),
+    (42, 2, {"groups_names": ("g",)}),
+    (
+        47,
+        0,
+        {"group_id": "g", "topics": [{"name": "orders", "partitions": [{"partition_index": 0}]}]},
+    ),
+]

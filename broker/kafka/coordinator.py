@@ -51,7 +51,7 @@ MOST_GROUPS: Final = 10_000
 class _Slot:
     """A group, and what waits for it."""
 
-    __slots__ = ("events", "group", "results", "saving", "timer")
+    __slots__ = ("events", "group", "has_moved", "results", "saving", "timer")
 
     def __init__(self, group: Group) -> None:
         self.group = group
@@ -60,6 +60,8 @@ class _Slot:
         self.results: list[tuple[asyncio.Future[Any], Any]] = []
         self.saving: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
+        # Whether the timer may have to be set to an earlier time.
+        self.has_moved = True
 
 
 class Coordinator:
@@ -119,6 +121,7 @@ class Coordinator:
         return await self._ask(
             group,
             lambda found: found.heartbeat(self._now_ms(), member_id, generation, instance_id),
+            moves=False,
         )
 
     async def leave(self, group: str, leaving: Sequence[tuple[str, str | None]]) -> list[int]:
@@ -134,7 +137,7 @@ class Coordinator:
             now_ms = self._now_ms()
             return found.check_commit(now_ms, request.member_id, request.generation, instance_id)
 
-        code = await self._ask(request.group, check)
+        code = await self._ask(request.group, check, moves=False)
         if code != codes.NONE:
             return dict.fromkeys(request.offsets, code)
         result = await self._commits.commit(request)
@@ -185,8 +188,11 @@ class Coordinator:
                 self._do(name, found, lambda group: group.disconnected(self._now_ms(), waiter))
             raise
 
-    async def _ask(self, name: str, event: Callable[[Group], T]) -> T:
-        """Have something done that has a result, told once it is on disk."""
+    async def _ask(self, name: str, event: Callable[[Group], T], *, moves: bool = True) -> T:
+        """Have something done that has a result, told once it is on disk.
+
+        What does not move anything (`moves` is false) makes nothing due earlier.
+        """
         slot = await self._slot(name)
         waiter: asyncio.Future[T] = self._loop.create_future()
 
@@ -196,7 +202,7 @@ class Coordinator:
             except Exception as error:  # noqa: BLE001 - a bug costs this request alone
                 waiter.set_exception(error)
 
-        self._do(name, slot, begin)
+        self._do(name, slot, begin, moves=moves)
         return await waiter
 
     async def _slot(self, name: str) -> _Slot:
@@ -211,7 +217,10 @@ class Coordinator:
             self._slots[name] = slot
         return slot
 
-    def _do(self, name: str, slot: _Slot, event: Callable[[Group], None]) -> None:
+    def _do(
+        self, name: str, slot: _Slot, event: Callable[[Group], None], moves: bool = True
+    ) -> None:
+        slot.has_moved |= moves
         slot.events.append(event)
         self._go_on(name, slot)
 
@@ -219,6 +228,7 @@ class Coordinator:
         while slot.saving is None and slot.events:
             if slot.group.state is State.DEAD and self._store is not None:
                 slot.group = Group(name, self._settings, self._store.new_member_id)
+                slot.has_moved = True
             slot.events.popleft()(slot.group)
             if self._is_closing:
                 slot.group.drop(codes.NOT_COORDINATOR)
@@ -226,8 +236,9 @@ class Coordinator:
                 slot.saving = self._task(self._save(name, slot))
             else:
                 self._deliver(slot)
-        if slot.saving is not None:
+        if slot.saving is not None or not slot.has_moved:
             return
+        slot.has_moved = False
         if slot.timer is not None:
             slot.timer.cancel()
             slot.timer = None
@@ -235,7 +246,7 @@ class Coordinator:
             if self._slots.get(name) is slot:
                 del self._slots[name]
         else:
-            at_s = slot.group.deadline_ms / 1000
+            at_s = max(slot.group.deadline_ms / 1000, self._loop.time())
             if at_s < math.inf:
                 slot.timer = self._loop.call_at(at_s, self._do, name, slot, self._tick)
 
@@ -278,6 +289,7 @@ class Coordinator:
         else:
             group.not_saved(self._now_ms(), trouble)
         slot.saving = None
+        slot.has_moved = True
         self._deliver(slot)
         self._go_on(name, slot)
 

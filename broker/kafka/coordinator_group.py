@@ -83,6 +83,8 @@ class Group(Rebalancing):
         others = [each for each in self.members.values() if each is not known]
         if not self.protocols.accepts(request, others):
             return codes.INCONSISTENT_GROUP_PROTOCOL
+        if not others:
+            self.protocols.kind = request.protocol_type
         if not member_id:
             if known is not None:
                 self._replace_static(now_ms, known, request, waiter)
@@ -119,7 +121,6 @@ class Group(Rebalancing):
             rebalance_timeout_ms=request.rebalance_timeout_ms,
             protocols=dict(request.protocols),
         )
-        self.protocols.kind = request.protocol_type
         self.members[member_id] = member
         if member.instance_id is not None:
             self._static[member.instance_id] = member_id

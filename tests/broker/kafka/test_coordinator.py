@@ -14,6 +14,7 @@ from wire_groups import WireMember
 
 from seawall.broker import Broker
 from seawall.broker.errors import GroupBusy, GroupHeldByServer
+from seawall.broker.groups import expire
 from seawall.broker.kafka.threaded import ServerThread
 
 Connect = Callable[[], Wire]
@@ -130,13 +131,12 @@ def test_stopping_sends_everybody_away(
     eventually(lambda: first.heartbeat() == 27)
     syncs = WireMember(wires[2], "h")
     syncs.join()
-    other = "nobody-will-lead"
     server.stop()
     assert waits.end_join().error_code == 16
     for each in wires:
         each.close()
     assert broker.group("g").members == ()
-    assert (other, broker.group("h").members) == (other, ())
+    assert broker.group("h").members == ()
     with broker.consumer("orders", group="g"):
         pass  # at once
 
@@ -207,6 +207,25 @@ def test_a_server_that_was_stopped_for_long_finds_its_groups_gone(broker: Broker
             assert len(consumer.poll(timeout_ms=1000)) == 2
         assert kept.heartbeat() == 0
         assert kept.commit({PLACE: 2}) == {PLACE: 0}
+        wire.close()
+
+
+def test_a_stopped_server_s_sign_of_life_stays(broker: Broker) -> None:
+    """Whoever takes its clients for dead leaves the file that all of them have in common."""
+    with server_process(broker.path, session_ms=400, beat_s=0.1) as server:
+        wire = Wire(server.address)
+        member = WireMember(wire).enter(PLACE)
+        server.signal(signal.SIGSTOP)
+        time.sleep(0.6)
+        assert expire(broker.engine, 1 << 40) == []
+        assert broker.group("g").members == ()
+        server.signal(signal.SIGCONT)
+        eventually(lambda: member.heartbeat() == 25)
+        member.member_id = ""
+        member.enter(PLACE)
+        assert len(broker.group("g").members) == 1
+        with pytest.raises(GroupHeldByServer):
+            broker.consumer("orders", group="g")
         wire.close()
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from wire import Wire, batch, request_bytes
+from wire_groups import GROUP_REQUESTS
 
 from seawall.broker.kafka.threaded import ServerThread
 
@@ -45,6 +46,7 @@ REQUESTS: list[tuple[int, int, dict[str, Any]]] = [
     (18, 3, {"client_software_name": "fuzz", "client_software_version": "1"}),
     (22, 4, {"transactional_id": None, "transaction_timeout": 1}),
 ]
+REQUESTS += GROUP_REQUESTS
 WHOLE = [request_bytes(key, version, 1, fields) for key, version, fields in REQUESTS]
 
 

@@ -1,0 +1,169 @@
+"""Consumers in a group, of the Kafka clients that people use, all with the same few methods.
+
+Run as a script it is one that reads until it is killed, and commits nothing:
+``kafka_members.py KIND ADDRESS TOPIC GROUP``; it prints its partitions when they change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+SESSION_MS = 1_500
+HEARTBEAT_MS = 150
+BACKOFF_MS = 100
+
+
+class KafkaMember(Protocol):
+    """`poll` gives (partition, offset) of what was read."""
+
+    def poll(self) -> list[tuple[int, int]]: ...
+    def assignment(self) -> set[int]: ...
+    def commit(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Confluent:
+    """librdkafka. It joins and heartbeats in threads of its own."""
+
+    def __init__(self, address: str, topic: str, group: str, **settings: Any) -> None:
+        from confluent_kafka import Consumer
+
+        self.revoked: list[set[int]] = []
+        self.consumer = Consumer(
+            {
+                "bootstrap.servers": address,
+                "group.id": group,
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "session.timeout.ms": SESSION_MS,
+                "heartbeat.interval.ms": HEARTBEAT_MS,
+                "reconnect.backoff.max.ms": BACKOFF_MS,
+                "coordinator.query.interval.ms": 500,
+                "fetch.wait.max.ms": 50,
+                "fetch.error.backoff.ms": 50,
+                "log_level": 0,
+                **settings,
+            }
+        )
+        self.consumer.subscribe([topic], on_revoke=self._on_revoke)
+
+    def _on_revoke(self, _: Any, partitions: list[Any]) -> None:
+        self.revoked.append({each.partition for each in partitions})
+
+    def poll(self) -> list[tuple[int, int]]:
+        messages = self.consumer.consume(100, 0.05)
+        return [(each.partition(), each.offset()) for each in messages if each.error() is None]
+
+    def assignment(self) -> set[int]:
+        return {each.partition for each in self.consumer.assignment()}
+
+    def commit(self) -> None:
+        self.consumer.commit(asynchronous=False)
+
+    def close(self) -> None:
+        self.consumer.close()
+
+
+class KafkaPython:
+    def __init__(self, address: str, topic: str, group: str, **settings: Any) -> None:
+        from kafka import KafkaConsumer
+
+        self.consumer = KafkaConsumer(
+            topic,
+            bootstrap_servers=address,
+            group_id=group,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            session_timeout_ms=SESSION_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+            reconnect_backoff_ms=BACKOFF_MS,
+            reconnect_backoff_max_ms=BACKOFF_MS,
+            retry_backoff_ms=BACKOFF_MS,
+            fetch_max_wait_ms=50,
+            **settings,
+        )
+
+    def poll(self) -> list[tuple[int, int]]:
+        batches = self.consumer.poll(timeout_ms=50)
+        return [(each.partition, each.offset) for batch in batches.values() for each in batch]
+
+    def assignment(self) -> set[int]:
+        return {each.partition for each in self.consumer.assignment()}
+
+    def commit(self) -> None:
+        self.consumer.commit()
+
+    def close(self) -> None:
+        self.consumer.close(autocommit=False)
+
+
+class Aiokafka:
+    """Its loop runs in a thread, as it would in a program that does nothing else."""
+
+    def __init__(self, address: str, topic: str, group: str, **settings: Any) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.consumer = self._run(self._start(address, topic, group, settings))
+
+    async def _start(self, address: str, topic: str, group: str, settings: Any) -> Any:
+        from aiokafka import AIOKafkaConsumer
+
+        consumer = AIOKafkaConsumer(
+            topic,
+            bootstrap_servers=address,
+            group_id=group,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            session_timeout_ms=SESSION_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+            retry_backoff_ms=BACKOFF_MS,
+            fetch_max_wait_ms=50,
+            **settings,
+        )
+        await consumer.start()
+        return consumer
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+    def poll(self) -> list[tuple[int, int]]:
+        batches = self._run(self.consumer.getmany(timeout_ms=50))
+        return [(each.partition, each.offset) for batch in batches.values() for each in batch]
+
+    def assignment(self) -> set[int]:
+        return {each.partition for each in self.consumer.assignment()}
+
+    def commit(self) -> None:
+        self._run(self.consumer.commit())
+
+    def close(self) -> None:
+        self._run(self.consumer.stop())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+
+KINDS: dict[str, Callable[..., KafkaMember]] = {
+    "confluent-kafka": Confluent,
+    "kafka-python": KafkaPython,
+    "aiokafka": Aiokafka,
+}
+
+
+def main(kind: str, *arguments: str) -> None:
+    member = KINDS[kind](*arguments)
+    printed: set[int] = set()
+    while True:
+        member.poll()
+        if member.assignment() != printed:
+            printed = member.assignment()
+            print(*sorted(printed), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,215 @@
+"""Groups of real Kafka clients: who reads what when members and servers come and die."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import put
+from commands import environment, pipe_of, seawall
+from kafka_members import KINDS, Confluent, KafkaMember
+from server_processes import server_process
+from storage import memory_folder
+
+from seawall.broker import Broker
+from seawall.broker.kafka.threaded import ServerThread
+
+pytestmark = [
+    # kafka-python's own: when it is imported, and when it cannot connect
+    pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+
+PARTITIONS = 6
+TIMEOUT_S = 30.0
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Clients say a lot when a server dies, and what they say would keep their sockets."""
+    for name in ("kafka", "aiokafka"):
+        caplog.set_level(logging.CRITICAL, name)
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with memory_folder() as folder, Broker.open(folder) as opened:
+        opened.create_topic("t", PARTITIONS)
+        yield opened
+
+
+@pytest.fixture
+def server(broker: Broker) -> Iterator[ServerThread]:
+    with ServerThread(broker, listen="127.0.0.1:0") as started:
+        yield started
+
+
+def fill(broker: Broker, count: int) -> None:
+    for partition in range(PARTITIONS):
+        put(broker, *[b"x"] * count, topic="t", partition=partition)
+
+
+def read_until(
+    members: Sequence[KafkaMember], is_done: Callable[[], bool], found: list[Any]
+) -> None:
+    """Poll the members in turn until something is so; what they read is added to `found`."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not is_done():
+        assert time.monotonic() < deadline_s, (sorted(found), [m.assignment() for m in members])
+        for each in members:
+            found += each.poll()
+
+
+def shares(members: Sequence[KafkaMember]) -> list[int]:
+    return sorted(len(each.assignment()) for each in members)
+
+
+@contextmanager
+def other_process(kind: str, address: str, group: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A member of another process, which is killed."""
+    script = Path(__file__).with_name("kafka_members.py")
+    command = [sys.executable, str(script), kind, address, "t", group]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment())
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(TIMEOUT_S)
+        pipe_of(process.stdout).close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_join_leave_and_are_killed_and_so_is_the_server(broker: Broker, kind: str) -> None:
+    fill(broker, 5)
+    read: list[tuple[int, int]] = []
+    with server_process(broker.path) as server, other_process(kind, server.address, "g") as killed:
+        members = [KINDS[kind](server.address, "t", "g") for _ in range(2)]
+        read_until(members, lambda: shares(members) == [2, 2], read)
+        assert len(pipe_of(killed.stdout).readline().split()) > 0
+        assert sorted(len(each.assignment) for each in broker.group("g").members) == [2, 2, 2]
+
+        killed.kill()
+        read_until(members, lambda: shares(members) == [3, 3], read)
+
+        # What moved without being committed is read again, so it may take several rounds.
+        def is_all_committed() -> bool:
+            for each in members:
+                each.commit()
+            return [each.committed for each in broker.group("g").offsets] == [5] * PARTITIONS
+
+        read_until(members, is_all_committed, read)
+        assert len(set(read)) == 5 * PARTITIONS
+
+        server.kill()
+        read.clear()
+        fill(broker, 2)
+        with server_process(broker.path, port=server.port):
+            expected = [(partition, offset) for partition in range(PARTITIONS) for offset in (5, 6)]
+            read_until(members, lambda: len(set(read)) >= len(expected), read)
+            assert sorted(read) == expected, "each once, because all before was committed"
+            read_until(members, lambda: shares(members) == [3, 3], read)
+            members.pop().close()
+            began_s = time.monotonic()
+            read_until(members, lambda: shares(members) == [PARTITIONS], read)
+            assert time.monotonic() - began_s < TIMEOUT_S / 2
+            members.pop().close()
+            assert broker.group("g").state == "Empty"
+
+
+def test_cooperative_members_keep_what_does_not_move(broker: Broker, server: ServerThread) -> None:
+    cooperative = {"partition.assignment.strategy": "cooperative-sticky"}
+    one = Confluent(server.address, "t", "g", **cooperative)
+    read_until([one], lambda: shares([one]) == [PARTITIONS], [])
+    before = one.assignment()
+    two = Confluent(server.address, "t", "g", **cooperative)
+    read_until([one, two], lambda: shares([one, two]) == [3, 3], [])
+    assert one.assignment() < before
+    assert one.revoked == [two.assignment()], "only what moves is given up"
+    assert broker.group("g").assignor == "cooperative-sticky"
+    for each in (one, two):
+        each.close()
+
+
+def test_a_static_member_that_comes_back_causes_no_rebalance(
+    broker: Broker, server: ServerThread
+) -> None:
+    settings = {"session.timeout.ms": 20_000}
+    one = Confluent(server.address, "t", "g", **settings, **{"group.instance.id": "one"})
+    two = Confluent(server.address, "t", "g", **settings, **{"group.instance.id": "two"})
+    read_until([one, two], lambda: shares([one, two]) == [3, 3], [])
+    generation, had = broker.group("g").generation, two.assignment()
+    two.close()
+    two = Confluent(server.address, "t", "g", **settings, **{"group.instance.id": "two"})
+    read_until([one, two], lambda: two.assignment() == had, [])
+    assert broker.group("g").generation == generation
+    assert [each.group_instance_id for each in broker.group("g").members] == ["one", "two"]
+    for each in (one, two):
+        each.close()
+
+
+def test_what_administrators_see_and_do(broker: Broker, server: ServerThread) -> None:
+    from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+    fill(broker, 5)
+    read: list[tuple[int, int]] = []
+    member = Confluent(server.address, "t", "g", **{"client.id": "reader"})
+    read_until([member], lambda: len(read) == 5 * PARTITIONS, read)
+    member.commit()
+    fill(broker, 1)
+    admin = AdminClient({"bootstrap.servers": server.address, "log_level": 0})
+    [listed] = admin.list_consumer_groups().result(10).valid
+    assert (listed.group_id, listed.state) == ("g", ConsumerGroupState.STABLE)
+    described = admin.describe_consumer_groups(["g"])["g"].result(10)
+    assert described.partition_assignor == "range"
+    [one] = described.members
+    assert (one.client_id, len(one.assignment.topic_partitions)) == ("reader", PARTITIONS)
+    asked = ConsumerGroupTopicPartitions("g")
+    offsets = admin.list_consumer_group_offsets([asked])["g"].result(10).topic_partitions
+    assert [(each.partition, each.offset) for each in offsets] == [(n, 5) for n in range(6)]
+
+    table = seawall("group", "describe", "g", "-b", broker.path)
+    assert table.code == 0
+    assert "reader" in table.out.decode()
+    assert "127.0.0.1:" in table.out.decode()
+    assert [each.lag for each in broker.group("g").offsets] == [1] * PARTITIONS
+    refused = seawall("consume", "t", "-g", "g", "-b", broker.path, "-n", "1")
+    assert refused.code == 1
+    assert "is in use by a client of the server" in refused.err
+    assert len(refused.err.splitlines()) == 1
+
+    assert (
+        admin.delete_consumer_groups(["g"])["g"].exception(10).args[0].name() == "NON_EMPTY_GROUP"
+    )
+    member.close()
+    back = ConsumerGroupTopicPartitions("g", [TopicPartition("t", 0, 2)])
+    admin.alter_consumer_group_offsets([back])["g"].result(10)
+    assert broker.group("g").offsets[0].committed == 2
+    admin.delete_consumer_groups(["g"])["g"].result(10)
+    assert broker.groups() == []
+
+
+def test_a_consumer_that_assigns_itself(broker: Broker, server: ServerThread) -> None:
+    from kafka import KafkaConsumer
+    from kafka.structs import OffsetAndMetadata, TopicPartition
+
+    fill(broker, 3)
+    consumer = KafkaConsumer(
+        bootstrap_servers=server.address, group_id="alone", enable_auto_commit=False
+    )
+    place = TopicPartition("t", 1)
+    consumer.assign([place])
+    consumer.commit({place: OffsetAndMetadata(2, "note", -1)})
+    assert consumer.committed(place) == 2
+    consumer.close(autocommit=False)
+    [offset] = broker.group("alone").offsets
+    assert (offset.partition, offset.committed, offset.lag) == (1, 2, 1)
+    with broker.consumer("t", group="alone", partitions=[1]) as embedded:
+        assert [each.offset for each in embedded.poll(timeout_ms=1000)] == [2]
