@@ -61,6 +61,7 @@ WANTED = (
         (
             "idempotent_producing/the next epoch/producer_id",
             "idempotent_producing/the next epoch/producer_epoch",
+            "idempotent_producing/who produces here/*producer_id",
         ),
     ),
     Difference(

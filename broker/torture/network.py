@@ -126,7 +126,7 @@ class Round:
         """Let everybody do what they do, then read everything. Raises `Broken`."""
         with Broker.open(self._path) as broker:
             for topic, partitions in self._topics.items():
-                segment_bytes = self._random.choice([20_000, 200_000, 1 << 20])
+                segment_bytes = self._random.choice([150_000, 400_000, 1 << 20])
                 config = {**KEEPS_ALL, "segment.bytes": segment_bytes}
                 broker.create_topic(topic, partitions, config)
         self._server.start()

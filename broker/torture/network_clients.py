@@ -83,7 +83,7 @@ class NetworkProducer(NetworkClient):
                 **self._common(),
                 "enable.idempotence": True,
                 "linger.ms": pick.choice([0, 1, 5, 20]),
-                "batch.size": pick.choice([500, 5_000, 1_000_000]),
+                "batch.size": pick.choice([500, 5_000, 50_000]),
                 "compression.type": pick.choice(COMPRESSIONS),
                 "message.timeout.ms": DELIVERY_TIMEOUT_MS,
                 "retry.backoff.ms": 20,
