@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import urandom
 from typing import Final, NamedTuple
 
 from seawall.broker.catalog import TopicInfo
@@ -26,9 +25,17 @@ from seawall.broker.raw_batches import (
     checked_batch,
 )
 from seawall.broker.translation import from_os_error, translate
-from seawall.wal.errors import HandleClosed, LogGone, OffsetOutOfRange, WalError
+from seawall.wal.errors import (
+    HandleClosed,
+    InvalidProducerEpoch,
+    LogGone,
+    OffsetOutOfRange,
+    OutOfOrderSequence,
+    WalError,
+)
 from seawall.wal.log import Log, LogEnds
 from seawall.wal.lookup import TimeFound
+from seawall.wal.producers import Placed
 from seawall.wal.reader import Reader
 from seawall.wal.records import BatchHeader, decode_batch
 
@@ -107,18 +114,36 @@ def _append(
     accepted: Sequence[tuple[int, bytearray, BatchHeader]],
     now_ms: int,
 ) -> list[Outcome]:
-    """Append and sync checked batches: the seam for a check of producer ids and sequences."""
+    """Append and sync checked batches; of producers that have an id, each once."""
     log = engine.log(place.partition_id)
-    appended = log.append([batch for _, batch, _ in accepted])
-    durable_end = log.commit(appended.next_offset)
+    placed = _placed(log, place, [batch for _, batch, _ in accepted])
+    ends = [each.next_offset for each in placed if isinstance(each, Placed)]
+    if not ends:
+        return [each for each in placed if not isinstance(each, Placed)]
+    durable_end = log.commit(max(ends))
     log_start = log.ends().log_start
-    time_ms = now_ms if place.config.message_timestamp_type == LOG_APPEND_TIME else -1
-    offset = appended.base_offset
-    stored: list[Outcome] = []
-    for _, _, header in accepted:
-        stored.append(Stored(offset, time_ms, log_start, durable_end))
-        offset += header.last_offset_delta + 1
-    return stored
+    is_stamped = place.config.message_timestamp_type == LOG_APPEND_TIME
+    return [
+        Stored(each.base_offset, each.timestamp if is_stamped else -1, log_start, durable_end)
+        if isinstance(each, Placed)
+        else each
+        for each in placed
+    ]
+
+
+def _placed(log: Log, place: RawPlace, batches: Sequence[bytearray]) -> list[Placed | Exception]:
+    """Where each batch is now, or why it is not. They come together, unless one is refused."""
+    try:
+        return list(log.append_checked(batches))
+    except (OutOfOrderSequence, InvalidProducerEpoch):
+        pass
+    placed: list[Placed | Exception] = []
+    for batch in batches:
+        try:
+            placed += log.append_checked([batch])
+        except Exception as error:  # noqa: BLE001 - it is this batch's alone
+            placed.append(_named(error, place))
+    return placed
 
 
 def _named(error: Exception, place: RawPlace) -> Exception:
@@ -131,11 +156,6 @@ def _named(error: Exception, place: RawPlace) -> Exception:
     if isinstance(error, OSError):
         return from_os_error(error, topic=topic, partition=partition)
     return error
-
-
-def new_producer_id() -> int:
-    """A producer id that nobody else has: 62 random bits, so that nothing has to be stored."""
-    return int.from_bytes(urandom(8), "big") >> 2
 
 
 class RawReaders:

@@ -108,6 +108,8 @@ def _check_header(header: BatchHeader, rules: RawRules) -> None:
         raise InvalidRecord(reason=f"its base offset is {header.base_offset}, not 0")
     if header.is_control:
         raise InvalidRecord(reason="clients cannot write control batches")
+    if header.is_transactional:
+        raise InvalidRecord(reason="it is part of a transaction, and there are none here")
     if header.attributes & _DELETE_HORIZON_BIT:
         raise InvalidRecord(reason="clients cannot set a delete horizon")
     if header.attributes & 0x07 > rules.codecs:

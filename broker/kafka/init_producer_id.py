@@ -9,14 +9,12 @@ TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which clients report at once and do not r
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.api import Api, RequestContext
 from seawall.broker.kafka.schema import Values
-from seawall.broker.raw import new_producer_id
-
-_LAST_EPOCH: Final = (1 << 15) - 2
+from seawall.broker.producer_ids import ProducerId, ProducerIds
 
 
 async def handle(request: Any, context: RequestContext) -> Values:
@@ -24,9 +22,13 @@ async def handle(request: Any, context: RequestContext) -> Values:
         return _answer(codes.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, -1, -1)
     producer_id = getattr(request, "producer_id", -1)
     epoch = getattr(request, "producer_epoch", -1)
-    if producer_id >= 0 and 0 <= epoch < _LAST_EPOCH:
-        return _answer(codes.NONE, producer_id, epoch + 1)
-    return _answer(codes.NONE, await context.run(new_producer_id), 0)
+    given = await context.run(_next, context.engine.producer_ids, producer_id, epoch)
+    return _answer(codes.NONE, given.producer_id, given.epoch)
+
+
+def _next(ids: ProducerIds, producer_id: int, epoch: int) -> ProducerId:
+    """In a thread of the executor."""
+    return ids.next() if producer_id < 0 else ids.after(producer_id, epoch)
 
 
 def _answer(code: int, producer_id: int, epoch: int) -> Values:

@@ -67,7 +67,7 @@ def told(answer: JoinAnswer, version: int) -> Values:
 
 
 def refuse(request: Any, code: int, message: str) -> Values:
-    return told(JoinAnswer(code=code, member_id=request.member_id), 0)
+    return told(JoinAnswer(code=code, member_id=request.member_id), int(request.__version__))
 
 
 API = Api(key=11, name="JoinGroup", versions=(0, 9), handle=handle, refuse=refuse)

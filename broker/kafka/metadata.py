@@ -57,20 +57,22 @@ async def _create_missing(request: Any, context: RequestContext) -> dict[str, in
     Gives the error codes of those that could not be. What one request may create is bounded;
     the others are unknown, and clients ask for unknown ones again.
     """
-    if not request.topics or not _may_create(request, context):
-        return {}
-    names = [each.name for each in request.topics if each.name is not None and not _id_of(each)]
-    present = await context.node.part(Topics).find(names)
+    named = [
+        each.name for each in request.topics or () if each.name is not None and not _id_of(each)
+    ]
     failed: dict[str, int] = {}
-    missing: list[str] = []
-    for name in dict.fromkeys(names):
+    valid: list[str] = []
+    for name in dict.fromkeys(named):
         try:
             check_topic_name(name)
         except InvalidTopicName as error:
             failed[name] = codes.code_of(error)
         else:
-            if name not in present and len(missing) < MOST_CHANGES:
-                missing.append(name)
+            valid.append(name)
+    if not valid or not _may_create(request, context):
+        return failed
+    present = await context.node.part(Topics).find(valid)
+    missing = [name for name in valid if name not in present][:MOST_CHANGES]
     jobs = [partial(_create, context, name) for name in missing]
     made = await context.node.part(Changes).make(jobs, CREATION_TIMEOUT_MS)
     for name, outcome in zip(missing, made, strict=True):

@@ -27,7 +27,8 @@ class Surroundings:
     """What the clients of a round have in common.
 
     ``topics``: how many partitions each has. ``is_over``: whether it is time to end.
-    ``histories``: the folder that everyone's file goes to.
+    ``histories``: the folder that everyone's file goes to. ``address``: where the server is,
+    for clients that connect to it by themselves.
     """
 
     connect: Callable[[], Connection]
@@ -35,6 +36,7 @@ class Surroundings:
     groups: Sequence[str]
     is_over: Callable[[], bool]
     histories: str
+    address: str = ""
 
     def recorder(self, process: str) -> Recorder:
         """The history of a new process, which nobody else has the name of."""

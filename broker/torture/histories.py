@@ -23,7 +23,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -320,7 +320,6 @@ def main(description: dict[str, Any]) -> int:
 
     Returns the exit status, 1 if one of them failed.
     """
-    faulthandler.enable()
     over = threading.Event()
     surroundings = Surroundings(
         connect=partial(Broker.open, description["path"]),
@@ -329,18 +328,30 @@ def main(description: dict[str, Any]) -> int:
         is_over=over.is_set,
         histories=description["histories"],
     )
+    return run_clients(CLIENTS, surroundings, description["clients"], over)
+
+
+def run_clients(
+    kinds: Mapping[str, Callable[[Surroundings, str, int], Client]],
+    surroundings: Surroundings,
+    clients: Mapping[str, tuple[str, int]],
+    over: threading.Event,
+) -> int:
+    """Run each of these clients (its kind and its seed, by the name of its history) in a thread,
+    until the standard input ends; as `main`."""
+    faulthandler.enable()
     failures: list[str] = []
 
     def run(kind: str, process: str, seed: int) -> None:
         try:
-            CLIENTS[kind](surroundings, process, seed).run()
+            kinds[kind](surroundings, process, seed).run()
         except BaseException:  # noqa: BLE001 - told to whoever started this process
             failures.append(f"{process}: {traceback.format_exc()}")
             over.set()
 
     threads = [
         threading.Thread(target=run, args=(kind, process, seed), name=process)
-        for process, (kind, seed) in description["clients"].items()
+        for process, (kind, seed) in clients.items()
     ]
     for thread in threads:
         thread.start()

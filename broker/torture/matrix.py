@@ -22,6 +22,7 @@ SEARCHES = {
     "stopped-holder": "seawall.broker.torture.stops:StoppedHolder",
     "locks": "seawall.broker.torture.locks:Locks",
     "histories": "seawall.broker.torture.histories:Histories",
+    "network": "seawall.broker.torture.network:Network",
 }
 
 

@@ -12,7 +12,9 @@ from storage import FaultyFiles, memory_folder
 from wire import Wire, batch, batches_in
 
 from seawall.broker import Broker
+from seawall.broker.errors import OutOfOrderSequence
 from seawall.broker.kafka.threaded import ServerThread
+from seawall.broker.raw import RawPlace, append_batches
 from seawall.wal.records import HEADER_BYTES, encode_batch, parse_header
 
 Connect = Callable[[], Wire]
@@ -283,3 +285,26 @@ def test_many_connections_share_syncs() -> None:
             assert files.counts["sync"] - before < 100
             for wire in wires:
                 wire.close()
+
+
+def test_a_refused_batch_hinders_no_other_of_its_round(broker: Broker) -> None:
+    """Batches of several producers are appended together, and judged one by one."""
+    topic = broker.topic("orders")
+    place = RawPlace(
+        topic=topic,
+        config=topic.settings,
+        partition=0,
+        partition_id=topic.partitions[0].id,
+    )
+
+    def numbered(producer_id: int, sequence: int) -> bytes:
+        return batch(b"x", producer_id=producer_id, producer_epoch=0, base_sequence=sequence)
+
+    batches = [numbered(1, 0), numbered(2, 0), batch(b"y")]
+    first = append_batches(broker.engine, place, batches, now_ms=1)
+    assert [each.base_offset for each in first] == [0, 1, 2]
+    batches = [numbered(1, 1), numbered(2, 5), numbered(1, 0), batch(b"z")]
+    again, gap, duplicate, plain = append_batches(broker.engine, place, batches, now_ms=2)
+    assert isinstance(gap, OutOfOrderSequence)
+    assert (again.base_offset, duplicate.base_offset, plain.base_offset) == (3, 0, 4)
+    assert broker.ends("orders", 0).durable_end == 5

@@ -1,0 +1,208 @@
+"""The client programs: how each is started, and talking to one that runs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+SOURCES = Path(__file__).parent
+# What `make clients` builds.
+BUILT = ROOT / ".venv" / "clients"
+
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One client. ``missing`` says what it lacks here, "" if it can be started."""
+
+    name: str
+    command: Callable[[], list[str]]
+    missing: Callable[[], str]
+
+
+def _built(name: str, command: list[str | Path], needs: Path) -> Client:
+    return Client(
+        name,
+        lambda: [str(each) for each in command],
+        lambda: "" if needs.exists() and shutil.which(command[0]) else f"{name} was not built",
+    )
+
+
+CLIENTS = (
+    Client(
+        "confluent-kafka",
+        lambda: [sys.executable, str(SOURCES / "python" / "with_confluent.py")],
+        lambda: _without("confluent_kafka"),
+    ),
+    Client(
+        "kcat",
+        lambda: [sys.executable, str(SOURCES / "python" / "with_kcat.py")],
+        lambda: "" if shutil.which("kcat") else "kcat is not installed",
+    ),
+    Client(
+        "aiokafka",
+        lambda: [sys.executable, str(SOURCES / "python" / "with_aiokafka.py")],
+        lambda: _without("aiokafka"),
+    ),
+    Client(
+        "kafka-python",
+        lambda: [sys.executable, str(SOURCES / "python" / "with_kafka_python.py")],
+        lambda: _without("kafka"),
+    ),
+    _built(
+        "kafkajs",
+        ["node", BUILT / "kafkajs" / "program.js"],
+        BUILT / "kafkajs" / "node_modules",
+    ),
+    _built("franz-go", [BUILT / "franz"], BUILT / "franz"),
+    _built("kafka-go", [BUILT / "segmentio"], BUILT / "segmentio"),
+    _built(
+        "Apache Kafka's (Java)",
+        # It lives for seconds: start quickly, and leave the other processes some memory.
+        ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Xmx128m"]
+        + ["-cp", f"{BUILT / 'java'}/*", "Program"],
+        BUILT / "java",
+    ),
+)
+
+
+def _without(module: str) -> str:
+    return "" if importlib.util.find_spec(module) else f"{module} is not installed"
+
+
+class Died(Exception):
+    """A client program ended before it answered."""
+
+
+class Running:
+    """A client program: commands in, events and answers out. Ends with the ``with``."""
+
+    def __init__(self, client: Client, address: str) -> None:
+        self._client = client
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the program
+        self._process = subprocess.Popen(
+            [*client.command(), address],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            text=True,
+            start_new_session=True,  # killed with whatever it starts
+        )
+        self.events: list[dict[str, Any]] = []
+        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            try:
+                said = json.loads(line)
+            except ValueError:
+                continue  # a library's chatter
+            if "event" in said:
+                self.events.append(said)
+            else:
+                self._answers.put(said)
+        self._answers.put(None)
+
+    def begin(self, do: str, **arguments: Any) -> None:
+        """Give a command; `answer` has what comes of it."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
+
+    def answer(self, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
+        """The answer to the oldest command that has none. Raises `Died`, `TimeoutError`."""
+        try:
+            said = self._answers.get(timeout=timeout_s)
+        except queue.Empty:
+            raise TimeoutError(f"no answer in {timeout_s} s:\n{self.stderr()}") from None
+        if said is None:
+            raise Died(self.stderr() or "it ended without a word")
+        return said
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        self.begin(do, **arguments)
+        return self.answer()
+
+    def events_of(self, kind: str) -> list[dict[str, Any]]:
+        return [each for each in list(self.events) if each["event"] == kind]
+
+    def owned(self) -> set[int]:
+        """What a member of a group was assigned and has not given up."""
+        owned: set[int] = set()
+        for each in list(self.events):
+            if each["event"] == "assigned":
+                owned |= set(each["partitions"])
+            elif each["event"] == "revoked":
+                owned -= set(each["partitions"])
+        return owned
+
+    def kill(self) -> None:
+        """SIGKILL, with whatever it started."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def stderr(self) -> str:
+        size = os.fstat(self._said.fileno()).st_size
+        return os.pread(self._said.fileno(), 3000, max(0, size - 3000)).decode(errors="replace")
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        if error is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+        self.kill()
+        self._listener.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._said.close()
+
+
+def wait_for(
+    what: str,
+    programs: list[Running],
+    condition: Callable[[], bool],
+    timeout_s: float = PATIENCE_S,
+) -> None:
+    """Wait until something is so; raises `TimeoutError` with what the programs said."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline_s or not all(each.is_alive() for each in programs):
+            said = "\n".join(f"{each.events[-3:]} {each.stderr()}" for each in programs)
+            raise TimeoutError(f"not {what} in {timeout_s} s:\n{said}")
+        time.sleep(0.02)
