@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from seawall.broker.delivery import Delivery, RecordMetadata
     from seawall.broker.errors import BrokerError
     from seawall.broker.groups import GroupInfo, GroupOffset
+    from seawall.broker.handling import (
+        DeliveredRecord,
+        Failure,
+        Handled,
+        Lag,
+        Reject,
+        RetryLater,
+    )
     from seawall.broker.inspect import BrokerInfo, Finding
     from seawall.broker.producer import Producer
     from seawall.broker.repair import Repaired
@@ -31,18 +39,24 @@ __all__ = [
     "BrokerError",
     "BrokerInfo",
     "Consumer",
+    "DeliveredRecord",
     "Delivery",
+    "Failure",
     "Finding",
     "GroupInfo",
     "GroupOffset",
+    "Handled",
     "Hold",
+    "Lag",
     "LogEnds",
     "PartitionInfo",
     "Producer",
     "Record",
     "RecordMetadata",
+    "Reject",
     "Removal",
     "Repaired",
+    "RetryLater",
     "TopicInfo",
     "Trimmed",
 ]
@@ -54,18 +68,24 @@ _WHERE = {
     "BrokerError": "seawall.broker.errors",
     "BrokerInfo": "seawall.broker.inspect",
     "Consumer": "seawall.broker.consumer",
+    "DeliveredRecord": "seawall.broker.handling",
     "Delivery": "seawall.broker.delivery",
+    "Failure": "seawall.broker.handling",
     "Finding": "seawall.broker.inspect",
     "GroupInfo": "seawall.broker.groups",
     "GroupOffset": "seawall.broker.groups",
+    "Handled": "seawall.broker.handling",
     "Hold": "seawall.broker.trimming",
+    "Lag": "seawall.broker.handling",
     "LogEnds": "seawall.wal.log",
     "PartitionInfo": "seawall.broker.catalog",
     "Producer": "seawall.broker.producer",
     "Record": "seawall.wal.records",
     "RecordMetadata": "seawall.broker.delivery",
+    "Reject": "seawall.broker.handling",
     "Removal": "seawall.broker.trimming",
     "Repaired": "seawall.broker.repair",
+    "RetryLater": "seawall.broker.handling",
     "TopicInfo": "seawall.broker.catalog",
     "Trimmed": "seawall.broker.trimming",
 }

@@ -71,6 +71,7 @@ class Engine:
         self.state = opening.state
         self.groups = opening.groups
         self.lives = opening.lives
+        self.notes = opening.notes
         self.acknowledger = Acknowledger(self.groups.commit)
         # Under which topics are created and deleted, by one process at a time.
         self.topics_lock = FileLock(

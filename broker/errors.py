@@ -29,6 +29,7 @@
         │   ├── GroupFull           it has as many members as it may have
         │   ├── GroupFenced         the consumer is no longer a member
         │   ├── PartitionRevoked    the partition belongs to another member by now
+        │   ├── HandlerFailed       run ended: a record that may not become a dead letter
         │   └── InconsistentGroupProtocol
         │                           its members know no assignor in common
         ├── ConsumeError            topic, partition
@@ -87,6 +88,7 @@ from seawall.broker.errors_groups import (
     GroupError,
     GroupFenced,
     GroupFull,
+    HandlerFailed,
     InconsistentGroupProtocol,
     InvalidGroupName,
     NotInGroup,
@@ -132,6 +134,7 @@ __all__ = [
     "GroupError",
     "GroupFenced",
     "GroupFull",
+    "HandlerFailed",
     "InconsistentGroupProtocol",
     "InvalidConfig",
     "InvalidGroupName",

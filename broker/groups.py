@@ -177,6 +177,8 @@ def reset(engine: Engine, name: str, topic: str, offsets: Mapping[int, int]) -> 
             engine.log(partition.id).check_offset(offset)
         wanted[partition.id] = offset
     trimmed = engine.groups.reset(name, wanted, engine.lives.is_dead)
+    if not trimmed:
+        engine.notes.forget(name, wanted)
     for partition_id, log_start in trimmed.items():  # since the look above
         [number] = [each.number for each in info.partitions if each.id == partition_id]
         with translated(topic, number):
@@ -189,8 +191,10 @@ def reset(engine: Engine, name: str, topic: str, offsets: Mapping[int, int]) -> 
 def delete(engine: Engine, name: str) -> None:
     """Forget a group, while it has no members."""
     check_group_name(name)
+    noted = engine.state.committed(name) if engine.groups.group(name) else ()
     if not engine.groups.delete(name, engine.lives.is_dead):
         raise UnknownGroup(group=name)
+    engine.notes.forget(name, noted)
 
 
 def expire(engine: Engine, retention_ms: int) -> list[str]:

@@ -20,6 +20,7 @@ import logging
 from collections.abc import Callable
 
 from seawall.broker.catalog import Catalog, PartitionInfo, TopicInfo
+from seawall.broker.delivery_notes import NotesFolder
 from seawall.broker.errors import StateDamaged
 from seawall.broker.group_state import GroupState
 from seawall.broker.liveness import Lives
@@ -126,6 +127,7 @@ class Opening:
         self.state = State(self.state_environment, upgrades=directory.is_sole)
         self.groups = GroupState(self.state)
         self.lives = Lives(files, directory.join("run", "members"))
+        self.notes = NotesFolder(files, directory.join("run", "deliveries"))
         self.catalog = Catalog(
             directory.join("catalog.db"),
             create=directory.is_new,
@@ -254,6 +256,7 @@ class Opening:
                 path = self.directory.join("logs", name)
                 kept = self.quarantine.keep_folder(path, now_ms=wall_clock_ms())
                 logger.warning("%s belongs to no partition: moved to %s", path, kept)
+        self.notes.tidy(known.keys())
         try:
             members = [
                 member.member_id
