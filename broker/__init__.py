@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from seawall.broker.broker import Broker
     from seawall.broker.catalog import PartitionInfo, TopicInfo
     from seawall.broker.consumer import Consumer
+    from seawall.broker.dead_letter_format import DeadLetter
+    from seawall.broker.dead_letters import DeadLetterChoice, DeadLetterTopic
     from seawall.broker.delivery import Delivery, RecordMetadata
     from seawall.broker.errors import BrokerError
     from seawall.broker.groups import GroupInfo, GroupOffset
@@ -39,6 +41,9 @@ __all__ = [
     "BrokerError",
     "BrokerInfo",
     "Consumer",
+    "DeadLetter",
+    "DeadLetterChoice",
+    "DeadLetterTopic",
     "DeliveredRecord",
     "Delivery",
     "Failure",
@@ -68,6 +73,9 @@ _WHERE = {
     "BrokerError": "seawall.broker.errors",
     "BrokerInfo": "seawall.broker.inspect",
     "Consumer": "seawall.broker.consumer",
+    "DeadLetter": "seawall.broker.dead_letter_format",
+    "DeadLetterChoice": "seawall.broker.dead_letters",
+    "DeadLetterTopic": "seawall.broker.dead_letters",
     "DeliveredRecord": "seawall.broker.handling",
     "Delivery": "seawall.broker.delivery",
     "Failure": "seawall.broker.handling",

@@ -83,7 +83,6 @@ class NotesFolder:
 
     def open(self, group: str, partition_id: int, committed: int) -> DeliveryNotes:
         """The notes of a group in a partition, without those below what it has committed."""
-        make_directory(self._files, self._folder)
         return DeliveryNotes(self._files, self._path(group, partition_id), committed)
 
     def forget(self, group: str, partition_ids: Collection[int]) -> None:
@@ -175,6 +174,7 @@ class DeliveryNotes:
 
     def _begin(self) -> None:
         """A file of our own, with what was found in the old one."""
+        make_directory(self._files, os.path.dirname(self._path))
         aside = f"{self._path}.{uuid.uuid4().hex}.new"
         descriptor = Descriptor(self._files, aside, READ_WRITE | CREATE)
         try:

@@ -198,7 +198,8 @@ class GroupState:
     def commit(self, commits: Sequence[Commit]) -> list[GroupFenced | None]:
         """Store what members have acknowledged: all in one transaction, with one sync.
 
-        A committed offset never moves backwards: a lower or an equal one changes nothing.
+        A committed offset never moves backwards: a lower one changes nothing, an equal one
+        at the most the metadata.
         Gives for each commit what kept it from being stored: `GroupFenced` if its member
         is none any more.
         """
@@ -212,7 +213,7 @@ class GroupState:
                 verdicts.append(None)
                 for partition_id, offset in commit.offsets.items():
                     old = self._state.committed_at(transaction, commit.group, partition_id)
-                    if old is None or offset > old.offset:
+                    if old is None or (offset, bool(commit.metadata)) > (old.offset, False):
                         self._state.put_committed(
                             transaction, commit.group, partition_id, offset, commit.metadata
                         )

@@ -157,7 +157,11 @@ class HandlingOptions:
             raise ValueError(f"max_records is at least 1, not {self.max_records}")
         if self.stop is not None and not callable(getattr(self.stop, "is_set", None)):
             raise ValueError("stop is an event: something with is_set()")
-        self.schedule()
+        if not 0 <= self.retry_backoff_ms <= self.retry_backoff_max_ms < float("inf"):
+            raise ValueError(
+                "retry_backoff_ms is 0 to retry_backoff_max_ms "
+                f"({self.retry_backoff_max_ms!r}), not {self.retry_backoff_ms!r}"
+            )
 
     def schedule(self) -> Schedule:
         """The waits between the deliveries of a record."""
