@@ -72,6 +72,8 @@ class Handling(Outcomes):
         self._lag_told_ms = -NEVER_MS
         # Threads that run handlers: one of them that closes the consumer waits for the others.
         self.workers: set[int] = set()
+        # The same for tasks.
+        self.closers = 0
 
     # -- beginning and ending --------------------------------------------------------
 
@@ -135,6 +137,7 @@ class Handling(Outcomes):
     def end(self) -> None:
         """Acknowledge what is done, and give the consumer back. Does I/O."""
         consumer = self.consumer
+        self.clear_deferred()
         try:
             self.acknowledge()
         except BrokerClosed:
@@ -170,7 +173,7 @@ class Handling(Outcomes):
 
     def _revoked(self, places: Sequence[Place]) -> None:
         """Before they go: let what runs finish, and acknowledge."""
-        own = 1 if threading.get_ident() in self.workers else 0
+        own = self.closers + (threading.get_ident() in self.workers)
         with self.lock:
             self.dispatcher.revoke(places)
             self.changed.wait_for(
@@ -303,23 +306,26 @@ class Handling(Outcomes):
             with self.lock:
                 self.dispatcher.acknowledged(offsets)
 
-    def watch_lag(self) -> None:
-        """Say so if a partition has been full for long, or is far behind."""
+    def watch_lag(self) -> list[Lag]:
+        """Log it if a partition has been full for long, or is far behind. Does I/O.
+
+        Gives what `on_lag` is to be told.
+        """
         options, now_ms = self.options, self.clock_ms()
         if now_ms < self._lag_seen_ms + min(LAG_INTERVAL_MS, options.lag_warning_ms):
-            return
+            return []
         self._lag_seen_ms = now_ms
         with self.lock:
             full_ms = self.dispatcher.full_ms(now_ms)
             pending, running = self.dispatcher.pending, self.dispatcher.running
         full_ms = {p: ms for p, ms in full_ms.items() if ms >= options.lag_warning_ms}
         if not full_ms and options.lag_warning_records is None:
-            return
+            return []
         lag = self.consumer.lag()
         most = options.lag_warning_records
         behind = {p: count for p, count in lag.items() if most is not None and count > most}
         if not (full_ms or behind) or now_ms < self._lag_told_ms + LAG_REPEAT_MS:
-            return
+            return []
         self._lag_told_ms = now_ms
         logger.warning(
             "group %s: the handlers are slow: %d records pending, %d being handled, lag %d%s",
@@ -329,9 +335,12 @@ class Handling(Outcomes):
             sum(lag.values()),
             "".join(f"; no room for {t}/{p} for {ms:.0f} ms" for (t, p), ms in full_ms.items()),
         )
-        if options.on_lag is not None:
-            told = Lag(full_ms=full_ms, lag=lag, pending=pending, running=running)
-            self._tell(options.on_lag, told)
+        return [Lag(full_ms=full_ms, lag=lag, pending=pending, running=running)]
+
+    def tell_lag(self, lag: Lag) -> None:
+        """Call `on_lag`."""
+        if self.options.on_lag is not None:
+            self._tell(self.options.on_lag, lag)
 
 
 def _first(own: Callback, given: Callback | None) -> Callback:

@@ -10,6 +10,7 @@ import logging
 import random as random_module
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from seawall.broker.backoff import Schedule, monotonic_ms
@@ -77,6 +78,9 @@ class Outcomes:
         self._writer = DeadLetterWriter(engine, consumer.group)
         self._dead_letter_topics: dict[str, str | None] = {}
         self._notes: dict[Place, DeliveryNotes] = {}
+        # Whether what `clear` has to write waits for `clear_deferred`: for event loops.
+        self.defers_clearing = False
+        self._to_clear: list[Entry] = []
         self._counts = {"handled": 0, "retries": 0, "skipped": 0, "dead_lettered": 0}
         self._buried_badly_ms = -NEVER_MS
 
@@ -117,7 +121,18 @@ class Outcomes:
             entry.slot = notes.note(entry.slot, entry.offset, entry.deliveries)
 
     def clear(self, entry: Entry) -> None:
-        """After it is done with: forget its deliveries. Does I/O."""
+        """After it is done with: forget its deliveries. Does I/O, or defers it."""
+        if self.defers_clearing:
+            self._to_clear.append(entry)
+        else:
+            self._clear(entry)
+
+    def clear_deferred(self) -> None:
+        """Do what `clear` has deferred. Does I/O."""
+        while self._to_clear:
+            self._clear(self._to_clear.pop())
+
+    def _clear(self, entry: Entry) -> None:
         notes = entry.notes
         if notes is None and not entry.partition.is_leaving:
             notes = self._notes.get(entry.partition.place)
@@ -168,10 +183,15 @@ class Outcomes:
             if options.on_retry is not None:
                 self._tell(options.on_retry, record, error, delay_ms)
 
-    def interrupted(self, entry: Entry, error: BaseException) -> None:
-        """A handler raised what ends a program: so does `run`; the record comes again."""
+    def put_off(self, entry: Entry) -> None:
+        """Its handler could not finish: it comes again, but not in this run."""
         with self.lock:
             self.dispatcher.retry(entry, NEVER_MS)
+            self.changed.notify_all()
+
+    def interrupted(self, entry: Entry, error: BaseException) -> None:
+        """A handler raised what ends a program: so does `run`; the record comes again."""
+        self.put_off(entry)
         self.stop(error)
 
     def _give_up(self, entry: Entry, record: Record, error: Exception | None, why: str) -> None:
@@ -194,8 +214,8 @@ class Outcomes:
             self.dispatcher.bury(entry, failure, due_ms)
             self.changed.notify_all()
 
-    def bury(self, entry: Entry) -> None:
-        """Write the dead letter that an entry is to become. Does I/O.
+    def bury(self, entry: Entry) -> list[Callable[[], None]]:
+        """Write the dead letter that an entry is to become. Does I/O. Gives whom to tell.
 
         If that fails it is tried again later, for ever: the record is not acknowledged.
         """
@@ -205,7 +225,7 @@ class Outcomes:
         topic = self._dead_letter_topics[record.topic]
         if topic is None:
             self._give_up(entry, record, None, f"{failure.message}; no dead-letter topic")
-            return
+            return []
         try:
             metadata = self._writer.write(record, failure, entry.deliveries, topic)
         except (BrokerError, ValueError) as error:
@@ -220,7 +240,7 @@ class Outcomes:
                     error,
                     delay_ms / 1000,
                 )
-            return
+            return []
         logger.warning(
             "%s: after %d deliveries a dead letter, %s/%d offset %d: %s: %s",
             _named(record),
@@ -233,8 +253,10 @@ class Outcomes:
         )
         self.clear(entry)
         self.succeeded(entry, "dead_lettered")
-        if self.options.on_dead_letter is not None:
-            self._tell(self.options.on_dead_letter, record, failure, metadata)
+        callback = self.options.on_dead_letter
+        return (
+            [] if callback is None else [partial(self._tell, callback, record, failure, metadata)]
+        )
 
 
 def _named(record: Record) -> str:

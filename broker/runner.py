@@ -61,7 +61,8 @@ class Runner:
     def _turn(self, handler: Handler) -> None:
         handling = self._handling
         handling.acknowledge_if_due()
-        handling.watch_lag()
+        for lag in handling.watch_lag():
+            handling.tell_lag(lag)
         room = handling.room()
         wait_ms = handling.wait_ms()
         self._is_polling = True
@@ -118,7 +119,8 @@ class Runner:
     def _do(self, entry: Entry, handler: Handler) -> None:
         handling = self._handling
         if entry.failure is not None:
-            handling.bury(entry)
+            for tell in handling.bury(entry):
+                tell()
             return
         record = handling.delivered(entry)
         handling.note(entry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from seawall.broker.delivery import RecordMetadata
@@ -99,15 +99,13 @@ class Running:
 
         Raises `NotInGroup`; `HandlerFailed`; what `poll` and `ack` raise; ValueError.
         """
-        from seawall.broker.handling import HandlingOptions, classes
-
-        options = HandlingOptions(
+        options = options_of(
             max_deliveries=max_deliveries,
             retry_backoff_ms=retry_backoff_ms,
             retry_backoff_max_ms=retry_backoff_max_ms,
             retry_jitter=retry_jitter,
-            retryable=classes(retryable, "retryable"),
-            not_retryable=classes(not_retryable, "not_retryable"),
+            retryable=retryable,
+            not_retryable=not_retryable,
             concurrency=concurrency,
             ordering=ordering,
             max_pending=max_pending,
@@ -130,3 +128,14 @@ class Running:
         self, handler: Callable[[DeliveredRecord], object], options: HandlingOptions
     ) -> Handled:
         raise NotImplementedError
+
+
+def options_of(**settings: Any) -> HandlingOptions:
+    """The settings of `Consumer.run` as values. Raises ValueError, and TypeError for a name
+    that is none."""
+    from seawall.broker.handling import HandlingOptions, classes
+
+    for name in ("retryable", "not_retryable"):
+        if name in settings:
+            settings[name] = classes(settings[name], name)
+    return HandlingOptions(**settings)
