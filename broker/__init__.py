@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from seawall.broker.broker import Broker
     from seawall.broker.catalog import PartitionInfo, TopicInfo
     from seawall.broker.consumer import Consumer
-    from seawall.broker.dead_letter_format import DeadLetter
-    from seawall.broker.dead_letters import DeadLetterChoice, DeadLetterTopic
+    from seawall.broker.dead_letter_format import DeadLetter, DeadLetterChoice
+    from seawall.broker.dead_letters import DeadLetterTopic
     from seawall.broker.delivery import Delivery, RecordMetadata
     from seawall.broker.errors import BrokerError
     from seawall.broker.groups import GroupInfo, GroupOffset
@@ -74,7 +74,7 @@ _WHERE = {
     "BrokerInfo": "seawall.broker.inspect",
     "Consumer": "seawall.broker.consumer",
     "DeadLetter": "seawall.broker.dead_letter_format",
-    "DeadLetterChoice": "seawall.broker.dead_letters",
+    "DeadLetterChoice": "seawall.broker.dead_letter_format",
     "DeadLetterTopic": "seawall.broker.dead_letters",
     "DeliveredRecord": "seawall.broker.handling",
     "Delivery": "seawall.broker.delivery",

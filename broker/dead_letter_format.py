@@ -22,7 +22,7 @@ When it is sent back these go, and in their place come::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seawall.broker.handling import Failure
@@ -141,3 +141,34 @@ def parse(record: Record, *, is_redriven: bool = False) -> DeadLetter:
         redrives=number(found.get(REDRIVE_COUNT)) or 0,
         is_redriven=is_redriven,
     )
+
+
+Ranges = Mapping[int, tuple[int, int]]
+"""Partition -> from this offset, up to but without that one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterChoice:
+    """Which dead letters are meant; what is None chooses none away.
+
+    ``ranges``: only these offsets of these partitions. ``group``: whose handler failed.
+    ``error_class``: its whole name, or what stands behind its last dot.
+    """
+
+    ranges: Ranges | None = None
+    group: str | None = None
+    error_class: str | None = None
+
+    def has(self, letter: DeadLetter) -> bool:
+        """Whether it is one of them."""
+        record = letter.record
+        if self.ranges is not None:
+            start, stop = self.ranges.get(record.partition, (0, 0))
+            if not start <= record.offset < stop:
+                return False
+        if self.group is not None and letter.group != self.group:
+            return False
+        if self.error_class is None:
+            return True
+        name = letter.error_class or ""
+        return self.error_class in (name, name.rpartition(".")[2])

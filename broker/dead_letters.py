@@ -9,7 +9,7 @@ group are redrives under way: one at a time for a partition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,34 +17,24 @@ from seawall.broker.dead_letter_format import (
     PREFIX,
     SUFFIX,
     DeadLetter,
+    DeadLetterChoice,
     dead_letter_topic,
     parse,
-    redriven_headers,
 )
-from seawall.broker.delivery import Delivery
 from seawall.broker.errors import (
-    BrokerError,
     NoDeadLetters,
-    UnknownOrigin,
     UnknownPartition,
     UnknownTopic,
 )
-from seawall.broker.group_consumer import GroupConsumer
-from seawall.broker.redriven import MOST_RANGES, Redriven
+from seawall.broker.redrive import BATCH_RECORDS, REDRIVE_GROUP, Redriving, target_of
+from seawall.broker.redriven import Redriven
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
     from seawall.broker.broker import Broker
-    from seawall.broker.producer import Producer
 
-REDRIVE_GROUP = "seawall.dlq.redrive"
-# So many are sent back before that is written down.
-BATCH_RECORDS = 500
 # Whose they are is looked up in so many of them.
 MOST_LOOKED_AT = 10_000
-
-Ranges = Mapping[int, tuple[int, int]]
-"""Partition -> from this offset, up to but without that one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,33 +61,6 @@ class Redrive:
     records: int
     first_offset: int
     last_offset: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetterChoice:
-    """Which dead letters are meant; what is None chooses none away.
-
-    ``ranges``: only these offsets of these partitions. ``group``: whose handler failed.
-    ``error_class``: its whole name, or what stands behind its last dot.
-    """
-
-    ranges: Ranges | None = None
-    group: str | None = None
-    error_class: str | None = None
-
-    def has(self, letter: DeadLetter) -> bool:
-        """Whether it is one of them."""
-        record = letter.record
-        if self.ranges is not None:
-            start, stop = self.ranges.get(record.partition, (0, 0))
-            if not start <= record.offset < stop:
-                return False
-        if self.group is not None and letter.group != self.group:
-            return False
-        if self.error_class is None:
-            return True
-        name = letter.error_class or ""
-        return self.error_class in (name, name.rpartition(".")[2])
 
 
 class DeadLetters:
@@ -180,13 +143,14 @@ class DeadLetters:
             raise ValueError(f"{to!r} is where the dead letters are")
         counts = self._plan(choice, to)
         if not dry_run and counts:
-            self._send(choice, to, on_progress or (lambda count: None))
+            redriving = Redriving(self._broker, self.topic, choice, to)
+            redriving.send(self._redriven(), on_progress or (lambda count: None))
         return counts
 
     def _plan(self, choice: DeadLetterChoice, to: str | None) -> list[Redrive]:
         planned: dict[tuple[int, str], list[int]] = {}
         for letter in self.records(choice):
-            target = self._target(letter, to)
+            target = target_of(letter, to)
             offset = letter.record.offset
             sums = planned.setdefault((letter.record.partition, target), [0, offset, offset])
             sums[0], sums[2] = sums[0] + 1, offset
@@ -203,99 +167,6 @@ class DeadLetters:
             )
             for (partition, target), sums in planned.items()
         ]
-
-    def _target(self, letter: DeadLetter, to: str | None) -> str:
-        target = to or letter.topic
-        if target is None or target == self.topic:
-            record = letter.record
-            raise UnknownOrigin(topic=self.topic, partition=record.partition, offset=record.offset)
-        return target
-
-    def _send(
-        self, choice: DeadLetterChoice, to: str | None, on_progress: Callable[[int], object]
-    ) -> None:
-        broker, topic = self._broker, self.topic
-        ends = {
-            each.number: broker.ends(topic, each.number).durable_end
-            for each in broker.topic(topic).partitions
-        }
-        consumer = broker.consumer(topic, group=REDRIVE_GROUP, partitions=sorted(ends))
-        with consumer, broker.producer(durability="fsync") as producer:
-            if not isinstance(consumer, GroupConsumer):
-                raise TypeError("a consumer in a group is none")
-            redriven = self._redriven()
-            before = {number: each.committed for number, each in redriven.items()}
-            for number in before:
-                log_start = broker.ends(topic, number).log_start
-                if before[number] < log_start:  # purged
-                    consumer.seek(topic, number, log_start)
-            sent = 0
-            while records := consumer.poll(BATCH_RECORDS):
-                # What is done with, and what lies between two records: nothing.
-                done: list[tuple[int, int, int]] = []
-                under_way: list[tuple[Record, Delivery]] = []
-                failed: BrokerError | None = None
-                for record in records:
-                    number, offset = record.partition, record.offset
-                    if offset >= ends[number]:
-                        continue
-                    done.append((number, before[number], offset))
-                    before[number] = offset + 1
-                    letter = parse(record, is_redriven=offset in redriven[number])
-                    if not letter.is_redriven and choice.has(letter):
-                        try:
-                            under_way.append((record, self._send_one(producer, letter, to)))
-                        except BrokerError as error:
-                            failed = error
-                            break
-                for record, delivery in under_way:
-                    try:
-                        delivery.result()
-                    except BrokerError as error:
-                        failed = failed or error
-                    else:
-                        done.append((record.partition, record.offset, record.offset + 1))
-                        sent += 1
-                self._remember(consumer, redriven, done)
-                on_progress(sent)
-                if failed is not None:
-                    raise failed
-                if all(before[number] >= end for number, end in ends.items()):
-                    return
-
-    def _send_one(self, producer: Producer, letter: DeadLetter, to: str | None) -> Delivery:
-        record = letter.record
-        target = self._target(letter, to)
-        partition = letter.partition if target == letter.topic else None
-        if partition is not None and partition >= len(self._broker.topic(target).partitions):
-            partition = None
-        return producer.send(
-            target,
-            record.value,
-            key=record.key,
-            headers=redriven_headers(letter),
-            partition=partition,
-            timestamp=record.timestamp,
-        )
-
-    def _remember(
-        self,
-        consumer: GroupConsumer,
-        redriven: Mapping[int, Redriven],
-        done: Collection[tuple[int, int, int]],
-    ) -> None:
-        before = {number: (each.committed, str(each)) for number, each in redriven.items()}
-        for number, start, stop in done:
-            redriven[number].add(start, stop)
-        for number, place in redriven.items():
-            if len(place.ranges) > MOST_RANGES:
-                raise ValueError(
-                    f"{self.topic}/{number} was redriven in more than {MOST_RANGES} pieces; "
-                    f"redrive or purge what lies before offset {place.ranges[1][0]} first"
-                )
-            if (place.committed, str(place)) != before[number]:
-                partition_id = consumer.partition_id(self.topic, number)
-                consumer.membership.commit({partition_id: place.committed}, str(place))
 
     # -- removing --------------------------------------------------------------------
 

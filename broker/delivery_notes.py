@@ -95,8 +95,9 @@ class NotesFolder:
         sole opener, given the ids that there are."""
         if self._files.is_directory(self._folder):
             for name in self._files.list(self._folder):
-                number, _, rest = name.partition("-")
-                if rest.endswith(".new") or int(number) not in partition_ids:
+                number = name.partition("-")[0]
+                is_known = number.isdecimal() and int(number) in partition_ids
+                if not is_known or name.endswith(".new"):
                     remove_file(self._files, os.path.join(self._folder, name))
 
 
@@ -182,6 +183,7 @@ class DeliveryNotes:
             write_fully(self._files, descriptor.number, b"".join(notes) or _FREE, 0)
             self._files.rename(aside, self._path)
         except BaseException:
+            descriptor.abandon()
             with contextlib.suppress(OSError):
                 remove_file(self._files, aside)
             raise

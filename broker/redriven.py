@@ -1,6 +1,7 @@
 """Which dead letters of a partition were redriven: all before an offset, and ranges beyond.
 
-Pure values; as text, the ranges are ``12-15,17-18`` (from, up to but without).
+Pure values. As text, ranges are ``3:5,1:2``: behind that offset 3 are not redriven and 5 are,
+then 1 is not and 2 are. So a thousand pieces fit into the metadata of an offset.
 """
 
 from __future__ import annotations
@@ -8,9 +9,7 @@ from __future__ import annotations
 import bisect
 import re
 
-# A partition that was redriven in more pieces has to be redriven, or purged, from its start.
-MOST_RANGES = 10_000
-_RANGES = re.compile(r"\d{1,19}-\d{1,19}(,\d{1,19}-\d{1,19})*", re.ASCII)
+_RANGES = re.compile(r"\d{1,19}:\d{1,19}(,\d{1,19}:\d{1,19})*", re.ASCII)
 
 
 class Redriven:
@@ -21,9 +20,11 @@ class Redriven:
         self.committed = committed
         self.ranges: list[tuple[int, int]] = []
         if _RANGES.fullmatch(text):
+            at = committed
             for each in text.split(","):
-                start, _, stop = each.partition("-")
-                self.add(int(start), int(stop))
+                gap, _, length = each.partition(":")
+                start, at = at + int(gap), at + int(gap) + int(length)
+                self.add(start, at)
 
     def add(self, start: int, stop: int) -> None:
         """Take in the offsets from `start` up to but without `stop`."""
@@ -52,4 +53,8 @@ class Redriven:
         return count + sum(max(0, min(b, end) - max(a, start)) for a, b in self.ranges)
 
     def __str__(self) -> str:
-        return ",".join(f"{start}-{stop}" for start, stop in self.ranges)
+        at, pieces = self.committed, []
+        for start, stop in self.ranges:
+            pieces.append(f"{start - at}:{stop - start}")
+            at = stop
+        return ",".join(pieces)
