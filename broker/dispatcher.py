@@ -159,10 +159,9 @@ class Dispatcher:
             partition = self._partitions.get(place)
             if partition is None or partition.is_leaving:
                 continue
+            # Without a turn nothing of it is taken any more.
             partition.is_leaving = True
             self._turns.remove(partition)
-            partition.ready.clear()
-            partition.lanes.clear()
             # What waits behind the last that runs can add nothing to the progress.
             entries = partition.entries
             while entries and entries[-1].state is not State.RUNNING:
@@ -283,8 +282,7 @@ class Dispatcher:
     def _wake(self, now_ms: float) -> None:
         while self._due and self._due[0][0] <= now_ms:
             entry = heapq.heappop(self._due)[2]
-            if not entry.partition.is_leaving:
-                entry.partition.ready.append(entry.lane)
+            entry.partition.ready.append(entry.lane)
 
     def due_ms(self) -> float | None:
         """When the next entry that waits can be taken; None if none waits."""
@@ -305,12 +303,11 @@ class Dispatcher:
         self.finished += 1
         self.unfinished -= 1
         partition, lane = entry.partition, entry.lane
-        if not partition.is_leaving:
-            lane.entries.popleft()
-            if lane.entries:
-                partition.ready.append(lane)
-            else:
-                del partition.lanes[lane.key]
+        lane.entries.popleft()
+        if lane.entries:
+            partition.ready.append(lane)
+        else:
+            del partition.lanes[lane.key]
         entries = partition.entries
         while entries and entries[0].state is State.DONE:
             partition.progress = entries.popleft().offset + 1
@@ -330,8 +327,7 @@ class Dispatcher:
             return
         entry.state = State.WAITING
         entry.due_ms = due_ms
-        if not entry.partition.is_leaving:
-            heapq.heappush(self._due, (due_ms, next(self._numbers), entry))
+        heapq.heappush(self._due, (due_ms, next(self._numbers), entry))
 
     def bury(self, entry: Entry, failure: Failure, due_ms: float) -> None:
         """An entry that was taken is to be a dead letter: whoever takes it next writes that."""

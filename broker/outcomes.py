@@ -43,6 +43,7 @@ logger = logging.getLogger("seawall.broker")
 TROUBLE = Schedule(base_ms=100, max_ms=10_000)
 # An entry that waits for ever: nobody takes it in this run.
 NEVER_MS = float("inf")
+LOGGED_CHARACTERS = 200
 
 
 class Outcomes:
@@ -242,14 +243,14 @@ class Outcomes:
                 )
             return []
         logger.warning(
-            "%s: after %d deliveries a dead letter, %s/%d offset %d: %s: %s",
+            "%s: a dead letter (deliveries: %d), %s/%d offset %d: %s: %s",
             _named(record),
             entry.deliveries,
             topic,
             metadata.partition,
             metadata.offset,
             failure.error_class,
-            failure.message,
+            " ".join(failure.message.split())[:LOGGED_CHARACTERS],
         )
         self.clear(entry)
         self.succeeded(entry, "dead_lettered")

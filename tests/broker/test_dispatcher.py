@@ -227,9 +227,9 @@ class Model(RuleBasedStateMachine):
             self.next_offset[number] = self.committed[number]  # it is read from there
             self.made.assign([("t", number)])
 
-    @rule(number=st.sampled_from([0, 1]), is_lost=st.booleans())
-    def gone(self, number: int, is_lost: bool) -> None:
-        if number in self.owned:
+    @rule(number=st.sampled_from([0, 1]), is_lost=st.booleans(), dice=st.integers(1, 4))
+    def gone(self, number: int, is_lost: bool, dice: int = 4) -> None:
+        if number in self.owned and dice == 4:
             self.owned.discard(number)
             self.made.revoke([("t", number)])
             if not is_lost:
@@ -251,7 +251,11 @@ class Model(RuleBasedStateMachine):
                 self.next_offset[number] += 1
             assert self.made.add(fetched, self.came) == len(fetched)
 
-    @rule()
+    @rule(count=st.integers(1, CONCURRENCY))
+    def take_some(self, count: int) -> None:
+        for _ in range(count):
+            self.taken()
+
     def taken(self) -> None:
         entry = self.made.take(self.now_ms) if len(self.running) < self.CONCURRENCY else None
         if entry is None:
@@ -260,6 +264,7 @@ class Model(RuleBasedStateMachine):
         record = entry.record
         assert record is not None
         assert number in self.owned
+        assert entry.due_ms <= self.now_ms
         assert entry.offset >= self.committed[number]
         for other in self.running:
             if other.partition is entry.partition:  # not one that is gone
@@ -311,9 +316,6 @@ class Model(RuleBasedStateMachine):
     def acknowledge(self) -> None:
         progress = self.made.progress()
         for (_, number), offset in progress.items():
-            assert offset > self.committed[number]
-            for each in range(self.committed[number], offset):
-                assert (number, each) in self.handled | self.buried
             self.committed[number] = offset
         self.made.acknowledged(progress)
 
@@ -329,6 +331,10 @@ class Model(RuleBasedStateMachine):
         assert self.made.running == len(ours)
         for partition in self.made._partitions.values():
             assert len(partition.entries) <= self.MAX_PENDING
+        for (_, number), offset in self.made.progress().items():
+            assert offset > self.committed[number]
+            for each in range(self.committed[number], offset):
+                assert (number, each) in self.handled | self.buried
         entries = [e for p in self.made._partitions.values() for e in p.entries]
         assert self.made.pending == len(entries)
         assert self.made.unfinished == sum(e.state is not State.DONE for e in entries)
@@ -338,7 +344,7 @@ class Model(RuleBasedStateMachine):
         if not hasattr(self, "made"):
             return
         for number in sorted(self.owned):
-            self.gone(number, is_lost=False)
+            self.gone(number, is_lost=False, dice=4)
         self.running.clear()
         for number in (0, 1):
             self.assigned(number)
