@@ -302,6 +302,7 @@ class AsyncConsumer:
 
         options = options_of(**settings)
         consumer = self._consumer
+        consumer.check_usable()
         if not isinstance(consumer, GroupConsumer):
             raise NotInGroup()
         runner = self._runner = AsyncRunner(

@@ -65,8 +65,8 @@ class AsyncRunner:
     async def run(self, handler: Handler) -> Handled:
         """Until a stop condition holds; see `Consumer.run`."""
         handling = self._handling
-        await self._poll_in_turn(handling.begin)
         try:
+            await self._poll_in_turn(handling.begin)
             while not handling.should_end():
                 await self._turn(handler)
         except BrokerClosed:

@@ -253,6 +253,10 @@ class Consumer(Running):
             return from_os_error(error, topic=fetcher.topic, partition=fetcher.partition)
         return translate(error, topic=fetcher.topic, partition=fetcher.partition)
 
+    def check_usable(self) -> None:
+        """Raise `BrokerClosed` after `close`, and `ForkedBroker` in a child after a fork."""
+        self._check_usable()
+
     def _check_usable(self) -> None:
         if self._unusable is not None:
             raise self._unusable

@@ -20,7 +20,6 @@ was taken for dead and goes on writes where nobody looks.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import heapq
 import logging
 import os
@@ -78,6 +77,8 @@ class NotesFolder:
         self._folder = folder
 
     def _path(self, group: str, partition_id: int) -> str:
+        import hashlib  # not before there is a handler: opening has no use for it
+
         name = hashlib.blake2b(group.encode(), digest_size=12).hexdigest()
         return os.path.join(self._folder, f"{partition_id}-{name}")
 

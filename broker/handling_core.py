@@ -34,7 +34,7 @@ from seawall.wal.records import Record
 
 if TYPE_CHECKING:
     from seawall.broker.engine import Engine
-    from seawall.broker.group_running import Callback, GroupRunning
+    from seawall.broker.group_running import Callback, GroupOptions, GroupRunning
 
 logger = logging.getLogger("seawall.broker")
 
@@ -64,6 +64,9 @@ class Handling(Outcomes):
         """See `Outcomes`."""
         super().__init__(engine, consumer, options, wake=wake, random=random, clock_ms=clock_ms)
         self._engine = engine
+        self._given: GroupOptions | None = None
+        # Up to where each partition was taken in.
+        self._positions: dict[Place, int] = {}
         # How often some (topic, partition, offset) came to processes before this one.
         self._came_before: dict[tuple[str, int, int], int] = {}
         self._fetching = Backoff(TROUBLE, random=random, clock_ms=clock_ms)
@@ -96,6 +99,7 @@ class Handling(Outcomes):
                 if target in consumer.membership.topics:
                     raise ValueError(f"{target!r} is read here, so no dead letters can go there")
             self._dead_letter_topics[topic] = target
+        consumer.is_running = True
         self._given = given
         consumer.swap_options(
             replace(
@@ -105,7 +109,6 @@ class Handling(Outcomes):
                 on_lost=_first(self._lost, given.on_lost or given.on_revoked),
             )
         )
-        consumer.is_running = True
         # Of the others the next poll tells.
         self._assigned(sorted(consumer.announced))
 
@@ -136,7 +139,9 @@ class Handling(Outcomes):
 
     def end(self) -> None:
         """Acknowledge what is done, and give the consumer back. Does I/O."""
-        consumer = self.consumer
+        consumer, given = self.consumer, self._given
+        if given is None:
+            return  # it never began
         self.clear_deferred()
         try:
             self.acknowledge()
@@ -146,11 +151,13 @@ class Handling(Outcomes):
             logger.warning("%s", error)
         finally:
             with self.lock:
-                begins, places = self.dispatcher.begins(), self.dispatcher.places()
+                places = self.dispatcher.places()
+                # Also what an interrupt kept between `poll` and `add` is read again.
+                begins = self._positions | self.dispatcher.begins()
                 self.dispatcher.forget(places)
             consumer.rewind(begins)
             consumer.held_back = frozenset()
-            consumer.swap_options(self._given)
+            consumer.swap_options(given)
             consumer.is_running = False
             for place in places:
                 self._close_notes(place, is_owner=place in consumer.assignment())
@@ -166,6 +173,7 @@ class Handling(Outcomes):
                 partition_id = consumer.partition_id(topic, partition)
                 notes = self._engine.notes.open(consumer.group, partition_id, committed)
                 self._notes[topic, partition] = notes
+                self._positions[topic, partition] = consumer.position(topic, partition)
                 for offset, count in notes.deliveries.items():
                     self._came_before[topic, partition, offset] = count
         with self.lock:
@@ -206,6 +214,7 @@ class Handling(Outcomes):
             self.changed.notify_all()
         for place in places:
             self._close_notes(place, is_owner=is_owner)
+            self._positions.pop(place, None)
         gone = [each for each in self._came_before if each[:2] in places]
         for each in gone:
             del self._came_before[each]
@@ -247,7 +256,10 @@ class Handling(Outcomes):
     def add(self, records: Sequence[Record]) -> int:
         """Have these handled."""
         with self.lock:
-            return self.dispatcher.add(records, self._came_before)
+            taken = self.dispatcher.add(records, self._came_before)
+            for record in records:
+                self._positions[record.topic, record.partition] = record.offset + 1
+        return taken
 
     def fetch(self, room: int, timeout_ms: float) -> int:
         """Poll for at most `room` records, and give how many came. Does I/O, and waits.

@@ -45,8 +45,8 @@ class Runner:
     def run(self, handler: Handler) -> Handled:
         """Until a stop condition holds; see `Consumer.run`."""
         handling = self._handling
-        handling.begin()
         try:
+            handling.begin()
             while not handling.should_end():
                 self._turn(handler)
         except BrokerClosed:

@@ -32,7 +32,9 @@ from seawall.broker.errors import (
     GroupFenced,
     HandlerFailed,
     InvalidTopicName,
+    LogDamaged,
     NotInGroup,
+    UnknownTopic,
 )
 from seawall.broker.group_consumer import GroupConsumer
 
@@ -749,3 +751,117 @@ def test_more_headers_than_fit_are_dropped_from_the_end(broker: Broker) -> None:
     assert letter.headers[0] == ("h", b"0")
     assert headers(letter)["seawall.dlq.topic"] == "orders"
     assert headers(letter)["seawall.dlq.error.message"] == "no"
+
+
+def test_an_interrupt_between_poll_and_handling_loses_nothing(broker: Broker) -> None:
+    put(broker, b"a", b"b", b"c")
+    with broker.consumer("orders", group="g") as consumer:
+        assert isinstance(consumer, GroupConsumer)
+        poll = consumer.poll
+
+        def interrupted(*arguments: Any) -> list[Record]:
+            if poll(*arguments):
+                raise KeyboardInterrupt
+            return []
+
+        consumer.poll = interrupted  # type: ignore[method-assign,assignment]
+        with pytest.raises(KeyboardInterrupt):
+            consumer.run(print, **FAST)
+        consumer.poll = poll  # type: ignore[method-assign]
+        seen: list[Record] = []
+        consumer.run(seen.append, max_records=3)
+    assert values(seen) == [b"a", b"b", b"c"]
+
+
+def test_damage_ends_run_after_what_was_read_is_acknowledged(broker: Broker) -> None:
+    put(broker, b"a", b"b")
+    began = threading.Event()
+
+    def handler(record: DeliveredRecord) -> None:
+        began.set()
+        time.sleep(0.05)
+
+    with broker.consumer("orders", group="g") as consumer:
+        poll = consumer.poll
+
+        def damaged(*arguments: Any) -> list[Record]:
+            if began.is_set():
+                raise LogDamaged(
+                    path="x",
+                    position=0,
+                    offset=2,
+                    next_offset=3,
+                    reason="a test",
+                    topic="orders",
+                    partition=0,
+                )
+            return poll(*arguments)
+
+        consumer.poll = damaged  # type: ignore[method-assign,assignment]
+        with pytest.raises(LogDamaged):
+            consumer.run(handler, **FAST)
+        assert committed(broker) >= 1
+        consumer.poll = poll  # type: ignore[method-assign]
+        assert [record.offset for record in consumer.poll()] == [1, 2][: 2 - committed(broker)]
+
+
+def test_the_same_consumer_loses_and_regains_its_partition(broker: Broker) -> None:
+    """What a handler of before does late changes nothing, and is acknowledged by nobody."""
+    put(broker, b"a", b"b")
+    calls: list[int] = []
+    go_on = threading.Event()
+    with broker.consumer("orders", group="g") as consumer:
+        assert isinstance(consumer, GroupConsumer)
+        engine, membership = broker.engine, consumer.membership
+
+        def handler(record: DeliveredRecord) -> None:
+            calls.append(record.offset)
+            if len(calls) == 1:
+                engine.groups.leave("g", membership.member_id, engine.layout(), lambda _: False)
+                go_on.wait(10)
+
+        stop = threading.Event()
+        settings = {**FAST, "concurrency": 2, "stop": stop}
+        with in_thread(lambda: consumer.run(handler, **settings)):
+            eventually(lambda: len(calls) == 3)  # 0, and again 0 and 1
+            eventually(lambda: committed(broker) == 2)
+            go_on.set()
+            time.sleep(0.05)
+            stop.set()
+    assert calls == [0, 0, 1]
+    assert committed(broker) == 2
+
+
+def test_a_topic_that_is_deleted_ends_it(broker: Broker) -> None:
+    put(broker, b"a")
+    with broker.consumer("orders", group="g") as consumer, pytest.raises(UnknownTopic):
+        consumer.run(lambda record: broker.delete_topic("orders"), **FAST)
+
+
+def test_partitions_that_are_added_are_handled(broker: Broker) -> None:
+    put(broker, b"a")
+    seen: list[tuple[int, bytes | None]] = []
+
+    def handler(record: DeliveredRecord) -> None:
+        seen.append((record.partition, record.value))
+        if record.value == b"a":
+            broker.add_partitions("orders", 3)
+            put(broker, b"b", partition=2)
+        elif record.value == b"b":
+            raise Reject("no")
+
+    assert run(broker, handler, max_records=2) == Handled(handled=1, dead_lettered=1)
+    assert seen == [(0, b"a"), (2, b"b")]
+    assert [record.partition for record in read_all(broker, "orders.dlq")] == [2]
+
+
+def test_a_dead_letter_topic_with_fewer_partitions_grows(broker: Broker) -> None:
+    broker.create_topic("orders.dlq")
+    broker.add_partitions("orders", 2)
+    put(broker, b"b", partition=1)
+
+    def handler(record: DeliveredRecord) -> None:
+        raise Reject("no")
+
+    assert run(broker, handler, max_records=1).dead_lettered == 1
+    assert len(broker.topic("orders.dlq").partitions) == 2
