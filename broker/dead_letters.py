@@ -22,11 +22,13 @@ from seawall.broker.dead_letter_format import (
     parse,
 )
 from seawall.broker.errors import (
+    ConsumeError,
     NoDeadLetters,
     UnknownPartition,
     UnknownTopic,
 )
-from seawall.broker.redrive import BATCH_RECORDS, REDRIVE_GROUP, Redriving, target_of
+from seawall.broker.names import REDRIVE_GROUP
+from seawall.broker.redrive import BATCH_RECORDS, Redriving, target_of
 from seawall.broker.redriven import Redriven
 from seawall.wal.records import Record
 
@@ -245,8 +247,11 @@ def _find_topic(broker: Broker, topic: str) -> str:
 
 def _holds_some(broker: Broker, topic: str) -> bool:
     """Whether the first record of one of its partitions is a dead letter."""
-    with broker.consumer(topic, start="start", fetch_bytes=1) as consumer:
-        found: dict[int, Record] = {}
-        for record in consumer.poll(len(consumer.assignment())):
-            found.setdefault(record.partition, record)
+    found: dict[int, Record] = {}
+    try:
+        with broker.consumer(topic, start="start", fetch_bytes=1) as consumer:
+            for record in consumer.poll(len(consumer.assignment())):
+                found.setdefault(record.partition, record)
+    except ConsumeError:
+        return False  # what cannot be read is none
     return any(name == PREFIX + "topic" for each in found.values() for name, _ in each.headers)

@@ -216,9 +216,13 @@ class GroupConsumer(GroupRunning):
 
         Raises `GroupFenced` if this consumer was taken for dead (the next `poll` joins
         again), `PartitionRevoked` for a partition that was given up, and `UnknownTopic`
-        for a topic that was deleted; what can be acknowledged is, before it raises.
+        for a topic that was deleted; what can be acknowledged is, before it raises. While
+        `run` is at work, which acknowledges by itself, it raises ValueError: a record stands
+        for all before it, and some of those may still be handled.
         """
         self._check_usable()
+        if self.is_running:
+            raise ValueError("run acknowledges what was handled by itself; ack is not for then")
         wanted: dict[TopicPartition, int] = {}
         if records is None:
             wanted = self._handed_out(self._order)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from seawall.broker.errors import UnknownGroup, UnknownPartition
 from seawall.broker.group_format import Member
-from seawall.broker.names import check_group_name
+from seawall.broker.names import REDRIVE_GROUP, check_group_name
 from seawall.broker.translation import translated
 from seawall.wal.errors import LogDamaged, LogGone, OffsetOutOfRange, RecordsUnreadable
 from seawall.wal.log import Log
@@ -204,6 +204,8 @@ def expire(engine: Engine, retention_ms: int) -> list[str]:
     """
     expired = []
     for group in engine.groups.groups():
+        if group.name == REDRIVE_GROUP:
+            continue  # or what was redriven once would be so again
         for member in engine.groups.refresh(group.name, engine.layout(), engine.lives.is_dead):
             engine.lives.clear(member)
         if engine.groups.expire(group.name, time.time_ns() // 1_000_000 - retention_ms):

@@ -10,6 +10,7 @@ from seawall.broker.delivery import Delivery
 from seawall.broker.errors import BrokerError, UnknownOrigin
 from seawall.broker.group_consumer import GroupConsumer
 from seawall.broker.group_state import MAX_METADATA_BYTES
+from seawall.broker.names import REDRIVE_GROUP
 from seawall.broker.redriven import Redriven
 from seawall.wal.records import Record
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from seawall.broker.broker import Broker
     from seawall.broker.producer import Producer
 
-REDRIVE_GROUP = "seawall.dlq.redrive"
 # So many are sent back before that is written down.
 BATCH_RECORDS = 500
 

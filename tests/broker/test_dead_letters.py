@@ -24,8 +24,10 @@ from seawall.broker.errors import (
     UnknownPartition,
     UnknownTopic,
 )
+from seawall.broker.groups import expire
 from seawall.broker.handling import Failure
-from seawall.broker.redrive import REDRIVE_GROUP, Redriving
+from seawall.broker.names import REDRIVE_GROUP
+from seawall.broker.redrive import Redriving
 
 
 def fail(broker: Broker, count: int, topic: str = "orders", group: str = "g") -> None:
@@ -305,3 +307,23 @@ def test_purges_all_or_below_an_offset(six: Broker) -> None:
     assert (letters.info().records, letters.info().redriven) == (0, 0)
     with pytest.raises(UnknownPartition):
         letters.purge({7: 1})
+
+
+def test_what_was_redriven_is_never_forgotten(six: Broker) -> None:
+    letters = six.dead_letters("orders")
+    letters.redrive()
+    assert expire(six.engine, -1_000) == ["g"]
+    assert letters.redrive() == []
+    six.delete_group(REDRIVE_GROUP)  # but by whoever says so
+    assert letters.redrive()[0].records == 6
+
+
+def test_damage_in_another_topic_hides_no_dead_letters(six: Broker) -> None:
+    six.create_topic("damaged")
+    put(six, b"x" * 100, topic="damaged")
+    [partition] = six.topic("damaged").partitions
+    folder = os.path.join(six.path, "logs", f"{partition.id}-damaged-0")
+    with open(os.path.join(folder, f"{0:020}.log"), "r+b") as file:
+        file.seek(30)
+        file.write(b"\xff\xff")
+    assert [each.name for each in six.dead_letter_topics()] == ["orders.dlq"]

@@ -275,6 +275,9 @@ def test_refuses_what_makes_no_sense(broker: Broker) -> None:
         def handler(record: DeliveredRecord) -> None:
             with pytest.raises(ValueError, match="already"):
                 consumer.run(print)
+            for records in (None, record):  # it would stand for what others still handle
+                with pytest.raises(ValueError, match="by itself"):
+                    consumer.ack(records)
 
         put(broker, b"x")
         assert consumer.run(handler, max_records=1, max_deliveries=1).handled == 1
@@ -487,9 +490,9 @@ def test_a_slow_handler_stays_a_member(broker: Broker) -> None:
     def handler(record: DeliveredRecord) -> None:
         seen.append(record.offset)
         if record.offset == 0:
-            time.sleep(1.5)
+            time.sleep(1.0)
 
-    settings = {"max_poll_interval_ms": 400, "on_lost": lost.append}
+    settings = {"max_poll_interval_ms": 300, "on_lost": lost.append}
     done = run(broker, handler, max_records=6, max_pending=2, consumer=settings)
     assert done == Handled(handled=6)
     assert (seen, lost) == ([0, 1, 2, 3, 4, 5], [])
@@ -625,6 +628,61 @@ def test_a_handler_that_kills_its_process_comes_to_its_limit(
 def fail_once(broker: Broker, handler: Callable[[DeliveredRecord], object]) -> None:
     stop = threading.Event()
     run(broker, handler, stop=stop, on_retry=lambda *_: stop.set())
+
+
+def test_killed_from_outside_others_take_over_and_count_what_was_in_flight(folder: str) -> None:
+    with Broker.open(folder) as broker:
+        broker.create_topic("orders")
+        with broker.producer() as producer:
+            for n in range(4):
+                producer.send("orders", b"%d" % n, key=b"%d" % n)
+
+        def live(say: Callable[[str], None]) -> None:
+            def handler(record: DeliveredRecord) -> None:
+                if record.offset in (1, 2):
+                    say(f"{record.offset}")
+                    time.sleep(60)
+
+            with Broker.open(folder) as opened:
+                run(opened, handler, concurrency=2)
+
+        child = Child(live)
+        assert {child.line(), child.line()} == {"1", "2"}
+        eventually(lambda: committed(broker) == 1)
+        child.kill(signal.SIGKILL)
+        child.wait()
+        seen: dict[int, int] = {}
+
+        def handler(record: DeliveredRecord) -> None:
+            seen[record.offset] = record.delivery_count
+
+        assert run(broker, handler, max_records=3).handled == 3
+        assert seen == {1: 2, 2: 2, 3: 1}
+        assert committed(broker) == 4
+
+
+def test_killed_between_dead_letter_and_acknowledgement(folder: str) -> None:
+    with Broker.open(folder) as broker:
+        broker.create_topic("orders")
+        put(broker, b"bad", b"good")
+
+    def reject(record: DeliveredRecord) -> None:
+        if record.value == b"bad":
+            raise Reject("no")
+
+    def live(say: Callable[[str], None]) -> None:
+        def die(*arguments: Any) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        with Broker.open(folder) as opened:
+            run(opened, reject, ack_interval_ms=60_000, on_dead_letter=die)
+
+    Child(live).wait()
+    with Broker.open(folder) as broker:
+        done = run(broker, reject, max_records=2)
+        assert done == Handled(handled=1, dead_lettered=1)
+        assert values(read_all(broker, "orders.dlq")) == [b"bad", b"bad"]  # twice, but not lost
+        assert committed(broker) == 2
 
 
 def test_deliveries_are_counted_across_clean_ends(broker: Broker) -> None:
