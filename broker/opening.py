@@ -18,9 +18,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from seawall.broker.catalog import Catalog, PartitionInfo, TopicInfo
-from seawall.broker.delivery_notes import NotesFolder
 from seawall.broker.errors import StateDamaged
 from seawall.broker.group_state import GroupState
 from seawall.broker.liveness import Lives
@@ -45,6 +45,9 @@ from seawall.wal.kv_folder import remove_environment, remove_leftovers
 from seawall.wal.locks import lock_holder
 from seawall.wal.quarantine import Quarantine
 from seawall.wal.recovery import Finding, Recovered, caught_up, recover
+
+if TYPE_CHECKING:
+    from seawall.broker.delivery_notes import NotesFolder
 
 logger = logging.getLogger("seawall.broker")
 
@@ -127,7 +130,6 @@ class Opening:
         self.state = State(self.state_environment, upgrades=directory.is_sole)
         self.groups = GroupState(self.state)
         self.lives = Lives(files, directory.join("run", "members"))
-        self.notes = NotesFolder(files, directory.join("run", "deliveries"))
         self.catalog = Catalog(
             directory.join("catalog.db"),
             create=directory.is_new,
@@ -256,7 +258,8 @@ class Opening:
                 path = self.directory.join("logs", name)
                 kept = self.quarantine.keep_folder(path, now_ms=wall_clock_ms())
                 logger.warning("%s belongs to no partition: moved to %s", path, kept)
-        self.notes.tidy(known.keys())
+        if self._files.is_directory(self.directory.join("run", "deliveries")):
+            self.notes().tidy(known.keys())
         try:
             members = [
                 member.member_id
@@ -266,6 +269,12 @@ class Opening:
         except StateDamaged:
             return  # whoever needs what is damaged hears of it
         self.lives.tidy(members)
+
+    def notes(self) -> NotesFolder:
+        """What was noted of deliveries to handlers."""
+        from seawall.broker.delivery_notes import NotesFolder  # most have no handlers
+
+        return NotesFolder(self._files, self.directory.join("run", "deliveries"))
 
     def context(self, topic: TopicInfo, partition: PartitionInfo) -> LogContext:
         """What the log of a partition needs."""
