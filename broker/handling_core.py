@@ -42,6 +42,7 @@ logger = logging.getLogger("seawall.broker")
 TRANSIENT = (StorageFull, LockTimeout)
 # The loop looks at everything at least so often.
 LONGEST_WAIT_MS = 5_000.0
+SHORTEST_WAIT_MS = 10.0
 STOP_INTERVAL_MS = 200.0
 FULL_INTERVAL_MS = 250.0
 LAG_INTERVAL_MS = 1_000.0
@@ -238,8 +239,13 @@ class Handling(Outcomes):
             if self.dispatcher.pending:
                 wait_ms = min(wait_ms, FULL_INTERVAL_MS)
             if self.dispatcher.unfinished or self.dispatcher.progress():
-                wait_ms = min(wait_ms, self._acked_ms + options.ack_interval_ms - now_ms)
+                wait_ms = min(wait_ms, self._ack_due_ms() - now_ms)
         return max(0.0, wait_ms)
+
+    def _ack_due_ms(self) -> float:
+        due_ms = self._acked_ms + max(SHORTEST_WAIT_MS, self.options.ack_interval_ms)
+        trouble = self._acknowledging.pending
+        return due_ms if trouble is None else max(due_ms, trouble.due_ms)
 
     def room(self) -> int:
         """How many records to fetch now; holds back the partitions that have no room."""
@@ -282,9 +288,7 @@ class Handling(Outcomes):
     def acknowledge_if_due(self) -> None:
         """Acknowledge what is done, every `ack_interval_ms`. Does I/O."""
         now_ms = self.clock_ms()
-        if now_ms < self._acked_ms + self.options.ack_interval_ms:
-            return
-        if not self._acknowledging.is_due():
+        if now_ms < self._ack_due_ms():
             return
         self._acked_ms = now_ms
         group = self.consumer.group

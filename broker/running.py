@@ -91,8 +91,8 @@ class Running:
         ``on_lag``: called with a `Lag`, as the log is, when a partition has had no room for
         ``lag_warning_ms`` (10,000), or is more than ``lag_warning_records`` (None) behind; at
         most once a minute.
-        ``ack_interval_ms`` (100): how long what is done may wait for its acknowledgement,
-        which is written before partitions go and at the end in any case.
+        ``ack_interval_ms`` (100; 10 at least count): how long what is done may wait for its
+        acknowledgement, which is written before partitions go and at the end in any case.
         ``max_records``, ``timeout_ms``, ``stop`` (an event that is looked at 5 times a
         second): stop conditions. ``shutdown_timeout_ms`` (30,000): how long running handlers
         may take to finish, also before their partition is given up.

@@ -232,10 +232,16 @@ def test_refuses_before_anything_is_sent(six: Broker) -> None:
 
 
 def test_too_many_pieces_to_remember_are_refused_before_they_are_sent(broker: Broker) -> None:
+    broker.create_topic("orders.dlq")
+    failures = [Failure(error_class=name, message="no") for name in ("Reject", "KeyError")]
     with broker.producer() as producer:
         for n in range(3_000):
-            producer.send("orders", b"%d" % n, key=b"%d" % (n % 500))
-    fail(broker, 3_000)
+            record = Record("orders", 0, n, 0, None, b"%d" % n, ())
+            headers = headers_of(
+                record, failures[n % 2], group="g", attempts=1, failed_at_ms=0, detail=0
+            )
+            producer.send("orders", record.value)
+            producer.send("orders.dlq", record.value, headers=headers)
     letters = broker.dead_letters("orders")
     with pytest.raises(ValueError, match="too many pieces") as caught:
         letters.redrive(DeadLetterChoice(error_class="KeyError"))

@@ -762,9 +762,17 @@ def test_an_acknowledgement_without_room_is_tried_again(
 
             consumer.membership.commit = failing  # type: ignore[method-assign]
             stop = threading.Event()
+            attend, turns = consumer._attend, []
+
+            def counted() -> None:
+                turns.append(1)
+                attend()
+
+            consumer._attend = counted  # type: ignore[method-assign]
             with in_thread(lambda: consumer.run(lambda record: None, stop=stop, **FAST)):
                 eventually(lambda: committed(broker) == 1)
                 stop.set()
+    assert len(turns) < 100  # it sleeps meanwhile
     assert "cannot acknowledge: no room to write" in caplog.text
     assert "retry 2 in" in caplog.text
 
@@ -923,3 +931,19 @@ def test_a_dead_letter_topic_with_fewer_partitions_grows(broker: Broker) -> None
 
     assert run(broker, handler, max_records=1).dead_lettered == 1
     assert len(broker.topic("orders.dlq").partitions) == 2
+
+
+def test_it_sleeps_while_a_handler_is_at_work(broker: Broker) -> None:
+    put(broker, b"a")
+    with broker.consumer("orders", group="g") as consumer:
+        assert isinstance(consumer, GroupConsumer)
+        attend, turns = consumer._attend, []
+
+        def counted() -> None:
+            turns.append(1)
+            attend()
+
+        consumer._attend = counted  # type: ignore[method-assign]
+        consumer.run(lambda record: time.sleep(0.3), max_records=1, ack_interval_ms=0)
+        consumer.run(print, timeout_ms=300)
+    assert len(turns) < 100
