@@ -197,7 +197,7 @@ class DeliveryNotes:
         if not self._has_failed:
             self._has_failed = True
             logger.warning(
-                "%s: deliveries are not counted beyond this process: %s", self._path, error
+                "%s: deliveries are not counted beyond this process: %s", self._path, str(error)
             )
 
     def close(self, *, is_owner: bool = True) -> None:

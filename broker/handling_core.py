@@ -149,7 +149,7 @@ class Handling(Outcomes):
         except BrokerClosed:
             pass  # `close` has acknowledged it
         except (GroupFenced, PartitionRevoked) as error:
-            logger.warning("%s", error)
+            logger.warning("%s", str(error))
         finally:
             with self.lock:
                 places = self.dispatcher.places()
@@ -201,7 +201,7 @@ class Handling(Outcomes):
         try:
             self.acknowledge(places)
         except (GroupFenced, PartitionRevoked) as error:
-            logger.warning("%s", error)
+            logger.warning("%s", str(error))
         finally:
             self._forget(places, is_owner=True)
 
@@ -282,7 +282,9 @@ class Handling(Outcomes):
                 self.consumer.attend()
             self._fetching.reset()
         except TRANSIENT as error:
-            logger.warning("group %s: %s (%s)", self.consumer.group, error, self._fetching.next())
+            logger.warning(
+                "group %s: %s (%s)", self.consumer.group, str(error), self._fetching.next()
+            )
         return self.add(records)
 
     def acknowledge_if_due(self) -> None:
@@ -297,14 +299,14 @@ class Handling(Outcomes):
             self._acknowledging.reset()
         except TRANSIENT as error:
             pending = self._acknowledging.next()
-            logger.warning("group %s: cannot acknowledge: %s (%s)", group, error, pending)
+            logger.warning("group %s: cannot acknowledge: %s (%s)", group, str(error), pending)
         except GroupFenced as error:
             # The next poll joins anew.
-            logger.warning("%s", error)
+            logger.warning("%s", str(error))
             self._forget(self.dispatcher.places(), is_owner=False)
             self.consumer.membership.needs_attention = True
         except PartitionRevoked as error:
-            logger.warning("%s", error)
+            logger.warning("%s", str(error))
             kept = self.consumer.assignment()
             gone = [place for place in self.dispatcher.places() if place not in kept]
             self._forget(gone, is_owner=False)

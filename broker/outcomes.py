@@ -162,7 +162,7 @@ class Outcomes:
             logger.exception("group %s: on_error failed", self.consumer.group)
             action = RETRY
         if action == SKIP:
-            logger.warning("%s: skipped: %r", _named(record), error)
+            logger.warning("%s: skipped: %s", _named(record), repr(error))
             self.clear(entry)
             self.succeeded(entry, "skipped")
         elif action == STOP:
@@ -176,7 +176,7 @@ class Outcomes:
             delay_ms = error.delay_ms if isinstance(error, RetryLater) else None
             if delay_ms is None:
                 delay_ms = self._schedule.delay_ms(entry.deliveries - 1, self._random())
-            logger.debug("%s: %r; retry in %.0f ms", _named(record), error, delay_ms)
+            logger.debug("%s: %s; retry in %.0f ms", _named(record), repr(error), delay_ms)
             with self.lock:
                 self._counts["retries"] += 1
                 self.dispatcher.retry(entry, now_ms + max(0.0, delay_ms))
@@ -238,7 +238,7 @@ class Outcomes:
                 logger.warning(
                     "%s: cannot become a dead letter: %s (next try in %.1f s)",
                     _named(record),
-                    error,
+                    str(error),  # and not its frames, which hold what is open
                     delay_ms / 1000,
                 )
             return []
