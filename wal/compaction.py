@@ -114,7 +114,7 @@ def compact(
 
     Segments below `log_start` are left out, and those below the log's own one.
 
-    Raises `LogGone`, `StorageFull`, `WriteFailed`, `SyncFailed`, what `hands.spend` raises, and
+    Raises `LogGone`, `LogFenced`, `StorageFull`, `WriteFailed`, what `hands.spend` raises, and
     what the index raises. Nothing is lost then, and it may be called again.
     """
     with lock_folder(context, exclusive=not dry_run, timeout_ms=LOCK_TIMEOUT_MS) as is_held:
@@ -159,7 +159,7 @@ def _plan(context: LogContext, row: EndsRow, rules: Rules) -> _Plan:
     clean = [each for each in segments if each.end_offset <= dirty_offset]
     dirty: list[SegmentInfo] = []
     for segment in segments[len(clean) :]:
-        if newest_ms(context, segment) > now_ms - rules.min_lag_ms and rules.min_lag_ms:
+        if rules.min_lag_ms and newest_ms(context, segment) > now_ms - rules.min_lag_ms:
             held_by.append(MIN_LAG)
             break
         dirty.append(segment)

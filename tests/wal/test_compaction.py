@@ -18,12 +18,12 @@ from storage import PARTITION, Child, Clock, Crash, FaultyFiles, Store, content,
 from seawall.wal import compaction, lookup, verify
 from seawall.wal.checkpoint import checkpoint
 from seawall.wal.compaction import Compacted, Rules
-from seawall.wal.errors import LogFenced, LogGone, SyncFailed, WalError
+from seawall.wal.errors import LogFenced, LogGone, WalError, WriteFailed
 from seawall.wal.filtering import NEVER
 from seawall.wal.folder_lock import lock_folder
 from seawall.wal.index import Cleaned
-from seawall.wal.records import Record, decode_batch, encode_batch, parse_header
-from seawall.wal.swap import MOST_OFFSETS_PER_HOLE, Hands, merged_segments
+from seawall.wal.records import HEADER_BYTES, Record, decode_batch, encode_batch, parse_header
+from seawall.wal.swap import MOST_OFFSETS_PER_HOLE, merged_segments
 
 MakeStore = Callable[..., Store]
 ALL = Rules(min_dirty_ratio=0.0, delete_retention_ms=1_000)
@@ -149,10 +149,11 @@ def test_control_batches_transactions_and_what_does_not_parse_stay(store: Store)
     before = content(store.path())
     assert store.log.compact(ALL).superseded == 1
     after = content(store.path())
-    assert before[68 + 1 :] in after or after.endswith(before[-300:])
+    # The first one is a hole now, and all that follows is what it was.
+    first = parse_header(before, 0).size_bytes
+    assert parse_header(after, 0).record_count == 0
+    assert after[HEADER_BYTES:] == before[first:]
     assert bytes(broken[21:]) in after
-    keys = [parse_header(after, 0).record_count]
-    assert keys == [0]
 
 
 def _resealed(batch: bytearray) -> bytearray:
@@ -717,7 +718,7 @@ def test_a_name_that_may_be_lost_is_given_anew(store: Store) -> None:
     files = store.files
     assert isinstance(files, FaultyFiles)
     files.fail("sync_directory")
-    with pytest.raises(SyncFailed):
+    with pytest.raises(WriteFailed, match="could not be synced"):
         store.log.compact(ALL)
     with pytest.raises(LogFenced):
         put(store, ("a", "3"))
@@ -848,4 +849,3 @@ def test_it_rests_and_ends_when_it_is_told_to(many: Store) -> None:
         except Stopped:
             assert not [name for name in os.listdir(many.folder) if name.endswith(".rewrite")]
             assert last_values(many.read_all()) == last_values(records)
-    assert Hands._fields == ("spend", "fence")
