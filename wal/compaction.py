@@ -318,10 +318,10 @@ class _Pass:
         while position < size:
             try:
                 if len(block) - inside < HEADER_BYTES:
-                    block, inside = self._read(descriptor, position, BLOCK_BYTES), 0
+                    block, inside = self._read(descriptor, position, size), 0
                 need = parse_header(block, inside).size_bytes
                 if len(block) - inside < need <= size - position:
-                    block, inside = self._read(descriptor, position, max(BLOCK_BYTES, need)), 0
+                    block, inside = self._read(descriptor, position, size, need), 0
                 header = check_batch(block, inside, size - position)
                 if header.base_offset != expected:
                     reason = f"its base offset is {header.base_offset}, not {expected}"
@@ -334,7 +334,8 @@ class _Pass:
         if expected != segment.end_offset:
             raise damage(context, base, position, expected, "the file ends too early")
 
-    def _read(self, descriptor: Descriptor, position: int, size_bytes: int) -> bytes:
+    def _read(self, descriptor: Descriptor, position: int, end: int, least_bytes: int = 0) -> bytes:
+        size_bytes = min(max(BLOCK_BYTES, least_bytes), end - position)
         self._hands.spend(size_bytes)
         return read_anyway(self._context.files, descriptor.number, size_bytes, position)
 
