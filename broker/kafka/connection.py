@@ -116,8 +116,9 @@ class Connection(asyncio.Protocol):
             task.cancel()
         self._writable.set()
         self._release_unsent()
-        self._release(self._held_bytes)
         self._requests.clear()
+        # What its running requests hold is released as they end.
+        self._release(self._held_bytes - sum(size for _, size in self._running))
 
     # -- receiving ---------------------------------------------------------------------
 
@@ -242,17 +243,14 @@ class Connection(asyncio.Protocol):
         """Send the responses of pipelined requests, as far as none is missing before them."""
         while self._running and self._running[0][0].done():
             task, size = self._running.popleft()
-            if self._closing:
-                continue
             self._release(size)
-            try:
-                answer = task.result()
-            except Rejected as error:
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not isinstance(error, Rejected):
+                logger.error("%s: an unexpected error", self.peer, exc_info=error)
+            if error is not None:
                 self._reject(str(error))
-                return
-            except asyncio.CancelledError:
-                return
-            self._send(answer)
+            elif not task.cancelled():
+                self._send(task.result())
         if not self._running:
             self._settled.set()
         self._regulate()
