@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +21,7 @@ logger = logging.getLogger("seawall.kafka")
 # How often the time-outs of connections are looked at.
 SWEEP_INTERVAL_S = 0.5
 BACKLOG = 1024
+ACCEPT_PAUSE_S = 0.1
 
 
 class Server:
@@ -32,7 +34,7 @@ class Server:
         self._broker = broker
         self.settings = settings
         self._node: Node | None = None
-        self._listener: asyncio.Server | None = None
+        self._accepting: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._lease = ServerLease(broker.engine.files, broker.path)
         #: Where it listens, "host:port"; the real port also where port 0 was asked for.
@@ -57,20 +59,46 @@ class Server:
         except BaseException:
             self._lease.give_back()
             raise
+        # What may go by retention goes, as with every process that writes.
+        await node.run(self._broker.engine.compactor.start)
         self._node = node
         self._sweeper = node.loop.create_task(self._sweep())
 
     async def _listen(self, node: Node, host: str, port: int) -> None:
-        self._listener = listener = await node.loop.create_server(
-            lambda: Connection(node), host, port, backlog=BACKLOG, start_serving=False
-        )
-        port = listener.sockets[0].getsockname()[1]
-        self.address = join_address(host, port)
-        self.advertised = self.settings.advertise or self.address
-        node.host, advertised_port = split_address(self.advertised)
-        node.port = advertised_port or port
-        await node.run(self._lease.tell, self.address)
-        await listener.start_serving()
+        found = await node.loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = found[0]
+        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        try:
+            listener.setblocking(False)
+            port = listener.getsockname()[1]
+            self.address = join_address(host, port)
+            self.advertised = self.settings.advertise or self.address
+            node.host, advertised_port = split_address(self.advertised)
+            node.port = advertised_port or port
+            await node.run(self._lease.tell, self.address)
+        except BaseException:
+            listener.close()
+            raise
+        self._accepting = node.loop.create_task(self._accept(node, listener))
+
+    async def _accept(self, node: Node, listener: socket.socket) -> None:
+        # Not by `loop.create_server`: what its server accepts just when it is closed is
+        # never closed itself (CPython 3.11).
+        with listener:
+            while True:
+                try:
+                    accepted, _ = await node.loop.sock_accept(listener)
+                except OSError as error:
+                    # Too many open files, say. Those who wait are taken later.
+                    logger.warning("cannot accept a connection: %s", error.strerror)
+                    await asyncio.sleep(ACCEPT_PAUSE_S)
+                    continue
+                try:
+                    await node.loop.connect_accepted_socket(lambda: Connection(node), accepted)
+                except BaseException as error:
+                    accepted.close()
+                    if not isinstance(error, OSError):
+                        raise
 
     async def _sweep(self) -> None:
         while True:
@@ -81,13 +109,13 @@ class Server:
 
     async def stop(self) -> None:
         """Accept nothing more, answer what was accepted, close. Within ``grace_ms``."""
-        node, listener = self._node, self._listener
-        if node is None or listener is None:
+        node, accepting = self._node, self._accepting
+        if node is None or accepting is None:
             return
-        self._listener = None
-        listener.close()
+        self._accepting = None
         node.stopping.set()
-        await _some_turns()  # whom the listener has just accepted becomes a connection
+        await _cancelled(accepting)
+        await _some_turns()
         for connection in tuple(node.connections):
             connection.stop_reading()
         deadline_s = node.loop.time() + self.settings.grace_ms / 1000
@@ -103,9 +131,7 @@ class Server:
         for connection in tuple(node.connections):
             connection.abort()
         if self._sweeper is not None:
-            self._sweeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sweeper
+            await _cancelled(self._sweeper)
         await node.close_parts()
         self._lease.give_back()
         await _some_turns()  # the transports' last calls
@@ -121,6 +147,12 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         await self.stop()
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def _some_turns() -> None:

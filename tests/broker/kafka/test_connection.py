@@ -139,8 +139,8 @@ def test_in_flight_requests_are_bounded(serving: Serve) -> None:
     wire.send_fetch("orders", 0, max_wait_ms=500)
     for _ in range(200):
         wire.send(3, 4, topics=None)
-    [connection] = node_of(server).connections
     wire.receive()
+    [connection] = node_of(server).connections
     for _ in range(200):
         assert wire.receive().topics
     eventually(lambda: connection.is_idle)

@@ -47,7 +47,7 @@ def test_an_address_that_is_taken_leaves_no_lease(broker: Broker) -> None:
     with memory_folder() as path, Broker.open(path) as other:
         with (
             ServerThread(broker, listen="127.0.0.1:0") as server,
-            pytest.raises(OSError, match="address already in use"),
+            pytest.raises(OSError, match="Address already in use"),
             ServerThread(other, listen=server.address),
         ):
             pass
