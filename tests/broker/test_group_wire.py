@@ -375,10 +375,11 @@ class Holders(RuleBasedStateMachine):
     def living_wire(self) -> list[str]:
         return [each for each, who in self.wire.items() if not self.is_dead(who)]
 
-    @rule(count=st.integers(0, 3))
-    def begin(self, count: int) -> None:
-        members = [client(server_id=self.name) for _ in range(count)]
-        holds = any(each.endswith("-" + self.name) for each in self.wire)
+    @rule(count=st.integers(0, 2), keeps=st.booleans())
+    def begin(self, count: int, keeps: bool) -> None:
+        ours = [who for each, who in self.wire.items() if each.endswith("-" + self.name)]
+        members = [client(server_id=self.name) for _ in range(count)] + ours * keeps
+        holds = bool(ours)
         if not members and not holds:
             self.server.begin_generation("g", "range", members)
             return
@@ -427,7 +428,7 @@ class Holders(RuleBasedStateMachine):
     @precondition(lambda self: self.memories)
     @rule(data=st.data(), offset=st.integers(0, 9), partition=st.sampled_from([10, 11]))
     def commit(self, data: st.DataObject, offset: int, partition: int) -> None:
-        groups, who, generation = data.draw(st.sampled_from(self.memories))
+        groups, who, generation = data.draw(st.sampled_from(self.memories[-6:]))
         verdict = commit(groups, who, generation, {partition: offset})
         if generation == self.generation and who.member_id in self.wire:
             assert verdict is None
@@ -501,6 +502,6 @@ class Holders(RuleBasedStateMachine):
 
 
 Holders.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=30, suppress_health_check=list(HealthCheck), deadline=None
+    max_examples=25, stateful_step_count=40, suppress_health_check=list(HealthCheck), deadline=None
 )
 TestHolders = Holders.TestCase
