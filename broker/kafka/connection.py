@@ -178,7 +178,9 @@ class Connection(asyncio.Protocol):
             return
         waiting = len(self._requests) + len(self._running)
         most = self.node.settings.max_in_flight_requests
-        should_pause = self._waits_for_budget or self._broken or waiting >= most
+        should_pause = (
+            self._waits_for_budget or self._broken or self.node.stopping.is_set() or waiting >= most
+        )
         if should_pause and not self._paused:
             self._paused = True
             transport.pause_reading()
@@ -293,10 +295,8 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def stop_reading(self) -> None:
-        """Accept nothing more; what was accepted is still answered."""
-        if self._transport is not None and not self._paused and not self._closing:
-            self._paused = True
-            self._transport.pause_reading()
+        """Accept nothing more, as the node is stopping; what was accepted is still answered."""
+        self._regulate()
 
     def check_timeouts(self, now_s: float) -> None:
         """Close the connection if its client takes too long."""
