@@ -38,7 +38,9 @@ TOPIC, BROKER = 2, 4
 
 def topic_made(talk: Talk, name: str, partitions: int = 1, **config: str) -> uuid.UUID:
     """A topic that is there and has leaders; its id."""
-    wanted = wanted_topic(name, partitions, config={k.replace("_", "."): v for k, v in config.items()})
+    wanted = wanted_topic(
+        name, partitions, config={k.replace("_", "."): v for k, v in config.items()}
+    )
     talk.ask_quietly(CREATE_TOPICS, 5, topics=[wanted], timeout=10_000, validate_only=False)
     found = talk.until(
         METADATA,
@@ -100,9 +102,7 @@ def produce(
         acks=acks,
         timeout=5_000,
         transactional_id=transactional_id,
-        topic_data=[
-            {"name": topic, "partition_data": [{"index": partition, "records": records}]}
-        ],
+        topic_data=[{"name": topic, "partition_data": [{"index": partition, "records": records}]}],
     )
 
 
@@ -271,7 +271,9 @@ def fetching(talk: Talk) -> None:
     fetch(talk, "unknown topic", talk.name("nobody-made-it"), uuid.UUID(int=7), (0, 0))
     if talk.pick == NEWEST:
         fetch(talk, "leader epoch of the future", topic, topic_id, (0, 0), epoch=99)
-        fetch(talk, "by name, in the last version that has names", topic, topic_id, (0, 0), version=12)
+        fetch(
+            talk, "by name, in the last version that has names", topic, topic_id, (0, 0), version=12
+        )
 
 
 def listing_offsets(talk: Talk) -> None:
@@ -316,9 +318,7 @@ def leader_epochs(talk: Talk) -> None:
 
     def ask(step: str, epoch: int, *, name: str = topic, partition: int = 0) -> None:
         wanted = {"partition": partition, "current_leader_epoch": -1, "leader_epoch": epoch}
-        talk.ask(
-            step, OFFSET_FOR_LEADER_EPOCH, topics=[{"topic": name, "partitions": [wanted]}]
-        )
+        talk.ask(step, OFFSET_FOR_LEADER_EPOCH, topics=[{"topic": name, "partitions": [wanted]}])
 
     ask("the one there is", 0)
     ask("one of the future", 5)
@@ -447,7 +447,12 @@ class Member:
         member_id = self.member_id if member_id is None else member_id
         gone = {"member_id": member_id, "group_instance_id": self.instance, "reason": None}
         return self.talk.ask(
-            step, LEAVE_GROUP, who=self.who, group_id=self.group, member_id=member_id, members=[gone]
+            step,
+            LEAVE_GROUP,
+            who=self.who,
+            group_id=self.group,
+            member_id=member_id,
+            members=[gone],
         )
 
     def commit(self, step: str, topic: str, offset: int, **rest: Any) -> Any:
@@ -497,9 +502,7 @@ def committed(talk: Talk, step: str, group: str, topic: str | None, *partitions:
 
 
 def describe_group(talk: Talk, step: str, group: str) -> Any:
-    return talk.ask(
-        step, DESCRIBE_GROUPS, groups=(group,), include_authorized_operations=False
-    )
+    return talk.ask(step, DESCRIBE_GROUPS, groups=(group,), include_authorized_operations=False)
 
 
 def delete_group(talk: Talk, step: str, group: str) -> Any:
@@ -623,9 +626,7 @@ def committed_offsets(talk: Talk) -> None:
     describe_group(talk, "a group without members", group)
     talk.ask("groups", LIST_GROUPS, states_filter=(), types_filter=())
     talk.steps[-1]["answer"]["groups"] = [
-        each
-        for each in talk.steps[-1]["answer"]["groups"]
-        if each["group_id"] == group
+        each for each in talk.steps[-1]["answer"]["groups"] if each["group_id"] == group
     ]
     if talk.pick == NEWEST:
         for step, states, types in (
@@ -737,7 +738,9 @@ def growing_topics(talk: Talk) -> None:
     topic = talk.name("grow")
     topic_made(talk, topic, 2)
 
-    def grow(step: str, name: str, count: int, *, dry: bool = False, assignments: Any = None) -> None:
+    def grow(
+        step: str, name: str, count: int, *, dry: bool = False, assignments: Any = None
+    ) -> None:
         wanted = {"name": name, "count": count, "assignments": assignments}
         talk.ask(step, CREATE_PARTITIONS, topics=[wanted], timeout=10_000, validate_only=dry)
 
@@ -785,7 +788,9 @@ def topic_settings(talk: Talk) -> None:
     topic, unknown = talk.name("settings"), talk.name("nobody-made-it")
     topic_made(talk, topic, retention_ms="100000")
 
-    def describe(step: str, kind: int, name: str, keys: Any = NAMES, synonyms: bool = False) -> None:
+    def describe(
+        step: str, kind: int, name: str, keys: Any = NAMES, synonyms: bool = False
+    ) -> None:
         wanted = {"resource_type": kind, "resource_name": name, "configuration_keys": keys}
         talk.ask(
             step,
@@ -802,7 +807,9 @@ def topic_settings(talk: Talk) -> None:
         wanted = {"resource_type": kind, "resource_name": name, "configs": entries}
         talk.ask(step, ALTER_CONFIGS, resources=[wanted], validate_only=dry)
 
-    def change(step: str, name: str, *entries: tuple[str, int, str | None], kind: int = TOPIC) -> None:
+    def change(
+        step: str, name: str, *entries: tuple[str, int, str | None], kind: int = TOPIC
+    ) -> None:
         changes = [
             {"name": key, "config_operation": how, "value": value} for key, how, value in entries
         ]
@@ -898,6 +905,4 @@ def hold(address: str, name: str, pick: str) -> list[dict[str, Any]]:
 
 def hold_all(address: str) -> dict[str, list[dict[str, Any]]]:
     """All conversations, in both sets of versions."""
-    return {
-        f"{name}-{pick}": hold(address, name, pick) for name in CONVERSATIONS for pick in PICKS
-    }
+    return {f"{name}-{pick}": hold(address, name, pick) for name in CONVERSATIONS for pick in PICKS}

@@ -111,9 +111,7 @@ class Talk:
         self.send(key, version=version, who=who, **rest)
         return self.hear(step, who)
 
-    def send(
-        self, key: int, /, *, version: int | None = None, who: str = "", **rest: Any
-    ) -> None:
+    def send(self, key: int, /, *, version: int | None = None, who: str = "", **rest: Any) -> None:
         self.wire(who).send(key, self.version(key) if version is None else version, **rest)
 
     def hear(self, step: str, who: str = "") -> Any:

@@ -28,13 +28,23 @@ def build_kafkajs(target: Path) -> None:
 
 
 def build_go(target: Path) -> None:
-    run("go", "build", "-trimpath", "-o", f"{target}/", "./franz", "./segmentio", cwd=SOURCES / "go")
+    run(
+        "go", "build", "-trimpath", "-o", f"{target}/", "./franz", "./segmentio", cwd=SOURCES / "go"
+    )
 
 
 def build_java(target: Path) -> None:
     work = target / "work"
     shutil.copytree(SOURCES / "java", work)
-    run("mvn", "-q", "-B", "package", "dependency:copy-dependencies", "-DoutputDirectory=..", cwd=work)
+    run(
+        "mvn",
+        "-q",
+        "-B",
+        "package",
+        "dependency:copy-dependencies",
+        "-DoutputDirectory=..",
+        cwd=work,
+    )
     shutil.move(work / "target" / "client.jar", target)
     shutil.rmtree(work)
 

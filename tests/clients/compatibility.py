@@ -22,7 +22,7 @@ from clients.programs import BUILT, CLIENTS, ROOT, Client, Running
 from clients.scenarios import SCENARIOS, YES, play
 
 DOCUMENT = ROOT / "docs" / "compatibility.md"
-NO = "–"
+NO = "no"
 
 # By client: what it is called with its version, and what came of each feature.
 Results = dict[str, Any]

@@ -142,8 +142,10 @@ class Kafka(Endpoint):
         text = "".join(f"{name}={value}\n" for name, value in lines.items())
         self._properties.write_text(text)
         subprocess.run(
-            [*self._java("kafka.tools.StorageTool"), "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ"]
-            + ["-c", str(self._properties)],
+            [
+                *self._java("kafka.tools.StorageTool"),
+                *("format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(self._properties)),
+            ],
             check=True,
             capture_output=True,
         )

@@ -333,23 +333,17 @@ def share_in_a_group(stage: Stage) -> None:
         feeder.stop()
 
 
-def _share(
-    stage: Stage, topic: str, group: str, members: list[Running], feeder: Feeder
-) -> None:
+def _share(stage: Stage, topic: str, group: str, members: list[Running], feeder: Feeder) -> None:
     everything = set(range(PARTITIONS))
 
     def is_shared(among: list[Running]) -> bool:
         owned = [each.owned() for each in among]
         return (
-            all(owned)
-            and set().union(*owned) == everything
-            and sum(map(len, owned)) == PARTITIONS
+            all(owned) and set().union(*owned) == everything and sum(map(len, owned)) == PARTITIONS
         )
 
     for member in members:
-        member.begin(
-            "member", topic=topic, group=group, session_timeout_ms=SESSION_TIMEOUT_MS
-        )
+        member.begin("member", topic=topic, group=group, session_timeout_ms=SESSION_TIMEOUT_MS)
     wait_for("shared by three", members, lambda: is_shared(members))
     _all_get_records(members)
     with stage.start() as other:
