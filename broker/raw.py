@@ -7,6 +7,7 @@ and are meant for an executor's thread.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -167,8 +168,8 @@ class RawReaders:
         self._engine = engine
         self._most = most
         self._lock = threading.Lock()
-        # (partition id, offset) -> who is there
-        self._readers: OrderedDict[tuple[int, int], Reader] = OrderedDict()
+        # (partition id, offset) -> who is there, and since when; the longest there first
+        self._readers: OrderedDict[tuple[int, int], tuple[Reader, float]] = OrderedDict()
 
     def read(
         self, partition_id: int, offset: int, max_bytes: int, *, at_least_one: bool
@@ -194,15 +195,27 @@ class RawReaders:
 
     def _take(self, log: Log, partition_id: int, offset: int) -> Reader:
         with self._lock:
-            reader = self._readers.pop((partition_id, offset), None)
-        return reader or log.reader(offset)
+            found = self._readers.pop((partition_id, offset), None)
+        return log.reader(offset) if found is None else found[0]
 
     def _put_back(self, partition_id: int, reader: Reader) -> None:
         with self._lock:
-            self._readers[partition_id, reader.offset] = reader
+            self._readers[partition_id, reader.offset] = reader, time.monotonic()
             self._readers.move_to_end((partition_id, reader.offset))
             if len(self._readers) > self._most:
                 self._readers.popitem(last=False)
+
+    def expire(self, idle_s: float) -> None:
+        """Let go of places where nobody has gone on for so long.
+
+        Their files may have been removed since, and take room until they are closed.
+        """
+        before_s = time.monotonic() - idle_s
+        expired = []
+        with self._lock:
+            while self._readers and next(iter(self._readers.values()))[1] <= before_s:
+                expired.append(self._readers.popitem(last=False))
+        del expired  # which closes the files, without the lock
 
     def close(self) -> None:
         """Let go of all open files. Safe to call twice."""

@@ -170,5 +170,7 @@ async def _serve(broker: "Broker", settings: "ServerSettings") -> None:
             )
             await stopped.wait()
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
+        # A name that cannot be resolved has numbers of its own, below 0.
+        code = error.errno or 0
+        reason = os.strerror(code) if code > 0 else error.strerror
         raise CommandFailed(f"cannot listen on {settings.listen}: {reason}") from error

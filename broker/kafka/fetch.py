@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("seawall.kafka")
 
 GATHER_S: Final = 0.01
+READER_IDLE_S: Final = 30.0
 
 _NOTHING: Final = RawChunk(b"", -1, -1)
 
@@ -43,9 +44,18 @@ class Readers:
 
     def __init__(self, node: Node) -> None:
         self.raw = RawReaders(node.broker.engine)
+        self._node = node
+        self._expiring = node.loop.create_task(self._expire())
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(READER_IDLE_S)
+            await self._node.run(self.raw.expire, READER_IDLE_S)
 
     async def close(self) -> None:
-        self.raw.close()
+        self._expiring.cancel()
+        await asyncio.wait((self._expiring,))
+        await self._node.run(self.raw.close)
 
 
 @dataclass(slots=True, kw_only=True)

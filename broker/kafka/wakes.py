@@ -43,23 +43,25 @@ class Wakes:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._waiters: dict[int, set[_Waiter]] = {}
-        # Counts what the watcher has seen; to be noted before the ends are read.
-        self.changes = 0
+        # Another one after each change that the watcher has seen; to be noted before the
+        # ends are read.
+        self.changes: object = object()
         self._is_told = False
         self._looking: asyncio.Task[None] | None = None
         self._watcher = node.broker.engine.watcher
         self._watcher.subscribe(self._on_change)
 
     def _on_change(self) -> None:
-        # In the watcher's thread, or in one that has committed.
-        if not self._is_told and not self._node.loop.is_closed():
+        # In the watcher's thread, or in one that has committed. Who begins to wait just now
+        # is either seen here, or sees that there was a change.
+        self.changes = object()
+        if self._waiters and not self._is_told and not self._node.loop.is_closed():
             self._is_told = True
             with contextlib.suppress(RuntimeError):  # closed just now
                 self._node.loop.call_soon_threadsafe(self._changed)
 
     def _changed(self) -> None:
         self._is_told = False
-        self.changes += 1
         self._look_soon()
 
     def _look_soon(self) -> None:
@@ -76,7 +78,7 @@ class Wakes:
                 )
                 self._compare(ends)
                 await asyncio.sleep(REST_FACTOR * (self._node.loop.time() - began_s))
-                if seen == self.changes:
+                if seen is self.changes:
                     return
         except BrokerClosed:
             pass
@@ -97,7 +99,7 @@ class Wakes:
             if waiter.known.get(partition_id) != durable_end:
                 waiter.wake()
 
-    async def wait(self, known: Mapping[int, int], changes: int, timeout_s: float) -> None:
+    async def wait(self, known: Mapping[int, int], changes: object, timeout_s: float) -> None:
         """Sleep until a durable end is not the one in `known` any more, or for `timeout_s`.
 
         `known`: partition id -> durable end, as read when ``self.changes`` was `changes`.
@@ -105,7 +107,7 @@ class Wakes:
         waiter = _Waiter(known, self._node.loop.create_future())
         self._add(waiter, known)
         try:
-            if changes != self.changes:
+            if changes is not self.changes:
                 self._look_soon()
             stopping = self._node.loop.create_task(self._node.stopping.wait())
             try:

@@ -52,6 +52,40 @@ def test_garbage_costs_its_own_connection_alone(
     assert not [each for each in caplog.records if each.levelno > logging.WARNING]
 
 
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.1\r\n", struct.pack(">ihhih", 10, 999, 0, 1, -1)]
+)
+def test_what_came_before_garbage_is_answered(wire: Wire, garbage: bytes) -> None:
+    requests = [wire_request(number) for number in range(3)]
+    wire.socket.sendall(b"".join(requests) + garbage)
+    for number in range(3):
+        assert wire.receive_frame()[:4] == struct.pack(">i", number)
+    assert wire.is_closed()
+
+
+def wire_request(number: int) -> bytes:
+    data = [{"index": 0, "records": batch(b"a")}]
+    topics = [{"name": "orders", "partition_data": data}]
+    return request_bytes(0, 9, number, {"acks": -1, "timeout": 1, "topic_data": topics})
+
+
+def test_an_error_of_the_connection_itself_closes_it_alone(
+    wire: Wire, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seawall.broker.kafka import dispatch
+
+    def broken(*_: object) -> object:
+        raise ZeroDivisionError
+
+    other = connect()
+    assert other.ask(18, 0).error_code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(dispatch, "parse", broken)
+        wire.send(18, 0)
+        assert wire.is_closed()
+    assert other.ask(18, 0).error_code == 0
+
+
 def test_a_frame_may_come_byte_by_byte(wire: Wire) -> None:
     for byte in request_bytes(3, 4, 1, {"topics": None}):
         wire.socket.sendall(bytes([byte]))
