@@ -23,7 +23,6 @@ from seawall.broker.errors import (
     CatalogBusy,
     LockTimeout,
     OutcomeUnknown,
-    ProducerError,
     StorageFull,
     SyncFailed,
 )
@@ -32,7 +31,7 @@ from seawall.broker.rounds import NumberedRound, interrupted, named
 from seawall.broker.routes import TopicPartition
 from seawall.broker.writing import Writer
 from seawall.wal.appender import Appended
-from seawall.wal.errors import HandleClosed, LogGone
+from seawall.wal.errors import HandleClosed, LogGone, ProducerError
 from seawall.wal.log import Log
 
 if TYPE_CHECKING:
@@ -101,8 +100,8 @@ class IdempotentWriter(Writer[NumberedRound]):
             partition_id = self._new_partition_id(each.queue)
             self._begin_anew(each)
             return self._append(each, partition_id)
-        except Exception as error:
-            if each.is_unknown or not isinstance(named(error, each.queue), ProducerError):
+        except ProducerError:
+            if each.is_unknown:
                 raise
             # The log has forgotten what came last, or never knew it. Nothing of this round
             # is there, so it may come under another id.
