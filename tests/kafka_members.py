@@ -62,7 +62,13 @@ class Confluent:
         return {each.partition for each in self.consumer.assignment()}
 
     def commit(self) -> None:
-        self.consumer.commit(asynchronous=False)
+        from confluent_kafka import KafkaError, KafkaException
+
+        try:
+            self.consumer.commit(asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._NO_OFFSET:
+                raise
 
     def close(self) -> None:
         self.consumer.close()
@@ -106,7 +112,7 @@ class Aiokafka:
 
     def __init__(self, address: str, topic: str, group: str, **settings: Any) -> None:
         self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         self.consumer = self._run(self._start(address, topic, group, settings))
 
