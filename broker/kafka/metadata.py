@@ -172,4 +172,4 @@ def refuse(request: Any, code: int, message: str) -> Values:
     }
 
 
-API = Api(key=3, name="Metadata", versions=(0, 13), handle=handle, refuse=refuse)
+API = Api(key=3, name="Metadata", versions=(0, 13), handle=handle, refuse=refuse, is_long=True)
