@@ -38,8 +38,10 @@ TOPIC, BROKER = 2, 4
 
 def topic_made(talk: Talk, name: str, partitions: int = 1, **config: str) -> uuid.UUID:
     """A topic that is there and has leaders; its id."""
+    # The records are of T0, and would be removed for their age.
+    settings = {"retention_ms": "-1", **config}
     wanted = wanted_topic(
-        name, partitions, config={k.replace("_", "."): v for k, v in config.items()}
+        name, partitions, config={key.replace("_", "."): v for key, v in settings.items()}
     )
     talk.ask_quietly(CREATE_TOPICS, 5, topics=[wanted], timeout=10_000, validate_only=False)
     found = talk.until(

@@ -214,7 +214,7 @@ def _produce(stage: Stage, program: Running, neutral: Neutral) -> None:
 def _consume(stage: Stage, program: Running, neutral: Neutral) -> None:
     topic = stage.topic("consume")
     neutral.create(topic)
-    begin_ms = 1_700_000_000_000
+    begin_ms = int(time.time() * 1000) - 3_600_000
     for number in range(10):
         records = batch(f"{number}".encode(), timestamp=begin_ms + 1000 * number)
         neutral.produce_batch(topic, records)
