@@ -116,8 +116,9 @@ class Connection(asyncio.Protocol):
             task.cancel()
         self._writable.set()
         self._release_unsent()
-        self._release(self._held_bytes)
         self._requests.clear()
+        # What its running requests hold is released as they end.
+        self._release(self._held_bytes - sum(size for _, size in self._running))
 
     # -- receiving ---------------------------------------------------------------------
 
@@ -177,7 +178,9 @@ class Connection(asyncio.Protocol):
             return
         waiting = len(self._requests) + len(self._running)
         most = self.node.settings.max_in_flight_requests
-        should_pause = self._waits_for_budget or self._broken or waiting >= most
+        should_pause = (
+            self._waits_for_budget or self._broken or self.node.stopping.is_set() or waiting >= most
+        )
         if should_pause and not self._paused:
             self._paused = True
             transport.pause_reading()
@@ -242,17 +245,14 @@ class Connection(asyncio.Protocol):
         """Send the responses of pipelined requests, as far as none is missing before them."""
         while self._running and self._running[0][0].done():
             task, size = self._running.popleft()
-            if self._closing:
-                continue
             self._release(size)
-            try:
-                answer = task.result()
-            except Rejected as error:
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not isinstance(error, Rejected):
+                logger.error("%s: an unexpected error", self.peer, exc_info=error)
+            if error is not None:
                 self._reject(str(error))
-                return
-            except asyncio.CancelledError:
-                return
-            self._send(answer)
+            elif not task.cancelled():
+                self._send(task.result())
         if not self._running:
             self._settled.set()
         self._regulate()
@@ -295,10 +295,8 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def stop_reading(self) -> None:
-        """Accept nothing more; what was accepted is still answered."""
-        if self._transport is not None and not self._paused and not self._closing:
-            self._paused = True
-            self._transport.pause_reading()
+        """Accept nothing more, as the node is stopping; what was accepted is still answered."""
+        self._regulate()
 
     def check_timeouts(self, now_s: float) -> None:
         """Close the connection if its client takes too long."""
