@@ -18,6 +18,7 @@ from wire import batch
 Conversation = Callable[[Talk], None]
 
 NOBODY = "nobody"
+UNKNOWN_ID = uuid.UUID(int=7)
 T0 = 1_700_000_000_000
 SESSION_MS, REBALANCE_MS = 10_000, 10_000
 SUBSCRIPTION = struct.pack(">hi", 0, 0) + struct.pack(">i", -1)
@@ -68,6 +69,7 @@ def topic_made(talk: Talk, name: str, partitions: int = 1, **config: str) -> uui
         topics=[{"name": name, "partitions": places}],
     )
     topic_id: uuid.UUID = found.topics[0].topic_id
+    talk.topic_ids[name] = topic_id
     return topic_id
 
 
@@ -97,14 +99,18 @@ def produce(
     partition: int = 0,
     acks: int = -1,
     transactional_id: str | None = None,
+    version: int | None = None,
 ) -> Any:
+    data = [{"index": partition, "records": records}]
+    topic_id = talk.topic_ids.get(topic, UNKNOWN_ID)
     return talk.ask(
         step,
         PRODUCE,
+        version=version,
         acks=acks,
         timeout=5_000,
         transactional_id=transactional_id,
-        topic_data=[{"name": topic, "partition_data": [{"index": partition, "records": records}]}],
+        topic_data=[{"name": topic, "topic_id": topic_id, "partition_data": data}],
     )
 
 
@@ -174,6 +180,9 @@ def producing(talk: Talk) -> None:
     else:
         produce(talk, "zstd in a version before it", topic, batch(b"a", compression="zstd"))
     produce(talk, "unknown topic", talk.name("nobody-made-it"), good)
+    if talk.pick == NEWEST:
+        produce(talk, "by name, in the last version that has names", topic, good, version=12)
+        produce(talk, "unknown name", talk.name("nobody-made-it"), good, version=12)
     produce(talk, "partition beyond the last", topic, good, partition=2)
     produce(talk, "negative partition", topic, good, partition=-1)
     produce(talk, "flipped bit in the records", topic, crooked(good, len(good) - 1))
@@ -185,12 +194,20 @@ def producing(talk: Talk) -> None:
     produce(talk, "too large", small, batch(b"x" * 300, timestamp=T0))
     produce(talk, "acks=2", topic, good, acks=2)
     produce(talk, "a control batch", topic, batch(b"a", timestamp=T0, is_control=True))
-    produce(
-        talk,
-        "transactional batch without a transaction",
-        topic,
-        batch(b"a", is_transactional=True, producer_id=77, producer_epoch=0, base_sequence=0),
+    transactional = batch(
+        b"a", is_transactional=True, producer_id=77, producer_epoch=0, base_sequence=0
     )
+    produce(talk, "transactional batch without a transaction", topic, transactional)
+    if talk.pick == NEWEST:
+        name = talk.name("transaction")
+        produce(
+            talk,
+            "of an unknown transaction",
+            topic,
+            transactional,
+            transactional_id=name,
+            version=12,
+        )
     produce(talk, "what is there now", topic, good)
 
 
@@ -270,7 +287,7 @@ def fetching(talk: Talk) -> None:
     fetch(talk, "fewer bytes than a batch", topic, topic_id, (0, 0), max_bytes=1)
     fetch(talk, "fewer bytes of a partition", topic, topic_id, (0, 0), partition_max_bytes=1)
     fetch(talk, "partition beyond the last", topic, topic_id, (2, 0))
-    fetch(talk, "unknown topic", talk.name("nobody-made-it"), uuid.UUID(int=7), (0, 0))
+    fetch(talk, "unknown topic", talk.name("nobody-made-it"), UNKNOWN_ID, (0, 0))
     if talk.pick == NEWEST:
         fetch(talk, "leader epoch of the future", topic, topic_id, (0, 0), epoch=99)
         fetch(
@@ -347,7 +364,7 @@ def metadata(talk: Talk) -> None:
         ask("no topics", ())
         ask("unknown topic", [{"name": talk.name("nobody-made-it"), "topic_id": None}])
         ask("by id", [{"name": None, "topic_id": topic_id}])
-        ask("unknown id", [{"name": None, "topic_id": uuid.UUID(int=7)}])
+        ask("unknown id", [{"name": None, "topic_id": UNKNOWN_ID}])
         ask("what one may do", [{"name": topic, "topic_id": None}], operations=True)
         talk.ask(
             "every partition", DESCRIBE_TOPIC_PARTITIONS, topics=[{"name": topic}], cursor=None
@@ -729,7 +746,7 @@ def deleting_topics(talk: Talk) -> None:
 
     delete("unknown topic", (talk.name("nobody-made-it"), None))
     if talk.pick == NEWEST:
-        delete("unknown id", (None, uuid.UUID(int=7)))
+        delete("unknown id", (None, UNKNOWN_ID))
         delete("by name and by id", (topic, topic_id))
         delete("by id", (None, other_id))
     delete("by name", (topic, None))
