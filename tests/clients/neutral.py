@@ -48,7 +48,9 @@ class Neutral:
 
     def produce(self, topic: str, values: list[str], partition: int = 0) -> int:
         """The offset of the first one."""
-        return self.produce_batch(topic, batch(*[each.encode() for each in values]), partition)
+        now_ms = int(time.time() * 1000)  # what is old may be removed
+        data = batch(*[each.encode() for each in values], timestamp=now_ms)
+        return self.produce_batch(topic, data, partition)
 
     def produce_batch(self, topic: str, records: bytes, partition: int = 0) -> int:
         deadline_s = time.monotonic() + PATIENCE_S
