@@ -102,5 +102,5 @@ WANTED = (
     ),
 )
 
-# Versions that Apache Kafka 4.1 does not advertise: DescribeLogDirs 5 came with 4.2 (KIP-1066).
+# Versions that Apache Kafka 4.1 does not advertise: DescribeLogDirs 5 came later (KIP-1066).
 WIDER = {35: [1, 5]}

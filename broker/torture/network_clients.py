@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 COMPRESSIONS = ("none", "none", "gzip", "snappy", "lz4", "zstd")
 MOST_VALUE_BYTES = 2_000
-SESSION_TIMEOUT_MS = 2_000
+SESSION_TIMEOUT_MS = 1_000
 # Longer than the server is ever away: then a record is sent, however often that takes.
 DELIVERY_TIMEOUT_MS = 60_000
 REQUEST_TIMEOUT_S = 10.0

@@ -160,10 +160,9 @@ class Kafka(Endpoint):
         super().start()
         # Its topic of offsets is made when a group first needs it, and until it is there, some
         # clients give up.
-        neutral = Neutral(self.address)
-        neutral.create("first", is_there=True)
-        neutral.commit("first", "first", {0: 0})
-        neutral.close()
+        with Neutral(self.address) as neutral:
+            neutral.create("first", is_there=True)
+            neutral.commit("first", "first", {0: 0})
 
 
 def free_port() -> int:

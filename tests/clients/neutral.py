@@ -25,6 +25,12 @@ class Neutral:
     def close(self) -> None:
         self._wire.close()
 
+    def __enter__(self) -> Neutral:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def create(self, topic: str, partitions: int = 1, *, is_there: bool = False) -> None:
         """Create a topic, which may be there already if `is_there`."""
         wanted = {

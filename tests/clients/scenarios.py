@@ -174,13 +174,11 @@ FROM_TIME = "consume from a time"
 
 
 def produce_and_consume(stage: Stage) -> None:
-    neutral = Neutral(stage.address)
-    with stage.start() as program:
+    with Neutral(stage.address) as neutral, stage.start() as program:
         _produce(stage, program, neutral)
         _consume(stage, program, neutral)
         for number, codec in enumerate(CODECS):
             _codec(stage, program, neutral, number, codec)
-    neutral.close()
 
 
 def _produce(stage: Stage, program: Running, neutral: Neutral) -> None:
@@ -238,13 +236,12 @@ def _consume(stage: Stage, program: Running, neutral: Neutral) -> None:
     done = threading.Event()
 
     def produce() -> None:
-        own = Neutral(stage.address)
         number = 10
-        while not done.is_set():
-            own.produce(topic, [f"{number}"])
-            number += 1
-            done.wait(0.3)
-        own.close()
+        with Neutral(stage.address) as own:
+            while not done.is_set():
+                own.produce(topic, [f"{number}"])
+                number += 1
+                done.wait(0.3)
 
     producer = threading.Thread(target=produce)
     producer.start()
@@ -320,9 +317,8 @@ class Feeder:
 
 def share_in_a_group(stage: Stage) -> None:
     topic = group = stage.topic("group")
-    neutral = Neutral(stage.address)
-    neutral.create(topic, PARTITIONS)
-    neutral.close()
+    with Neutral(stage.address) as neutral:
+        neutral.create(topic, PARTITIONS)
     feeder = Feeder(stage.address, topic)
     members = [stage.start() for _ in range(MEMBERS)]
     try:
@@ -404,11 +400,10 @@ IDEMPOTENT = "an idempotent producer: nothing twice, nothing lost"
 
 def survive_a_kill(stage: Stage) -> None:
     topic = stage.topic("kill")
-    neutral = Neutral(stage.address)
-    neutral.create(topic)
-    neutral.create(stage.topic("stream"))
-    neutral.produce(topic, [f"{number}" for number in range(50)])
-    neutral.close()
+    with Neutral(stage.address) as neutral:
+        neutral.create(topic)
+        neutral.create(stage.topic("stream"))
+        neutral.produce(topic, [f"{number}" for number in range(50)])
     survivor, doomed, producer = (stage.start() for _ in range(3))
     successor: Running | None = None
     try:
@@ -435,8 +430,8 @@ def survive_a_kill(stage: Stage) -> None:
         _wait_until_committed(doomed)
         stage.shared.restart()
         doomed.kill()
-        neutral = Neutral(stage.address)
-        neutral.produce(topic, [f"{number}" for number in range(50, 100)])
+        with Neutral(stage.address) as neutral:
+            neutral.produce(topic, [f"{number}" for number in range(50, 100)])
         successor = stage.start()
         successor.begin(
             "member",
@@ -444,8 +439,8 @@ def survive_a_kill(stage: Stage) -> None:
             group=stage.topic("d"),
             session_timeout_ms=SESSION_TIMEOUT_MS,
         )
-        _check_stream(stage, producer, neutral)
-        neutral.close()
+        with Neutral(stage.address) as neutral:
+            _check_stream(stage, producer, neutral)
         _check_reading(stage, SURVIVE, survivor, [])
         _check_reading(stage, RESUME, successor, doomed.events_of("record"))
         begun = successor.events_of("record")[0]["offset"]
@@ -519,8 +514,7 @@ DESCRIBE_GROUP, DELETE_GROUP = "describe a group", "delete a group"
 
 def look_after(stage: Stage) -> None:
     topic = stage.topic("admin")
-    with stage.start() as program:
-        neutral = Neutral(stage.address)
+    with Neutral(stage.address) as neutral, stage.start() as program:
         if stage.ask(CREATE, program, "create", topic=topic, partitions=3, config=CONFIG) is None:
             neutral.create(topic, 3)
         else:
@@ -557,7 +551,6 @@ def look_after(stage: Stage) -> None:
                 time.sleep(0.05)
             expect(answer.get("partitions"), 0, "after deleting")
             stage.passed(DELETE)
-        neutral.close()
 
 
 def _lag(stage: Stage, program: Running, neutral: Neutral) -> None:

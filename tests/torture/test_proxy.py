@@ -84,7 +84,7 @@ def ask(client: socket.socket, data: bytes) -> bytes:
     while len(answer) < len(data):
         more = client.recv(1 << 20)
         if not more:
-            raise ConnectionResetError("it ended")
+            raise ConnectionError("it ended")
         answer += more
     return answer
 
@@ -123,11 +123,24 @@ def test_answers_that_are_swallowed_never_come(
     assert is_silent(client)
     assert echo.heard == b"ab"
     proxy.cut()
-    with pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionError):
         ask(client, b"c")
     with socket.create_connection(("127.0.0.1", proxy.port), TIMEOUT_S) as again:
         assert ask(again, b"d") == b"d", "a new connection is not affected"
     assert proxy.connections == 2
+
+
+def test_some_connections_stall_and_others_do_not(client: socket.socket, proxy: Proxy) -> None:
+    assert ask(client, b"a") == b"a"
+    with socket.create_connection(("127.0.0.1", proxy.port), TIMEOUT_S) as other:
+        assert ask(other, b"b") == b"b"
+        meant = iter([True, False])
+        proxy.stall(lambda: next(meant))
+        client.sendall(b"c")
+        assert is_silent(client)
+        assert ask(other, b"d") == b"d"
+        proxy.flow()
+        assert client.recv(1) == b"c"
 
 
 def test_a_stall_ends_with_the_connections(client: socket.socket, proxy: Proxy) -> None:
@@ -140,7 +153,7 @@ def test_a_stall_ends_with_the_connections(client: socket.socket, proxy: Proxy) 
 def test_without_a_server_connections_end(proxy: Proxy, echo: Echo) -> None:
     echo.close()
     with (
-        socket.create_connection(("127.0.0.1", proxy.port), TIMEOUT_S) as client,
         pytest.raises(ConnectionError),
+        socket.create_connection(("127.0.0.1", proxy.port), TIMEOUT_S) as client,
     ):
         ask(client, b"a")
