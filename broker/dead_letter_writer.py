@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from seawall.broker import topics
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 # How much larger than its origin's a dead-letter topic's records may be: for the headers.
 HEADROOM_BYTES = 64 << 10
+LINGER_MS = 1_000
 _OWN_HEADERS = 12
 
 
@@ -41,7 +41,7 @@ class DeadLetterWriter:
 
     def write(self, record: Record, failure: Failure, attempts: int, topic: str) -> RecordMetadata:
         """Return once the dead letter is on disk. Raises what keeps it from that."""
-        failed_at_ms = time.time_ns() // 1_000_000
+        failed_at_ms = self._engine.state.clock_ms()
         with translated(topic, record.partition):
             self._see_to_topic(record, topic)
             for detail in range(FULL, ORIGIN_ONLY + 1):
@@ -63,7 +63,8 @@ class DeadLetterWriter:
     def _send(self, record: Record, headers: list[Header], topic: str) -> RecordMetadata:
         with self._making:
             if self._producer is None:
-                self._producer = Producer(self._engine, linger_ms=0)
+                # Whoever sends asks for the result, so that nothing waits for so long.
+                self._producer = Producer(self._engine, linger_ms=LINGER_MS)
             producer = self._producer
         return producer.send(
             topic,

@@ -31,9 +31,9 @@ class Runner:
 
     def __init__(self, engine: Engine, consumer: GroupRunning, options: HandlingOptions) -> None:
         self._watcher = engine.watcher
-        self._handling = Handling(engine, consumer, options, wake=self._wake)
+        self.handling = Handling(engine, consumer, options, wake=self._wake)
         # There may be something to take.
-        self._work = threading.Condition(self._handling.lock)
+        self._work = threading.Condition(self.handling.lock)
         self._is_polling = False
         self._threads: list[threading.Thread] = []
 
@@ -44,7 +44,7 @@ class Runner:
 
     def run(self, handler: Handler) -> Handled:
         """Until a stop condition holds; see `Consumer.run`."""
-        handling = self._handling
+        handling = self.handling
         try:
             handling.begin()
             while not handling.should_end():
@@ -59,7 +59,7 @@ class Runner:
         return handling.counts()
 
     def _turn(self, handler: Handler) -> None:
-        handling = self._handling
+        handling = self.handling
         handling.acknowledge_if_due()
         for lag in handling.watch_lag():
             handling.tell_lag(lag)
@@ -79,7 +79,7 @@ class Runner:
 
     def _see_to_threads(self, handler: Handler) -> None:
         """Have as many threads as there is work for, within bounds."""
-        handling = self._handling
+        handling = self.handling
         wanted = min(handling.options.concurrency, handling.dispatcher.unfinished)
         while len(self._threads) < wanted:
             name = f"seawall-handler-{len(self._threads)}"
@@ -91,11 +91,11 @@ class Runner:
     # -- a worker's thread -----------------------------------------------------------
 
     def _run_worker(self, handler: Handler) -> None:
-        handling = self._handling
+        handling = self.handling
         handling.workers.add(threading.get_ident())
         try:
             while (entry := self._next()) is not None:
-                self._do(entry, handler)
+                self.do(entry, handler)
         except BaseException as error:  # noqa: BLE001 - `run` raises it
             handling.stop(error)
         finally:
@@ -103,7 +103,7 @@ class Runner:
 
     def _next(self) -> Entry | None:
         """What to do, once there is something; None when it is time to end."""
-        handling = self._handling
+        handling = self.handling
         with handling.lock:
             while not handling.is_stopping:
                 entry = handling.take()
@@ -116,8 +116,9 @@ class Runner:
                     self._work.wait(max(0.0, due_ms - handling.clock_ms()) / 1000)
         return None
 
-    def _do(self, entry: Entry, handler: Handler) -> None:
-        handling = self._handling
+    def do(self, entry: Entry, handler: Handler) -> None:
+        """Do with an entry that was taken what it is due for."""
+        handling = self.handling
         if entry.failure is not None:
             for tell in handling.bury(entry):
                 tell()
@@ -137,7 +138,7 @@ class Runner:
     # -- the end ---------------------------------------------------------------------
 
     def _end(self) -> None:
-        handling = self._handling
+        handling = self.handling
         left = 1  # until it is known to be 0
         try:
             handling.stop()

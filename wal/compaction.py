@@ -44,6 +44,7 @@ from seawall.wal.index import Cleaned
 from seawall.wal.inventory import SegmentInfo, inventory, newest_ms, sealed_row
 from seawall.wal.keymap import KeyMap
 from seawall.wal.lookup import damage
+from seawall.wal.producer_state import last_batches
 from seawall.wal.records import HEADER_BYTES, BatchHeader, check_batch, parse_header
 from seawall.wal.rewrite import remove_asides
 from seawall.wal.sectors import read_anyway
@@ -250,6 +251,7 @@ class _Pass:
             end=end,
             now_ms=context.now_ms(),
             delete_retention_ms=rules.delete_retention_ms,
+            last_batches=last_batches(context, context.row()),
         )
         segments = [each for each in plan.segments if each.base_offset < end]
         while segments:

@@ -10,12 +10,14 @@ Records without a key stay, because nothing says that another one supersedes the
 drops them). Control batches stay as they are, and so do batches that do not parse. Those
 of a transaction supersede nothing, because it may have been aborted.
 
-A batch of an idempotent producer that loses all its records stays as an empty one, with
-its producer id, epoch and sequence, as long as it may be that producer's last one
-(as in Kafka): they say what was sent last.
+The last batch of an idempotent producer, if it loses all its records, stays as an empty
+one, with its producer id, epoch and sequence, as long as the producer is remembered (as in
+Kafka): they say what was sent last, to whoever has nothing but the log.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from seawall.wal import records
 from seawall.wal.compression import DecompressError, decompress
@@ -36,8 +38,6 @@ else:
 # A horizon, and the distance to it, that the codec can read. Beyond it nothing ever goes.
 HORIZON_LIMIT_MS = 1 << 61
 DELTA_LIMIT_MS = 1 << 62
-# So many producers are told apart; of any more, every batch stays.
-MOST_PRODUCERS = 100_000
 
 NEVER = (1 << 63) - 1
 
@@ -68,15 +68,9 @@ class Dirty:
     def __init__(self, keys: KeyMap, start: int) -> None:
         self.keys = keys
         self.start = start
-        self._last_of_producer: dict[int, int] = {}
 
     def take(self, header: BatchHeader, batch: bytes) -> int | None:
         """Take the next batch; give the first offset for which there was no room."""
-        producer_id = header.producer_id
-        if producer_id >= 0:
-            known = self._last_of_producer
-            if producer_id in known or len(known) < MOST_PRODUCERS:
-                known[producer_id] = header.base_offset
         if header.is_control or header.is_transactional or not header.record_count:
             return None
         try:
@@ -85,23 +79,27 @@ class Dirty:
             return None
         return self.keys.put(spans, header.base_offset, self.start)
 
-    def may_be_last(self, header: BatchHeader) -> bool:
-        """Whether this may be the last batch of its producer."""
-        if header.producer_id < 0:
-            return False
-        return self._last_of_producer.get(header.producer_id, -1) <= header.base_offset
-
 
 class Filter:
     """Goes through batches, says what stays, and counts what does not.
 
     ``end``: records from there on stay whatever they are. ``horizon_ms`` is the earliest
-    delete horizon of what stays.
+    delete horizon of what stays. ``last_batches``: where the last batch of each producer
+    begins that is remembered, by its id; None: that is not known.
     """
 
-    def __init__(self, dirty: Dirty, *, end: int, now_ms: int, delete_retention_ms: int) -> None:
+    def __init__(
+        self,
+        dirty: Dirty,
+        *,
+        end: int,
+        now_ms: int,
+        delete_retention_ms: int,
+        last_batches: Mapping[int, int] | None = None,
+    ) -> None:
         self._dirty = dirty
         self._end = end
+        self._last_batches = last_batches
         self._now_ms = now_ms
         self._new_horizon_ms = now_ms + delete_retention_ms
         self.horizon_ms = NEVER
@@ -114,7 +112,7 @@ class Filter:
         if header.is_control:
             return batch
         if not header.record_count:
-            return batch if self._dirty.may_be_last(header) else None
+            return batch if self._is_last(header) else None
         try:
             body, spans = spans_of(header, batch)
         except RecordsUnreadable:
@@ -129,9 +127,16 @@ class Filter:
                 self.horizon_ms = min(self.horizon_ms, horizon_ms)
         if len(kept) == len(spans) and horizon_ms is None:
             return batch
-        if not kept and not self._dirty.may_be_last(header):
+        if not kept and not self._is_last(header):
             return None
         return _rebuilt(header, body, kept, horizon_ms)
+
+    def _is_last(self, header: BatchHeader) -> bool:
+        """Whether this is the last batch of its producer, or may be."""
+        if header.producer_id < 0:
+            return False
+        last = self._last_batches
+        return last is None or last.get(header.producer_id) == header.base_offset
 
     def _kept(self, header: BatchHeader, spans: list[Span]) -> tuple[list[Span], int]:
         """The records that stay, and how many of them are tombstones that will go."""

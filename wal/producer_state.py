@@ -37,6 +37,25 @@ NEAR_BYTES = 1 << 20
 MOST_ATTEMPTS = 8
 
 
+def last_batches(context: LogContext, row: EndsRow) -> dict[int, int] | None:
+    """Where the last batch of each producer begins, by its id: of those that are remembered
+    and below the durable end that `row` names. None if segments are removed all the time.
+
+    Raises `WalError`.
+    """
+    state = ProducerState(context)
+    # What a power cut may take away says nothing about who came last.
+    durable = row._replace(next_offset=row.durable_offset, position=row.durable_position)
+    for _ in range(MOST_ATTEMPTS):
+        if state.catch_up(durable):
+            state.producers.forget_idle(context.now_ms(), context.config.producer_id_expiration_ms)
+            entries = state.producers.entries()
+            return {
+                producer_id: entry.batches[-1].base_offset for producer_id, entry in entries.items()
+            }
+    return None
+
+
 class Place(NamedTuple):
     """Everything below `offset` was seen; the next batch is at `position` of `segment`."""
 

@@ -13,6 +13,8 @@ from seawall.wal.files import Files
 from seawall.wal.kv_check import Kind, Verdict, find_damage
 
 LOCK_TIMEOUT_MS = 5_000
+# What time it always is for the state: acknowledgements, producer ids.
+CLOCK_MS = 1_700_000_000_000
 # For topics of which everything is read at the end, while the compactor is at work.
 KEEPS_ALL: Mapping[str, str | int] = {"cleanup.policy": "delete", "retention.ms": "-1"}
 
@@ -54,7 +56,8 @@ def check_here(path: str) -> Verdict:
 
 def quiet(broker: Broker) -> None:
     """Have nothing done by the clock: no checkpoint or late sync but on closing, nobody looks
-    after groups, and nothing is removed but on demand."""
+    after groups, and nothing is removed but on demand. In the state no time passes."""
+    broker.engine.state.clock_ms = lambda: CLOCK_MS
     broker.engine.housekeeper._wake = lambda: None  # type: ignore[method-assign]
     broker.engine.keeper._wake = lambda: None  # type: ignore[method-assign]
     broker.engine.compactor.start = lambda: None  # type: ignore[method-assign]

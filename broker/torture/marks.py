@@ -17,6 +17,8 @@ what belongs to each:
              keys    (if they have any, as many as values)
     join     group, topic, partition, offset          where a group begins if it is new
     ack      group, topic, partition, offset (that of the next record to read)
+             dead    (what of it was not handled, but is on disk as a dead letter:
+                      [[topic, value], …])
     reset    group, topic, partition, offset
     forget   group                                    the group is deleted
     drop     topic, partition, offset                 the log start may rise to it
@@ -50,14 +52,16 @@ class PartitionLedger:
 
     known: dict[int, bytes] = field(default_factory=dict)
     """Offset -> value, of each record that was acknowledged or seen by a consumer."""
-    order: dict[bytes, int] = field(default_factory=dict)
-    """Value -> when it was sent, of each record that may be there."""
+    order: dict[bytes, list[int]] = field(default_factory=dict)
+    """Value -> when it was sent, each time, of each record that may be there."""
     keys: dict[bytes, str] = field(default_factory=dict)
     """Value -> key, of each record that has one."""
     is_compacted: bool = False
     """Whether values may be gone of whose key there is a later one."""
     refused: set[bytes] = field(default_factory=set)
     """Values whose sending certainly failed."""
+    wanted: set[bytes] = field(default_factory=set)
+    """Values that must be there, wherever: dead letters of what was acknowledged."""
     least_start: int = 0
     """The log start is here at least …"""
     greatest_start: int = 0
@@ -74,6 +78,10 @@ class PartitionLedger:
             for at, value in self.known.items()
             if at not in visible and at < last.get(self.keys.get(value, ""), -1)
         }
+
+    def sends(self, value: bytes, turn: int) -> None:
+        """This value is sent now. A dead letter may be so several times."""
+        self.order.setdefault(value, []).append(turn)
 
     def learn(self, offset: int, values: Iterable[bytes]) -> None:
         """These records are visible from now on, at these offsets."""
@@ -178,7 +186,7 @@ class Ledger:
     def _began_send(self, mark: Mark) -> None:
         partition = self._partition(mark)
         for value in mark["values"]:
-            partition.order[value.encode()] = self.next_turn()
+            partition.sends(value.encode(), self.next_turn())
         for value, key in zip(mark["values"], mark.get("keys", ()), strict=False):
             partition.keys[value.encode()] = key
 
@@ -245,6 +253,8 @@ class Ledger:
 
     def _began_ack(self, mark: Mark) -> None:
         possible = self._possible(mark)
+        for topic, value in mark.get("dead", ()):
+            self.topics[topic].partitions[mark["partition"]].wanted.add(value.encode())
         if any(each is None or each < mark["offset"] for each in possible):
             possible.add(mark["offset"])
 

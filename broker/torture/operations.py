@@ -95,16 +95,19 @@ def grow(performer: Performer, step: Step) -> None:
 @operation("Broker.producer", "Producer.send", "Producer.flush", "Producer.close", "Producer.hurry")
 def produce(performer: Performer, step: Step) -> None:
     """Publish records, and wait until they are on disk."""
-    _produce(performer, step, "fsync")
+    produce_in(performer, step, "fsync")
 
 
 @operation("Log.sync")
 def produce_os(performer: Performer, step: Step) -> None:
     """Publish records that a power cut may take back, and sync them a moment later."""
-    _produce(performer, step, "os")
+    produce_in(performer, step, "os")
 
 
-def _produce(performer: Performer, step: Step, durability: str) -> None:
+def produce_in(
+    performer: Performer, step: Step, durability: str, *, idempotent: bool = False
+) -> None:
+    """Publish a step's records in one of the ways that there are."""
     topic, partition = step["topic"], step["partition"]
     if not performer.has(topic):
         return
@@ -113,7 +116,12 @@ def _produce(performer: Performer, step: Step, durability: str) -> None:
     )
     with performer.ending(number):
         with performer.broker.producer(
-            linger_ms=60_000, compression=step["compression"], durability=durability
+            # Long enough for all to be sent. It is also for how long an idempotent one tries.
+            linger_ms=1_000 if idempotent else 60_000,
+            delivery_timeout_ms=0,
+            compression=step["compression"],
+            durability=durability,
+            idempotent=idempotent,
         ) as producer:
             sent = [
                 producer.send(

@@ -61,6 +61,8 @@ class Performer:
         self._mark = mark
         self._tolerant = tolerant
         self._id = first_id
+        # By partition id: the offset of the last numbered batch that is on disk, and the batch.
+        self.numbered: dict[int, tuple[int, bytes]] = {}
         self.broker = connect()
 
     def perform(self, script: Sequence[Step]) -> None:
@@ -125,13 +127,16 @@ class Performer:
         self._mark({"id": number, "is": "failed" if is_certain else "unknown", "error": name})
 
     @contextmanager
-    def ending(self, *numbers: int) -> Iterator[None]:
-        """Mark the end of operations that the block fails to do."""
+    def ending(self, *numbers: int, has_begun: bool = False) -> Iterator[None]:
+        """Mark the end of operations that the block fails to do.
+
+        What `has_begun` may have had its effect, whatever the error is.
+        """
         try:
             yield
         except BrokerError as error:
             for number in numbers:
-                self.ended(number, error)
+                self.ended(number, None if has_begun else error)
             raise
 
     @contextmanager

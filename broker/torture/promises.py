@@ -78,14 +78,17 @@ def check_records(broker: Broker, topic: str, partition: int, promised: Partitio
             raise Broken(f"{where} offset {offset} was {_short(value)} and is {_short(found)}")
     last = -1
     for offset, value in visible.items():
-        sent = promised.order.get(value)
-        if sent is None:
+        turns = promised.order.get(value)
+        if turns is None:
             raise Broken(f"{where} offset {offset} is {_short(value)}, which nobody sent")
         if value in promised.refused:
             raise Broken(f"{where} offset {offset} is {_short(value)}, whose sending failed")
-        if sent <= last:
+        last = next((turn for turn in turns if turn > last), -1)
+        if last < 0:
             raise Broken(f"{where} offset {offset} is {_short(value)}, out of order or again")
-        last = sent
+    # No step drops dead letters.
+    for value in promised.wanted - set(visible.values()):
+        raise Broken(f"{where} lacks {_short(value)}, a dead letter of what was acknowledged")
     promised.known.update(visible)
 
 
@@ -143,7 +146,7 @@ def _append_again(broker: Broker, ledger: Ledger, word: str) -> set[tuple[str, i
             end = broker.ends(topic, partition).log_end
             for number in range(2):
                 value = f"{word}.{topic}.{partition}.{number}".encode()
-                promised.order[value] = ledger.next_turn()
+                promised.sends(value, ledger.next_turn())
                 promised.keys[value] = f"{word}.{number}"
                 delivery = producer.send(
                     topic, value, key=promised.keys[value].encode(), partition=partition

@@ -9,6 +9,8 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from seawall.broker.handling import ORDERINGS
+from seawall.broker.torture import handled, numbered  # noqa: F401 - registers their operations
 from seawall.broker.torture.operations import EXPIRING, KEYED, TOPICS
 from seawall.broker.torture.performer import Step
 
@@ -62,6 +64,9 @@ def steps(seed: int, count: int) -> list[Step]:
         elif kind in ("acknowledge", "share", "reset", "forget", "lapse"):
             step |= {"group": choose.choice(GROUPS), "topic": topic}
             step |= {"records": choose.randint(1, 12), "part": choose.random()}
+        elif kind == "handle":
+            step |= {"group": choose.choice(GROUPS), "topic": choose.choice(["orders", KEYED])}
+            step |= {"records": choose.randint(2, 8), "ordering": choose.choice(ORDERINGS)}
         elif kind == "burst":
             step |= {
                 "appends": [
@@ -124,17 +129,28 @@ def _before_compact(step: Step) -> list[Step]:
     return [put, roll, {**put, "size": 40}, roll, {**put, "compression": "lz4"}, roll, put, step]
 
 
+def _before_handle(step: Step) -> list[Step]:
+    """Records for the handler, some of which become dead letters, in the last partition."""
+    put = {"op": "produce", "topic": step["topic"], "partition": TOPICS[step["topic"]] - 1}
+    put |= {"records": 5, "size": 40, "compression": "none", "part": 0.0}
+    return [put, {**step, "records": 12}]
+
+
 _AROUND: Mapping[str, Callable[[Step], list[Step]]] = {
     "roll": _around_roll,
     "compact": _before_compact,
+    "handle": _before_handle,
 }
 
 _WEIGHTS = {
     "produce": 30,
     "burst": 25,
     "produce_os": 5,
+    "produce_once": 3,
+    "resend": 4,
     "acknowledge": 12,
     "share": 2,
+    "handle": 3,
     "consume": 6,
     "roll": 4,
     "checkpoint": 6,

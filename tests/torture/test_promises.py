@@ -62,6 +62,26 @@ def test_an_operation_without_an_end_may_have_happened_or_not(broker: Broker) ->
     promises.check(broker, Ledger(open_ended))
 
 
+def test_a_dead_letter_may_be_there_more_than_once(broker: Broker) -> None:
+    """Killed before it was acknowledged, a record is given up once more."""
+    with broker.producer() as producer:
+        producer.send("orders", b"1.1").result()
+    again = pair(4, "send", {"offset": 3}, **PLACE, values=["1.1"])
+    promises.check(broker, Ledger([*CREATED, *SENT, *ACKED, *again]))
+    with pytest.raises(Broken, match=r"offset 3 is b'1\.1', out of order or again"):
+        promises.check(broker, Ledger([*CREATED, *SENT, *ACKED]))
+
+
+def test_what_was_given_up_and_acknowledged_has_its_dead_letter(broker: Broker) -> None:
+    relying = {"group": "billing", **PLACE, "offset": 2}
+    # From when it begins to be acknowledged.
+    missing = pair(3, "ack", **relying, dead=[["orders", "1.9"]])[:1]
+    with pytest.raises(Broken, match=r"lacks b'1\.9', a dead letter of what was acknowledged"):
+        promises.check(broker, Ledger([*CREATED, *SENT, *missing]))
+    there = pair(3, "ack", **relying, dead=[["orders", "1.1"]])
+    promises.check(broker, Ledger([*CREATED, *SENT, *there]))
+
+
 def more(*marks: Mark) -> Callable[[], list[Mark]]:
     return lambda: [*CREATED, *SENT, *ACKED, *marks]
 

@@ -16,11 +16,7 @@ from seawall.broker.group_consumer import GroupConsumer
 from seawall.broker.group_state import GroupState
 from seawall.broker.producer import Producer
 from seawall.broker.state import State
-from seawall.broker.torture import (
-    operations,  # noqa: F401 - registers them
-    performer,
-    promises,
-)
+from seawall.broker.torture import performer, promises
 from seawall.broker.torture.connect import connect
 from seawall.broker.torture.marks import Ledger, Mark
 from seawall.broker.torture.performer import Performer
@@ -32,17 +28,20 @@ HARMLESS = {
     "Broker": {
         *("abandon", "consumer", "ends", "group", "groups", "info", "offset_for_time"),
         *("topic", "topics", "verify", "path", "cluster_id", "engine", "config"),
+        *("dead_letter_topics", "dead_letters", "producers"),
     },
     "Producer": {"abandon", "put"},
     "Consumer": {
         *("abandon", "ack", "assignment", "committed", "give_back", "hand_out", "lag"),
         *("is_rebalancing", "position"),
+        *("check_usable", "run"),  # `run` is for those in a group
     },
     "Log": {
         *("abandon", "check_offset", "close", "ends", "is_deleted", "offset_for_time"),
-        *("newest_ms", "reader", "segments", "size_bytes", "verify"),
+        *("newest_ms", "producers", "reader", "segments", "size_bytes", "verify"),
     },
     "GroupConsumer": {"abandon", "committed", "generation", "group", "hand_out"}
+    | {"announced", "check_usable", "is_closed", "partition_id", "swap_options"}
     | {"assignment", "give_back", "is_rebalancing", "lag", "member_id", "position", "seek"},
     "State": {
         *("close", "committed", "committed_in", "highest_committed", "log_start"),

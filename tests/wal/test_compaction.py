@@ -18,7 +18,13 @@ from storage import PARTITION, Child, Clock, Crash, FaultyFiles, Store, content,
 from seawall.wal import compaction, lookup, verify
 from seawall.wal.checkpoint import checkpoint
 from seawall.wal.compaction import Compacted, Rules
-from seawall.wal.errors import LogFenced, LogGone, WalError, WriteFailed
+from seawall.wal.errors import (
+    LogFenced,
+    LogGone,
+    OutOfOrderSequence,
+    WalError,
+    WriteFailed,
+)
 from seawall.wal.filtering import NEVER
 from seawall.wal.folder_lock import lock_folder
 from seawall.wal.index import Cleaned
@@ -179,6 +185,69 @@ def test_producers_leave_their_last_batch(store: Store) -> None:
     seal(store)
     store.log.compact(ALL)
     assert parse_header(content(store.path()), 0).next_offset == 3
+
+
+def numbered(value: str, sequence: int, **fields: Any) -> bytearray:
+    """A batch of an idempotent producer, with one record."""
+    return encode_batch(
+        [(1000, b"a", value.encode(), ())],
+        **{"producer_id": 7, "producer_epoch": 2, "base_sequence": sequence, **fields},
+    )
+
+
+def known(store: Store) -> dict[int, Any]:
+    """What a log knows of its producers, without when it learnt that."""
+    return {each: entry[:2] for each, entry in store.log.producers().items()}
+
+
+def test_producers_are_known_without_an_index_after_all_their_records_went(store: Store) -> None:
+    """The number that came last, and the epoch: a duplicate is one, and what is next is next."""
+    for producer_id in (7, 8):
+        [placed] = store.log.append_checked([numbered("1", 0, producer_id=producer_id)])
+        store.log.commit(placed.next_offset)
+    put(store, ("a", "2"))
+    seal(store)
+    before = known(store)
+    assert before.keys() == {7, 8}
+    assert store.log.compact(ALL).superseded == 2
+    assert rows(store) == [(2, "a", "2")]
+    store.reopen(clean=True, reboot=True, lose_index=True)
+    assert known(store) == before
+    [again] = store.log.append_checked([numbered("1", 0)])
+    assert (again.base_offset, again.next_offset, again.is_duplicate) == (0, 1, True)
+    with pytest.raises(OutOfOrderSequence):
+        store.log.append_checked([numbered("3", 2)])
+    [placed] = store.log.append_checked([numbered("2", 1)])
+    assert not placed.is_duplicate
+
+
+def test_a_batch_that_a_power_cut_may_take_away_does_not_count_as_the_last(store: Store) -> None:
+    store.log.commit(store.log.append_checked([numbered("1", 0)])[0].next_offset)
+    put(store, ("a", "2"))
+    seal(store)
+    store.log.append_checked([numbered("3", 1)])  # and not committed
+    store.log.compact(ALL)
+    first = parse_header(content(store.path()), 0)
+    assert (first.record_count, first.producer_id, first.base_sequence) == (0, 7, 0)
+    store.log.sync()
+    put(store, ("a", "4"))
+    seal(store)
+    store.log.compact(ALL)
+    assert parse_header(content(store.path()), 0).producer_id == -1
+
+
+def test_of_a_producer_that_is_forgotten_nothing_is_left(store: Store) -> None:
+    store.log.commit(store.log.append_checked([numbered("1", 0)])[0].next_offset)
+    put(store, ("a", "2"))
+    seal(store)
+    store.log.compact(ALL)
+    assert parse_header(content(store.path()), 0).producer_id == 7
+    wait(store, store.config.producer_id_expiration_ms)
+    put(store, ("a", "3"))
+    seal(store)
+    store.log.compact(ALL)
+    assert parse_header(content(store.path()), 0).producer_id == -1
+    assert known(store) == {}
 
 
 def test_tombstones_stay_until_their_horizon(store: Store) -> None:

@@ -2,7 +2,8 @@
 
 The last value of each key is there, at its offset, with its timestamp; so is every record
 without a key. What is gone stays gone, and takes all older values of its key with it. A
-tombstone stays until its horizon has passed.
+tombstone stays until its horizon has passed. What came last of each idempotent producer is
+known, whatever became of its records, and though the index is lost.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from seawall.wal.compaction import Rules
 from seawall.wal.errors import OffsetOutOfRange
 from seawall.wal.filtering import NEVER
 from seawall.wal.reader import Reader
-from seawall.wal.records import Record, decode_batch, encode_batch
+from seawall.wal.records import Record, decode_batch, encode_batch, parse_header
 
 RETENTION_MS = 1_000
 KEYS = [b"a", b"b", b"c", b"d"]
@@ -46,6 +47,8 @@ class CompactionMachine(RuleBasedStateMachine):
         self.sent_ms: list[int] = []
         self.gone: set[int] = set()
         self.producer_id = itertools.count()
+        # By id: first sequence, base offset and bytes of the last batch.
+        self.last_batches: dict[int, tuple[int, int, bytes]] = {}
         self.reader: Reader | None = None
 
     @initialize()
@@ -70,20 +73,52 @@ class CompactionMachine(RuleBasedStateMachine):
     def put(self, rows: Any, compression: str, is_idempotent: bool, append_time: bool) -> None:
         now_ms = self.clock.now_ms
         records = [(now_ms + shift, key, value, ()) for key, value, shift in rows]
+        producer_id = next(self.producer_id) % 3 if is_idempotent else -1
+        sequence = self.next_sequence(producer_id)
         batch = encode_batch(
             records,
             compression=compression,
-            producer_id=next(self.producer_id) % 3 if is_idempotent else -1,
+            producer_id=producer_id,
+            producer_epoch=0 if is_idempotent else -1,
+            base_sequence=sequence,
             log_append_time_ms=now_ms if append_time else None,
         )
-        appended = self.store.log.append([batch])
+        [appended] = self.store.log.append_checked([batch])
+        assert not appended.is_duplicate
         self.store.log.commit(appended.next_offset)
+        if is_idempotent:
+            self.last_batches[producer_id] = sequence, len(self.sent), bytes(batch)
         for timestamp, key, value, headers in records:
             timestamp = now_ms if append_time else timestamp
             offset = len(self.sent)
             self.sent.append(Record("orders", 0, offset, timestamp, key, value, headers))
             self.sent_ms.append(now_ms)
         assert appended.next_offset == len(self.sent)
+
+    def next_sequence(self, producer_id: int) -> int:
+        if producer_id not in self.last_batches:
+            return 0 if producer_id >= 0 else -1
+        sequence, _, batch = self.last_batches[producer_id]
+        return sequence + parse_header(batch).last_offset_delta + 1
+
+    @rule(producer_id=st.integers(0, 2))
+    def resend(self, producer_id: int) -> None:
+        _, offset, batch = self.last_batches.get(producer_id, (0, -1, b""))
+        if offset >= self.store.log.ends().log_start:
+            [placed] = self.store.log.append_checked([bytearray(batch)])
+            assert (placed.base_offset, placed.is_duplicate) == (offset, True)
+
+    @invariant()
+    def producers_are_known(self) -> None:
+        if not self.sent:
+            return
+        start, producers = self.store.log.ends().log_start, self.store.log.producers()
+        for producer_id, (sequence, offset, batch) in self.last_batches.items():
+            # Of what was dropped nothing is left once the index is lost.
+            if producer_id in producers or offset >= start:
+                last = producers[producer_id].batches[-1]
+                span = parse_header(batch).last_offset_delta
+                assert last[:3] == (sequence, sequence + span, offset)
 
     @rule()
     def roll(self) -> None:
@@ -239,6 +274,7 @@ class CompactionMachine(RuleBasedStateMachine):
                 self.reopen(lose_index=True, reboot=True, clean=True)
                 self.last_values_are_there()
                 self.it_is_whole()
+                self.producers_are_known()
                 assert not [name for name in self.store.segments() if "rewrite" in name]
             finally:
                 self.store.crash()

@@ -62,6 +62,7 @@ def filtered(
     now_ms: int = NOW,
     retention_ms: int = NEVER,
     end: int | None = None,
+    last_batches: dict[int, int] | None = None,
 ) -> tuple[list[bytes | None], Filter]:
     """What stays of some batches."""
     parsed = [(parse_header(batch), bytes(batch)) for batch in batches]
@@ -75,6 +76,7 @@ def filtered(
         end=behind if end is None else end,
         now_ms=now_ms,
         delete_retention_ms=retention_ms,
+        last_batches=last_batches,
     )
     return [
         left if left is None else bytes(left)
@@ -225,16 +227,20 @@ def test_of_a_producer_an_empty_batch_is_left(core: ModuleType) -> None:
     fields = {"producer_id": 3, "producer_epoch": 1, "base_sequence": 9}
     one = encode_batch([(NOW, b"k", b"1", ())] * 2, compression="zstd", **fields)  # type: ignore[arg-type]
     two = encode_batch([(NOW, b"k", b"2", ())], base_offset=2)
-    [left, _], _ = filtered(one, two)
+    [left, _], _ = filtered(one, two, last_batches={3: 0})
     assert left is not None
     header = parse_header(left)
     assert (len(left), header.record_count, header.last_offset_delta) == (HEADER_BYTES, 0, 1)
     assert (header.producer_id, header.producer_epoch, header.base_sequence) == (3, 1, 9)
     assert (header.compression, header.max_timestamp) == ("none", NOW)
     read_by_others(left)
-    assert filtered(left, two)[0][0] == left
-    three = encode_batch([(NOW, b"x", b"3", ())], base_offset=3, producer_id=3)
-    assert filtered(left, two, three)[0][0] is None
+    assert filtered(left, two, last_batches={3: 0})[0][0] == left
+    # Where it is not known which is the last, it stays.
+    assert filtered(left, two)[0][0] == filtered(one, two)[0][0] == left
+    # The producer has gone on, or was forgotten.
+    for last_batches in ({3: 3}, {}):
+        assert filtered(left, two, last_batches=last_batches)[0][0] is None
+        assert filtered(one, two, last_batches=last_batches)[0][0] is None
 
 
 def test_beyond_the_end_everything_stays(core: ModuleType) -> None:
