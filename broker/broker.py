@@ -19,7 +19,7 @@ from seawall.broker.consumer import AUTO_OFFSET_RESETS, Consumer
 from seawall.broker.delivery import Delivery
 from seawall.broker.engine import Engine, acquire_engine
 from seawall.broker.errors import BrokerClosed, BrokerError
-from seawall.broker.group_consumer import Callback, GroupOptions
+from seawall.broker.group_running import Callback, GroupOptions
 from seawall.broker.groups import GroupInfo
 from seawall.broker.membership import DEFAULT_ASSIGNOR, MemberSettings
 from seawall.broker.offsets import Position

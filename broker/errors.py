@@ -10,6 +10,8 @@
         │   ├── TopicExists
         │   ├── InvalidTopicName
         │   ├── InvalidPartitions   a number of partitions that a topic cannot have
+        │   ├── NoDeadLetters       it holds none, so it is not taken for what it is not
+        │   ├── UnknownOrigin       a dead letter does not say where it was
         │   └── InvalidConfig       a setting: its key or its value
         ├── ProduceError            a record that was not, or perhaps not, published
         │   ├── RecordTooLarge      above max.message.bytes
@@ -37,6 +39,7 @@
         │   ├── GroupFenced         the consumer is no longer a member
         │   ├── FencedInstanceId    another one has its instance id by now
         │   ├── PartitionRevoked    the partition belongs to another member by now
+        │   ├── HandlerFailed       run ended: a record that may not become a dead letter
         │   └── InconsistentGroupProtocol
         │                           its members know no assignor in common
         ├── ConsumeError            topic, partition
@@ -99,6 +102,7 @@ from seawall.broker.errors_groups import (
     GroupFenced,
     GroupFull,
     GroupHeldByServer,
+    HandlerFailed,
     InconsistentGroupProtocol,
     InvalidGroupName,
     NotInGroup,
@@ -153,6 +157,7 @@ __all__ = [
     "GroupFenced",
     "GroupFull",
     "GroupHeldByServer",
+    "HandlerFailed",
     "InconsistentGroupProtocol",
     "InvalidConfig",
     "InvalidGroupName",
@@ -164,6 +169,7 @@ __all__ = [
     "LockTimeout",
     "LogDamaged",
     "LogFenced",
+    "NoDeadLetters",
     "NoOffset",
     "NotInGroup",
     "OffsetOutOfRange",
@@ -182,6 +188,7 @@ __all__ = [
     "TopicError",
     "TopicExists",
     "UnknownGroup",
+    "UnknownOrigin",
     "UnknownPartition",
     "UnknownTopic",
     "UnsupportedCompression",
@@ -210,6 +217,30 @@ class UnknownTopic(TopicError):
             f"{name}; create it, or list the topics there are with `seawall topic list`",
             topic=topic,
         )
+
+
+class NoDeadLetters(TopicError):
+    """The topic has no dead-letter topic, and is none."""
+
+    def __init__(self, *, topic: str) -> None:
+        super().__init__(
+            f"topic {topic!r} has no dead letters; list the topics that have some with "
+            "`seawall dlq list`",
+            topic=topic,
+        )
+
+
+class UnknownOrigin(TopicError):
+    """A record in a dead-letter topic that does not say where it was."""
+
+    def __init__(self, *, topic: str, partition: int, offset: int) -> None:
+        super().__init__(
+            f"offset {offset} of {topic}/{partition} does not say which topic it was in: name one "
+            "to send it to",
+            topic=topic,
+        )
+        self.partition = partition
+        self.offset = offset
 
 
 class UnknownPartition(TopicError):

@@ -154,3 +154,25 @@ class InconsistentGroupProtocol(GroupError):
         )
         self.assignors = tuple(assignors)
         self.others = tuple(others)
+
+
+class HandlerFailed(GroupError):
+    """`Consumer.run` ended: a record cannot be handled, and may not become a dead letter.
+
+    The handler's error is its cause. The record was not acknowledged, so it comes again.
+    """
+
+    def __init__(
+        self, *, group: str, topic: str, partition: int, offset: int, deliveries: int, reason: str
+    ) -> None:
+        super().__init__(
+            f"group {group!r} cannot handle offset {offset} of {topic}/{partition} "
+            f"(deliveries: {deliveries}): {reason}; it was not acknowledged: mend the handler, "
+            "or name a dead_letter_topic",
+            group=group,
+        )
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+        self.deliveries = deliveries
+        self.reason = reason

@@ -30,7 +30,7 @@ ONLY_IN = {
     "sqlalchemy": {"broker/catalog_writes.py"},
     "sqlite3": {"broker/catalog.py", "broker/catalog_connection.py", "broker/catalog_writes.py"},
     "inotify_simple": {"wal/watch.py"},
-    "asyncio": {"broker/aio.py", "broker/kafka", "cli"},
+    "asyncio": {"broker/aio.py", "broker/aio_runner.py", "broker/kafka", "cli"},
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"cli"},
