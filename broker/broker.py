@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,22 @@ class Broker(Operating):
     def path(self) -> str:
         """The absolute path of the directory."""
         return self._engine.path
+
+    @property
+    def location(self) -> str:
+        """Where the broker is: the path. (`connect` opens other places, too.)"""
+        return self._engine.path
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is reached over a network."""
+        return False
+
+    @property
+    def executor(self) -> ThreadPoolExecutor:
+        """Where an event loop has things done that wait."""
+        with translated():
+            return self._engine.executor
 
     @property
     def cluster_id(self) -> str:
