@@ -1,4 +1,4 @@
-"""The embedded broker: topics, producers, consumers and groups over a directory.
+"""The broker: topics, producers, consumers and groups, over a directory or a cluster.
 
 What stands in ``__all__`` is for users. It is imported when it is first asked for, so
 that a program which needs one part does not wait for the others.
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from seawall.broker.aio import AsyncConsumer, AsyncProducer
     from seawall.broker.broker import Broker
     from seawall.broker.catalog import PartitionInfo, TopicInfo
+    from seawall.broker.connecting import connect
     from seawall.broker.consumer import Consumer
     from seawall.broker.dead_letter_format import DeadLetter, DeadLetterChoice
     from seawall.broker.dead_letters import DeadLetterTopic
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         RetryLater,
     )
     from seawall.broker.inspect import BrokerInfo, Finding
+    from seawall.broker.interface import AnyBroker, AnyConsumer, AnyDelivery, AnyProducer
     from seawall.broker.producer import Producer
     from seawall.broker.producer_ids import ProducerInfo
     from seawall.broker.repair import Repaired
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from seawall.wal.records import Record
 
 __all__ = [
+    "AnyBroker",
+    "AnyConsumer",
+    "AnyDelivery",
+    "AnyProducer",
     "AsyncConsumer",
     "AsyncProducer",
     "Broker",
@@ -66,9 +72,14 @@ __all__ = [
     "RetryLater",
     "TopicInfo",
     "Trimmed",
+    "connect",
 ]
 
 _WHERE = {
+    "AnyBroker": "seawall.broker.interface",
+    "AnyConsumer": "seawall.broker.interface",
+    "AnyDelivery": "seawall.broker.interface",
+    "AnyProducer": "seawall.broker.interface",
     "AsyncConsumer": "seawall.broker.aio",
     "AsyncProducer": "seawall.broker.aio",
     "Broker": "seawall.broker.broker",
@@ -99,6 +110,7 @@ _WHERE = {
     "RetryLater": "seawall.broker.handling",
     "TopicInfo": "seawall.broker.catalog",
     "Trimmed": "seawall.broker.trimming",
+    "connect": "seawall.broker.connecting",
 }
 
 

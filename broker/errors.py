@@ -61,6 +61,13 @@
         │   ├── CatalogDamaged
         │   ├── CatalogBusy         another process keeps its lock
         │   └── CatalogUnusable     cannot be read or written
+        ├── LocationError           location
+        │   ├── InvalidLocation     neither a directory nor kafka://host:port
+        │   ├── UnsupportedByLocation
+        │   │                       can be done elsewhere, but not there
+        │   ├── MissingExtra        a package is not installed
+        │   ├── ConnectionLost      no server answers, and it was tried long enough
+        │   └── RemoteError         what a server said, and nothing else fits
         ├── StateDamaged            path; acknowledgements and log starts: state.lmdb
         ├── StateLost               run/ends was lost while the directory was open
         ├── BrokerClosed            used after close()
@@ -132,6 +139,14 @@ from seawall.broker.errors_records import (
     UnsupportedCompression,
     WriteFailed,
 )
+from seawall.broker.errors_remote import (
+    ConnectionLost,
+    InvalidLocation,
+    LocationError,
+    MissingExtra,
+    RemoteError,
+    UnsupportedByLocation,
+)
 
 __all__ = [
     "AppendLockTimeout",
@@ -143,6 +158,7 @@ __all__ = [
     "CatalogDamaged",
     "CatalogError",
     "CatalogUnusable",
+    "ConnectionLost",
     "ConsumeError",
     "CorruptBatch",
     "DirectoryError",
@@ -161,14 +177,17 @@ __all__ = [
     "InconsistentGroupProtocol",
     "InvalidConfig",
     "InvalidGroupName",
+    "InvalidLocation",
     "InvalidPartitions",
     "InvalidProducerEpoch",
     "InvalidRecord",
     "InvalidTimestamp",
     "InvalidTopicName",
+    "LocationError",
     "LockTimeout",
     "LogDamaged",
     "LogFenced",
+    "MissingExtra",
     "NoDeadLetters",
     "NoOffset",
     "NotInGroup",
@@ -180,6 +199,7 @@ __all__ = [
     "ProducerError",
     "RecordDecodeError",
     "RecordTooLarge",
+    "RemoteError",
     "ServerRunning",
     "StateDamaged",
     "StateLost",
@@ -191,6 +211,7 @@ __all__ = [
     "UnknownOrigin",
     "UnknownPartition",
     "UnknownTopic",
+    "UnsupportedByLocation",
     "UnsupportedCompression",
     "UnsupportedFormat",
     "UnsupportedPlatform",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seawall.broker.errors_base import BrokerError
+from seawall.broker.errors_base import BrokerError, holder
 
 
 class GroupError(BrokerError):
@@ -54,7 +54,7 @@ class GroupBusy(GroupError):
     def __init__(self, *, group: str, holder_pid: int, holder_host: str, members: int = 1) -> None:
         more = f" and {members - 1} more" if members > 1 else ""
         super().__init__(
-            f"group {group!r} is in use by process {holder_pid} on {holder_host}{more}; "
+            f"group {group!r} is in use by {holder(holder_pid)} on {holder_host}{more}; "
             "end its consumers first, or choose another group",
             group=group,
         )

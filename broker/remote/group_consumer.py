@@ -1,0 +1,241 @@
+"""Reading as a member of a cluster's group: the coordinator there shares the partitions out.
+
+What is promised is what `seawall.broker.group_consumer` promises: a group begins at a place
+that is stored, `ack` is durable on return and never goes back, and whoever comes back reads
+on from what was acknowledged. A server that is started again does not know its members;
+then an acknowledgement joins anew and is made in the new membership, if the partition is
+this member's again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Consumer as Client
+from confluent_kafka import KafkaException, TopicPartition
+
+from seawall.broker.group_running import GroupOptions
+from seawall.broker.remote.acknowledging import Acknowledging
+from seawall.broker.remote.consumer import Place, RemoteConsumer
+from seawall.broker.remote.errors import AWAY, kafka_error
+
+if TYPE_CHECKING:
+    from seawall.broker.membership import MemberSettings
+    from seawall.broker.remote.asking import Asking
+    from seawall.broker.remote.topics import Topics
+
+logger = logging.getLogger("seawall.broker")
+
+_PAUSE_S = 0.05
+COMMITTED_TIMEOUT_S = 5.0
+MOST_LOOKS = 5
+
+
+class RemoteGroupConsumer(Acknowledging):
+    """A member. Made by `RemoteBroker.consumer`.
+
+    `starts`: where the group begins in partitions in which it is nowhere yet;
+    `find_start(topic, partition)` says so for partitions that come later.
+    """
+
+    def __init__(
+        self,
+        asking: Asking,
+        topics: Topics,
+        make: Callable[[], Client],
+        *,
+        group: str,
+        names: Sequence[str],
+        member: MemberSettings,
+        options: GroupOptions,
+        starts: Mapping[Place, int],
+        find_start: Callable[[str, int], int],
+        is_settled: Callable[[], bool],
+        release: Callable[[RemoteConsumer], None],
+    ) -> None:
+        super().__init__(asking, topics, make, release=release)
+        self.group = group
+        self._names = tuple(names)
+        self._member = member
+        self._options = options
+        self._starts = dict(starts)
+        self._find_start = find_start
+        self._is_settled = is_settled
+        self._is_cooperative = member.partition_assignment_strategy[0] == "cooperative-sticky"
+        self._committed: dict[Place, int] = {}
+        self._announced: set[Place] = set()
+        self._news: list[Place] = []
+        self._assignments = 0
+        self._is_calling_back = False
+        self._wanted: dict[Place, int] = {}
+        self._acknowledging = threading.RLock()
+        self._auto_commit_due_s = time.monotonic() + options.auto_commit_interval_ms / 1000
+        self._deadline_s = 0.0
+        self.client.subscribe(
+            list(names),
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+
+    @property
+    def is_rebalancing(self) -> bool:
+        """Whether partitions are on their way to it, or may be: it has none so far."""
+        return self._assignments == 0 or (not self._positions and not self._is_settled())
+
+    def _read_topics(self) -> Sequence[str]:
+        return self._names
+
+    # -- partitions come and go ------------------------------------------------------
+
+    def _attend(self) -> None:
+        self._announce()
+        options = self._options
+        if options.enable_auto_commit and time.monotonic() >= self._auto_commit_due_s:
+            self._auto_commit_due_s = time.monotonic() + options.auto_commit_interval_ms / 1000
+            self._auto_commit(list(self._positions))
+
+    def _serve(self, count: int, wait_s: float) -> None:
+        super()._serve(count, wait_s)
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell of what came; after librdkafka's own call, so that a seek is possible."""
+        news, self._news = self._news, []
+        new = [each for each in news if each in self._positions]
+        if new:
+            self._announced.update(new)
+            if self._options.on_assigned is not None:
+                self._options.on_assigned(new)
+
+    def _on_assign(self, client: Client, partitions: list[TopicPartition]) -> None:
+        try:
+            self._is_calling_back = True
+            self._assigned(client, partitions)
+        except Exception as error:  # noqa: BLE001 - raised by `poll`, not through librdkafka
+            self._raised = self._raised or error
+        finally:
+            self._is_calling_back = False
+            self._assignments += 1
+
+    def _assigned(self, client: Client, partitions: list[TopicPartition]) -> None:
+        places = [(each.topic, each.partition) for each in partitions]
+        committed = self._where_the_group_is(client, places)
+        offsets, new = {}, {}
+        for place in places:
+            at = committed.get(place)
+            if at is None:
+                at = new[place] = self._start_of(place)
+            wanted = self._wanted.get(place, 0)
+            if wanted > at:
+                at = new[place] = wanted
+            offsets[place] = at
+        if new:
+            client.commit(
+                offsets=[TopicPartition(*place, at) for place, at in new.items()],
+                asynchronous=False,
+            )
+        self._committed.update(offsets)
+        self._begin_at(offsets)
+        assigned = [TopicPartition(*place, at) for place, at in offsets.items()]
+        if self._is_cooperative:
+            client.incremental_assign(assigned)
+        else:
+            client.assign(assigned)
+        self._news += places
+        logger.info("group %s: now reading %s", self.group, _shown(places))
+
+    def _where_the_group_is(self, client: Client, places: Sequence[Place]) -> dict[Place, int]:
+        asked = [TopicPartition(*place) for place in places]
+        for look in range(MOST_LOOKS):
+            try:
+                found = client.committed(asked, timeout=COMMITTED_TIMEOUT_S)
+            except KafkaException as error:
+                if kafka_error(error).code() not in AWAY or look == MOST_LOOKS - 1:
+                    raise
+                self._supervisor.suspect()
+                time.sleep(_PAUSE_S)
+            else:
+                return {(e.topic, e.partition): e.offset for e in found if e.offset >= 0}
+        return {}
+
+    def _start_of(self, place: Place) -> int:
+        start = self._starts.pop(place, None)
+        return self._find_start(*place) if start is None else start
+
+    def _on_revoke(self, client: Client, partitions: list[TopicPartition]) -> None:
+        places = {(each.topic, each.partition) for each in partitions}
+        try:
+            self._is_calling_back = True
+            self._auto_commit([each for each in self._positions if each in places])
+            self._call(self._options.on_revoked, places)
+        except Exception as error:  # noqa: BLE001 - raised by `poll`
+            self._raised = self._raised or error
+        finally:
+            self._is_calling_back = False
+            self._drop(places)
+            if self._is_cooperative:
+                client.incremental_unassign(partitions)
+            else:
+                client.unassign()
+        logger.info("group %s: gave up %s", self.group, _shown(sorted(places)))
+
+    def _on_lost(self, client: Client, partitions: list[TopicPartition]) -> None:
+        places = {(each.topic, each.partition) for each in partitions}
+        announced = places & self._announced
+        self._drop(places)
+        try:
+            self._is_calling_back = True
+            self._announced |= announced
+            self._call(self._options.on_lost or self._options.on_revoked, announced)
+        except Exception as error:  # noqa: BLE001 - raised by `poll`
+            self._raised = self._raised or error
+        finally:
+            self._is_calling_back = False
+            self._announced -= announced
+        logger.warning(
+            "group %s: lost %s; it is no member any more, and joins anew",
+            self.group,
+            _shown(sorted(places)),
+        )
+
+    def _call(self, callback: Callable[[list[Place]], object] | None, places: set[Place]) -> None:
+        told = sorted(places & self._announced)
+        if callback is not None and told:
+            callback(told)
+
+    def _drop(self, places: set[Place]) -> None:
+        self._forget_pending(places)
+        self._announced -= places
+        for place in places:
+            for known in (self._expected, self._committed):
+                known.pop(place, None)
+        self._positions = {p: at for p, at in self._positions.items() if p not in places}
+
+    # -- the rest --------------------------------------------------------------------
+
+    def _end(self) -> None:
+        # `on_revoke` is called in here, and may acknowledge.
+        client = self._client
+        self._unusable, unusable = None, self._unusable
+        try:
+            if client is not None:
+                client.close()
+        finally:
+            self._unusable = unusable
+            self._client = None
+            self._release(self)
+        self._raise_pending()
+
+    def abandon(self) -> None:
+        """In a forked child: refuse everything, leave no group."""
+        super().abandon()
+        self._acknowledging = threading.RLock()
+
+
+def _shown(places: Sequence[Any]) -> str:
+    return ", ".join(f"{topic}/{partition}" for topic, partition in places) or "nothing"
