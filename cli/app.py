@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from seawall.cli.options import BrokerOption
+from seawall.cli.options import ContextOption, TopBrokerOption
 from seawall.cli.params import lighten
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ COMMANDS = {
     "group": Entry("seawall.cli.group", "List, describe, reset and delete consumer groups."),
     "compact": Entry("seawall.cli.compact", "Remove what may go, and show what keeps the rest."),
     "config": Entry("seawall.cli.config", "Show or change the settings of the broker itself."),
+    "context": Entry("seawall.cli.context", "Give locations names, and choose one of them."),
     "info": Entry("seawall.cli.info", "Show what this broker is, and the versions in use."),
     "verify": Entry("seawall.cli.verify", "Read everything, and name what is damaged."),
     "repair": Entry(
@@ -93,7 +94,8 @@ app = typer.Typer(
 
 @app.callback()
 def _seawall(
-    broker: BrokerOption = None,
+    broker: TopBrokerOption = None,
+    context: ContextOption = None,
     version: Annotated[
         bool,
         typer.Option("--version", help="Show the version", callback=_show_version, is_eager=True),
