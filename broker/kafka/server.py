@@ -11,7 +11,7 @@ from typing import Any
 
 from seawall.broker.broker import Broker
 from seawall.broker.kafka.addresses import join_address, split_address
-from seawall.broker.kafka.connection import Connection
+from seawall.broker.kafka.connection import LINGER_S, Connection
 from seawall.broker.kafka.node import Node
 from seawall.broker.kafka.settings import ServerSettings
 from seawall.broker.server_lease import ServerLease
@@ -86,8 +86,13 @@ class Server:
         # never closed itself (CPython 3.11).
         with listener:
             while True:
+                # Not by `loop.sock_accept`, either: cancelled just when it has accepted, it
+                # loses the socket.
+                await _readable(node.loop, listener)
                 try:
-                    accepted, _ = await node.loop.sock_accept(listener)
+                    accepted, _ = listener.accept()
+                except BlockingIOError:
+                    continue
                 except OSError as error:
                     # Too many open files, say. Those who wait are taken later.
                     logger.warning("cannot accept a connection: %s", error.strerror)
@@ -124,6 +129,7 @@ class Server:
                 logger.warning("stopping: some requests were not answered in time")
                 break
             await asyncio.sleep(0.005)
+        await self._let_clients_close(node, min(deadline_s, node.loop.time() + LINGER_S))
         for connection in tuple(node.connections):
             connection.close()
         while node.connections and node.loop.time() < deadline_s:
@@ -136,6 +142,14 @@ class Server:
         self._lease.give_back()
         await _some_turns()  # the transports' last calls
 
+    async def _let_clients_close(self, node: Node, deadline_s: float) -> None:
+        for connection in tuple(node.connections):
+            connection.finish()
+        while (now_s := node.loop.time()) < deadline_s:
+            if all(each.is_quiet(now_s) for each in node.connections):
+                return
+            await asyncio.sleep(0.005)
+
     async def __aenter__(self) -> Server:
         await self.start()
         return self
@@ -147,6 +161,15 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         await self.stop()
+
+
+async def _readable(loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
+    readable = asyncio.Event()
+    loop.add_reader(listener, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(listener)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
