@@ -27,6 +27,7 @@ ROWS = {
     "tasks": ("compiled",),
     "produce": BOTH_CORES,
     "consume": BOTH_CORES,
+    "handlers": ("compiled",),
     "commands": ("compiled",),
     "reopen": ("compiled",),
     "memory": ("compiled",),

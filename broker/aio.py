@@ -16,15 +16,20 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from seawall.broker.broker import Broker
 from seawall.broker.consumer import DEFAULT_MAX_RECORDS, Consumer
 from seawall.broker.delivery import Batch, Delivery, RecordMetadata
-from seawall.broker.errors import BrokerClosed, BrokerError
+from seawall.broker.errors import BrokerClosed, BrokerError, NotInGroup
+from seawall.broker.group_consumer import GroupConsumer
 from seawall.broker.producer import Headers, MustWait, Producer
 from seawall.broker.translation import translated
 from seawall.wal.records import Record
+
+if TYPE_CHECKING:
+    from seawall.broker.aio_runner import AsyncRunner, Handler
+    from seawall.broker.handling import Handled
 
 Result = TypeVar("Result")
 Acknowledgement = asyncio.Future[RecordMetadata]
@@ -208,7 +213,9 @@ class AsyncConsumer:
 
     def __init__(self, broker: Broker, consumer: Consumer) -> None:
         self._consumer = consumer
+        self._engine = broker.engine
         self._executor = broker.engine.executor
+        self._runner: AsyncRunner | None = None
         self._watcher = broker.engine.watcher
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
@@ -282,6 +289,36 @@ class AsyncConsumer:
         """Acknowledge, durably on return; see `Consumer.ack`."""
         await self._run(partial(self._consumer.ack, records))
 
+    async def run(self, handler: Handler, **settings: Any) -> Handled:
+        """Hand every record to `handler`, a coroutine function, and acknowledge it.
+
+        Takes the settings of `Consumer.run`, which documents them; `concurrency` counts
+        tasks. ``on_retry``, ``on_dead_letter``, ``on_error`` and ``on_lag`` are called in the
+        event loop. Cancelled, it lets running handlers finish within
+        ``shutdown_timeout_ms``; those that do not are cancelled.
+        """
+        from seawall.broker.aio_runner import AsyncRunner
+        from seawall.broker.running import options_of
+
+        options = options_of(**settings)
+        consumer = self._consumer
+        consumer.check_usable()
+        if not isinstance(consumer, GroupConsumer):
+            raise NotInGroup()
+        runner = self._runner = AsyncRunner(
+            self._engine,
+            consumer,
+            options,
+            poll_in_turn=self._run,
+            execute=partial(_in_executor, self._executor),
+            changed=self._changed,
+            wake=self._wake,
+        )
+        try:
+            return await runner.run(handler)
+        finally:
+            self._runner = None
+
     async def seek(self, topic: str, partition: int, offset: int) -> None:
         """Read on from another offset; see `Consumer.seek`."""
         await self._run(partial(self._consumer.seek, topic, partition, offset))
@@ -307,6 +344,8 @@ class AsyncConsumer:
         if not self._closed:
             self._closed = True
             self._watcher.unsubscribe(self._wake)
+            if self._runner is not None and self._runner.is_in_handler():
+                self._runner.expect_close()
             try:
                 with contextlib.suppress(BrokerClosed):  # then the broker has closed it, too
                     await _in_executor(self._executor, self._consumer.close)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from seawall.broker.consumer import AUTO_OFFSET_RESETS, Consumer
 from seawall.broker.delivery import Delivery
 from seawall.broker.engine import Engine, acquire_engine
 from seawall.broker.errors import BrokerClosed, BrokerError
-from seawall.broker.group_consumer import Callback, GroupOptions
+from seawall.broker.group_running import Callback, GroupOptions
 from seawall.broker.groups import GroupInfo
 from seawall.broker.membership import DEFAULT_ASSIGNOR, MemberSettings
 from seawall.broker.offsets import Position
@@ -95,6 +96,22 @@ class Broker(Operating):
     def path(self) -> str:
         """The absolute path of the directory."""
         return self._engine.path
+
+    @property
+    def location(self) -> str:
+        """Where the broker is: the path. (`connect` opens other places, too.)"""
+        return self._engine.path
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is reached over a network."""
+        return False
+
+    @property
+    def executor(self) -> ThreadPoolExecutor:
+        """Where an event loop has things done that wait."""
+        with translated():
+            return self._engine.executor
 
     @property
     def cluster_id(self) -> str:

@@ -26,6 +26,7 @@ from seawall.broker.errors import (
     UnknownPartition,
 )
 from seawall.broker.fetch import Fetcher
+from seawall.broker.running import Running
 from seawall.broker.translation import from_os_error, translate
 from seawall.wal import forks
 from seawall.wal.errors import WalError
@@ -33,6 +34,7 @@ from seawall.wal.records import Record
 
 if TYPE_CHECKING:
     from seawall.broker.engine import Engine
+    from seawall.broker.handling import DeliveredRecord, Handled, HandlingOptions
 
 logger = logging.getLogger("seawall.broker")
 
@@ -41,7 +43,7 @@ AUTO_OFFSET_RESETS = ("earliest", "latest", "error")
 DEFAULT_MAX_RECORDS = 500
 
 
-class Consumer:
+class Consumer(Running):
     """Reads from the topics of one broker. Made by `Broker.consumer`."""
 
     def __init__(
@@ -58,6 +60,9 @@ class Consumer:
         self._unusable: BrokerError | None = None
         # What iteration has read, but not handed out yet.
         self._rest: deque[Record] = deque()
+        # What `poll` is not to read for now: `run` has enough of it.
+        self.held_back: frozenset[TopicPartition] = frozenset()
+        self.is_running = False
         self._closing = threading.Lock()
         forks.register(self)
 
@@ -105,6 +110,8 @@ class Consumer:
         order = self._order
         for turn in range(len(order)):
             fetcher = order[turn]
+            if self.held_back and (fetcher.topic, fetcher.partition) in self.held_back:
+                continue
             position = fetcher.position
             try:
                 found = fetcher.take(max_records - len(records))
@@ -218,6 +225,17 @@ class Consumer:
         self._check_usable()
         raise NotInGroup()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._unusable is not None
+
+    def _run(
+        self, handler: Callable[[DeliveredRecord], object], options: HandlingOptions
+    ) -> Handled:
+        self._check_usable()
+        raise NotInGroup()
+
     # -- the rest --------------------------------------------------------------------
 
     def _fetcher(self, topic: str, partition: int) -> Fetcher:
@@ -234,6 +252,10 @@ class Consumer:
         if isinstance(error, OSError):
             return from_os_error(error, topic=fetcher.topic, partition=fetcher.partition)
         return translate(error, topic=fetcher.topic, partition=fetcher.partition)
+
+    def check_usable(self) -> None:
+        """Raise `BrokerClosed` after `close`, and `ForkedBroker` in a child after a fork."""
+        self._check_usable()
 
     def _check_usable(self) -> None:
         if self._unusable is not None:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from seawall.broker.acknowledger import Acknowledger
 from seawall.broker.catalog import PartitionInfo, TopicInfo
@@ -33,6 +34,9 @@ from seawall.wal.kv_check import Verdict, check_in_child
 from seawall.wal.locks import FileLock
 from seawall.wal.log import Log
 from seawall.wal.watch import Watcher
+
+if TYPE_CHECKING:
+    from seawall.broker.delivery_notes import NotesFolder
 
 CHECKPOINT_INTERVAL_MS = 1_000
 SYNC_INTERVAL_MS = 100
@@ -189,6 +193,11 @@ class Engine:
             )
         except FileNotFoundError:
             raise LogGone(path=f"{info.name}/{partition.number}") from None
+
+    @property
+    def notes(self) -> NotesFolder:
+        """What was noted of deliveries to handlers."""
+        return self._opening.notes()
 
     @property
     def opening(self) -> Opening:

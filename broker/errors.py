@@ -10,6 +10,8 @@
         │   ├── TopicExists
         │   ├── InvalidTopicName
         │   ├── InvalidPartitions   a number of partitions that a topic cannot have
+        │   ├── NoDeadLetters       it holds none, so it is not taken for what it is not
+        │   ├── UnknownOrigin       a dead letter does not say where it was
         │   └── InvalidConfig       a setting: its key or its value
         ├── ProduceError            a record that was not, or perhaps not, published
         │   ├── RecordTooLarge      above max.message.bytes
@@ -37,6 +39,7 @@
         │   ├── GroupFenced         the consumer is no longer a member
         │   ├── FencedInstanceId    another one has its instance id by now
         │   ├── PartitionRevoked    the partition belongs to another member by now
+        │   ├── HandlerFailed       run ended: a record that may not become a dead letter
         │   └── InconsistentGroupProtocol
         │                           its members know no assignor in common
         ├── ConsumeError            topic, partition
@@ -58,6 +61,13 @@
         │   ├── CatalogDamaged
         │   ├── CatalogBusy         another process keeps its lock
         │   └── CatalogUnusable     cannot be read or written
+        ├── LocationError           location
+        │   ├── InvalidLocation     neither a directory nor kafka://host:port
+        │   ├── UnsupportedByLocation
+        │   │                       can be done elsewhere, but not there
+        │   ├── MissingExtra        a package is not installed
+        │   ├── ConnectionLost      no server answers, and it was tried long enough
+        │   └── RemoteError         what a server said, and nothing else fits
         ├── StateDamaged            path; acknowledgements and log starts: state.lmdb
         ├── StateLost               run/ends was lost while the directory was open
         ├── BrokerClosed            used after close()
@@ -99,6 +109,7 @@ from seawall.broker.errors_groups import (
     GroupFenced,
     GroupFull,
     GroupHeldByServer,
+    HandlerFailed,
     InconsistentGroupProtocol,
     InvalidGroupName,
     NotInGroup,
@@ -129,6 +140,15 @@ from seawall.broker.errors_records import (
     WriteFailed,
 )
 
+from seawall.broker.errors_remote import (
+    ConnectionLost,
+    InvalidLocation,
+    LocationError,
+    MissingExtra,
+    RemoteError,
+    UnsupportedByLocation,
+)
+
 __all__ = [
     "AppendLockTimeout",
     "BatchTooLarge",
@@ -139,6 +159,7 @@ __all__ = [
     "CatalogDamaged",
     "CatalogError",
     "CatalogUnusable",
+    "ConnectionLost",
     "ConsumeError",
     "CorruptBatch",
     "DirectoryError",
@@ -153,17 +174,22 @@ __all__ = [
     "GroupFenced",
     "GroupFull",
     "GroupHeldByServer",
+    "HandlerFailed",
     "InconsistentGroupProtocol",
     "InvalidConfig",
     "InvalidGroupName",
+    "InvalidLocation",
     "InvalidPartitions",
     "InvalidProducerEpoch",
     "InvalidRecord",
     "InvalidTimestamp",
     "InvalidTopicName",
+    "LocationError",
     "LockTimeout",
     "LogDamaged",
     "LogFenced",
+    "MissingExtra",
+    "NoDeadLetters",
     "NoOffset",
     "NotInGroup",
     "OffsetOutOfRange",
@@ -174,6 +200,7 @@ __all__ = [
     "ProducerError",
     "RecordDecodeError",
     "RecordTooLarge",
+    "RemoteError",
     "ServerRunning",
     "StateDamaged",
     "StateLost",
@@ -182,8 +209,10 @@ __all__ = [
     "TopicError",
     "TopicExists",
     "UnknownGroup",
+    "UnknownOrigin",
     "UnknownPartition",
     "UnknownTopic",
+    "UnsupportedByLocation",
     "UnsupportedCompression",
     "UnsupportedFormat",
     "UnsupportedPlatform",
@@ -210,6 +239,30 @@ class UnknownTopic(TopicError):
             f"{name}; create it, or list the topics there are with `seawall topic list`",
             topic=topic,
         )
+
+
+class NoDeadLetters(TopicError):
+    """The topic has no dead-letter topic, and is none."""
+
+    def __init__(self, *, topic: str) -> None:
+        super().__init__(
+            f"topic {topic!r} has no dead letters; list the topics that have some with "
+            "`seawall dlq list`",
+            topic=topic,
+        )
+
+
+class UnknownOrigin(TopicError):
+    """A record in a dead-letter topic that does not say where it was."""
+
+    def __init__(self, *, topic: str, partition: int, offset: int) -> None:
+        super().__init__(
+            f"offset {offset} of {topic}/{partition} does not say which topic it was in: name one "
+            "to send it to",
+            topic=topic,
+        )
+        self.partition = partition
+        self.offset = offset
 
 
 class UnknownPartition(TopicError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seawall.broker.errors_base import BrokerError
+from seawall.broker.errors_base import BrokerError, holder
 
 
 class GroupError(BrokerError):
@@ -54,7 +54,7 @@ class GroupBusy(GroupError):
     def __init__(self, *, group: str, holder_pid: int, holder_host: str, members: int = 1) -> None:
         more = f" and {members - 1} more" if members > 1 else ""
         super().__init__(
-            f"group {group!r} is in use by process {holder_pid} on {holder_host}{more}; "
+            f"group {group!r} is in use by {holder(holder_pid)} on {holder_host}{more}; "
             "end its consumers first, or choose another group",
             group=group,
         )
@@ -154,3 +154,25 @@ class InconsistentGroupProtocol(GroupError):
         )
         self.assignors = tuple(assignors)
         self.others = tuple(others)
+
+
+class HandlerFailed(GroupError):
+    """`Consumer.run` ended: a record cannot be handled, and may not become a dead letter.
+
+    The handler's error is its cause. The record was not acknowledged, so it comes again.
+    """
+
+    def __init__(
+        self, *, group: str, topic: str, partition: int, offset: int, deliveries: int, reason: str
+    ) -> None:
+        super().__init__(
+            f"group {group!r} cannot handle offset {offset} of {topic}/{partition} "
+            f"(deliveries: {deliveries}): {reason}; it was not acknowledged: mend the handler, "
+            "or name a dead_letter_topic",
+            group=group,
+        )
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+        self.deliveries = deliveries
+        self.reason = reason

@@ -15,7 +15,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from seawall.broker.consumer import Consumer, TopicPartition, first_offsets
@@ -26,6 +25,7 @@ from seawall.broker.errors import (
     UnknownTopic,
 )
 from seawall.broker.fetch import Fetcher
+from seawall.broker.group_running import Callback, GroupOptions, GroupRunning
 from seawall.broker.group_state import Joined
 from seawall.broker.translation import translated
 from seawall.wal.errors import LogGone, WalError
@@ -37,21 +37,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("seawall.broker")
 
-Callback = Callable[[list[TopicPartition]], object]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupOptions:
-    """What a member does by itself. The callbacks are those of `Broker.consumer`."""
-
-    on_assigned: Callback | None = None
-    on_revoked: Callback | None = None
-    on_lost: Callback | None = None
-    enable_auto_commit: bool = False
-    auto_commit_interval_ms: int = 5_000
-
-
-class GroupConsumer(Consumer):
+class GroupConsumer(GroupRunning):
     """A consumer in a group. Made by `Broker.consumer`.
 
     `open_fetcher` gives a fetcher of a partition (by id) from an offset, None if the
@@ -79,11 +66,6 @@ class GroupConsumer(Consumer):
         self._is_leaving = False
         self._auto_commit_due_s = time.monotonic() + options.auto_commit_interval_ms / 1000
         self._take(membership.join())
-
-    @property
-    def group(self) -> str:
-        """The group's name."""
-        return self.membership.group
 
     @property
     def member_id(self) -> str:
@@ -236,10 +218,13 @@ class GroupConsumer(Consumer):
 
         Raises `GroupFenced` if this consumer was taken for dead (the next `poll` joins
         again), `PartitionRevoked` for a partition that was given up, and `UnknownTopic`
-        for a topic that was deleted; what can be acknowledged is, before it raises.
+        for a topic that was deleted; what can be acknowledged is, before it raises. While
+        `run` is at work, which acknowledges by itself, it raises ValueError: a record stands
+        for all before it, and some of those may still be handled.
         """
         self._check_usable()
-        refusal: BrokerError | None = None
+        if self.is_running:
+            raise ValueError("run acknowledges what was handled by itself; ack is not for then")
         wanted: dict[TopicPartition, int] = {}
         if records is None:
             wanted = self._handed_out(self._order)
@@ -247,6 +232,12 @@ class GroupConsumer(Consumer):
             for record in (records,) if isinstance(records, Record) else records:
                 place = record.topic, record.partition
                 wanted[place] = max(wanted.get(place, 0), record.offset + 1)
+        self.ack_offsets(wanted)
+
+    def ack_offsets(self, wanted: Mapping[TopicPartition, int]) -> None:
+        """Acknowledge all before an offset in each partition; raises like `ack`."""
+        self._check_usable()
+        refusal: BrokerError | None = None
         with self._acknowledging:
             ahead = {}
             for place, offset in wanted.items():

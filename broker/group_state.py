@@ -62,6 +62,8 @@ class Commit:
     member_id: str
     offsets: Mapping[int, int]
     metadata: str = ""
+    # Whether the metadata is stored also where the offset is what it was.
+    replaces_metadata: bool = False
 
     def __post_init__(self) -> None:
         if len(self.metadata.encode()) > MAX_METADATA_BYTES:
@@ -215,7 +217,8 @@ class GroupState:
     def commit(self, commits: Sequence[Commit]) -> list[GroupFenced | None]:
         """Store what members have acknowledged: all in one transaction, with one sync.
 
-        A committed offset never moves backwards: a lower or an equal one changes nothing.
+        A committed offset never moves backwards: a lower one changes nothing, and an
+        equal one nothing but the metadata, if that is asked for.
         Gives for each commit what kept it from being stored: `GroupFenced` if its member
         is none any more.
         """
@@ -229,7 +232,7 @@ class GroupState:
                 verdicts.append(None)
                 for partition_id, offset in commit.offsets.items():
                     old = self._state.committed_at(transaction, commit.group, partition_id)
-                    if old is None or offset > old.offset:
+                    if old is None or (offset, commit.replaces_metadata) > (old.offset, False):
                         self._state.put_committed(
                             transaction, commit.group, partition_id, offset, commit.metadata
                         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from seawall.broker.errors import UnknownGroup, UnknownPartition
 from seawall.broker.group_format import Member
-from seawall.broker.names import check_group_name
+from seawall.broker.names import REDRIVE_GROUP, check_group_name
 from seawall.broker.translation import translated
 from seawall.wal.errors import LogDamaged, LogGone, OffsetOutOfRange, RecordsUnreadable
 from seawall.wal.log import Log
@@ -177,6 +177,8 @@ def reset(engine: Engine, name: str, topic: str, offsets: Mapping[int, int]) -> 
             engine.log(partition.id).check_offset(offset)
         wanted[partition.id] = offset
     trimmed = engine.groups.reset(name, wanted, engine.lives.is_dead)
+    if not trimmed:
+        engine.notes.forget(name, wanted)
     for partition_id, log_start in trimmed.items():  # since the look above
         [number] = [each.number for each in info.partitions if each.id == partition_id]
         with translated(topic, number):
@@ -189,8 +191,10 @@ def reset(engine: Engine, name: str, topic: str, offsets: Mapping[int, int]) -> 
 def delete(engine: Engine, name: str) -> None:
     """Forget a group, while it has no members."""
     check_group_name(name)
+    noted = engine.state.committed(name) if engine.groups.group(name) else ()
     if not engine.groups.delete(name, engine.lives.is_dead):
         raise UnknownGroup(group=name)
+    engine.notes.forget(name, noted)
 
 
 def expire(engine: Engine, retention_ms: int) -> list[str]:
@@ -200,6 +204,8 @@ def expire(engine: Engine, retention_ms: int) -> list[str]:
     """
     expired = []
     for group in engine.groups.groups():
+        if group.name == REDRIVE_GROUP:
+            continue  # or what was redriven once would be so again
         for member in engine.groups.refresh(group.name, engine.layout(), engine.lives.is_dead):
             engine.lives.clear(member)
         if engine.groups.expire(group.name, time.time_ns() // 1_000_000 - retention_ms):

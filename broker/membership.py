@@ -169,10 +169,16 @@ class Membership:
         self.generation = joined.generation
         self.is_waiting = set(joined.member.target) != set(joined.member.owned)
 
-    def commit(self, offsets: Mapping[int, int], metadata: str = "") -> None:
-        """Store what the group has acknowledged; raises `GroupFenced`."""
+    def commit(self, offsets: Mapping[int, int], metadata: str | None = None) -> None:
+        """Store what the group has acknowledged, and a text of its own; raises `GroupFenced`."""
         self._engine.acknowledger.commit(
-            Commit(group=self.group, member_id=self.member_id, offsets=offsets, metadata=metadata)
+            Commit(
+                group=self.group,
+                member_id=self.member_id,
+                offsets=offsets,
+                metadata=metadata or "",
+                replaces_metadata=metadata is not None,
+            )
         )
 
     def beat_if_due(self) -> None:

@@ -6,6 +6,9 @@ import re
 
 from seawall.broker.errors import InvalidGroupName, InvalidTopicName
 
+# Whose place in a dead-letter topic says what was redriven; it never expires.
+REDRIVE_GROUP = "seawall.dlq.redrive"
+
 MAX_TOPIC_NAME_CHARACTERS = 249
 MAX_GROUP_NAME_BYTES = 255
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from seawall.broker.catalog import Catalog, PartitionInfo, TopicInfo
 from seawall.broker.errors import StateDamaged
@@ -44,6 +45,9 @@ from seawall.wal.kv_folder import remove_environment, remove_leftovers
 from seawall.wal.locks import lock_holder
 from seawall.wal.quarantine import Quarantine
 from seawall.wal.recovery import Finding, Recovered, caught_up, recover
+
+if TYPE_CHECKING:
+    from seawall.broker.delivery_notes import NotesFolder
 
 logger = logging.getLogger("seawall.broker")
 
@@ -258,6 +262,8 @@ class Opening:
                 path = self.directory.join("logs", name)
                 kept = self.quarantine.keep_folder(path, now_ms=wall_clock_ms())
                 logger.warning("%s belongs to no partition: moved to %s", path, kept)
+        if self._files.is_directory(self.directory.join("run", "deliveries")):
+            self.notes().tidy(known.keys())
         try:
             members = [
                 member.member_id
@@ -267,6 +273,12 @@ class Opening:
         except StateDamaged:
             return  # whoever needs what is damaged hears of it
         self.lives.tidy(members)
+
+    def notes(self) -> NotesFolder:
+        """What was noted of deliveries to handlers."""
+        from seawall.broker.delivery_notes import NotesFolder  # most have no handlers
+
+        return NotesFolder(self._files, self.directory.join("run", "deliveries"))
 
     def context(self, topic: TopicInfo, partition: PartitionInfo) -> LogContext:
         """What the log of a partition needs."""

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from seawall.broker import topics
 
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from seawall.broker.broker import Broker
+    from seawall.broker.dead_letters import DeadLetters, DeadLetterTopic
     from seawall.broker.engine import Engine
     from seawall.broker.producer_ids import ProducerInfo
     from seawall.broker.topic_info import TopicInfo
@@ -83,6 +85,23 @@ class Operating:
 
         with self._usable(topic, partition) as engine:
             return producer_ids.describe(engine.log(engine.partition_id(topic, partition)))
+
+    # -- dead letters ----------------------------------------------------------------
+
+    def dead_letter_topics(self) -> list[DeadLetterTopic]:
+        """The topics that hold dead letters, sorted by name: how many, since when, of whom."""
+        from seawall.broker import dead_letters
+
+        return dead_letters.find(cast("Broker", self))
+
+    def dead_letters(self, topic: str) -> DeadLetters:
+        """The dead letters of a topic: of ``topic.dlq`` if there is one, else those in it.
+
+        Raises `UnknownTopic`, and `NoDeadLetters` for a topic without any.
+        """
+        from seawall.broker.dead_letters import DeadLetters
+
+        return DeadLetters(cast("Broker", self), topic)
 
     # -- the directory ---------------------------------------------------------------
 

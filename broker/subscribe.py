@@ -11,7 +11,8 @@ from seawall.broker.catalog import PartitionInfo, TopicInfo
 from seawall.broker.consumer import Consumer
 from seawall.broker.errors import NoOffset, UnknownPartition
 from seawall.broker.fetch import Fetcher
-from seawall.broker.group_consumer import GroupConsumer, GroupOptions
+from seawall.broker.group_consumer import GroupConsumer
+from seawall.broker.group_running import GroupOptions
 from seawall.broker.membership import MemberSettings, Membership
 from seawall.broker.names import check_group_name
 from seawall.broker.offsets import Position, parse_position, resolve

@@ -11,16 +11,17 @@ time): when a wait runs out, ``/proc/locks`` is asked.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import threading
 import time
 
+from seawall.wal.backoff import Schedule
 from seawall.wal.errors import ForkedHandle, HandleClosed, HandleUnusable, LockTimeout
 from seawall.wal.files import CREATE, READ_WRITE, Descriptor, Files, read_file
 
-FIRST_PAUSE_S = 0.00002
-LONGEST_PAUSE_S = 0.002
+PAUSES = Schedule(base_ms=0.03, max_ms=2.5)
 
 
 class FileLock:
@@ -84,15 +85,13 @@ class FileLock:
         self.release()
 
     def _wait(self, descriptor: Descriptor, deadline: float) -> None:
-        pause = FIRST_PAUSE_S
-        while True:
+        for attempt in itertools.count():
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self._timed_out(descriptor)
-            time.sleep(min(left, pause * (0.5 + random.random())))
+            time.sleep(min(left, PAUSES.delay_ms(attempt, random.random()) / 1000))
             if self._files.try_lock(descriptor.number):
                 return
-            pause = min(pause * 2, LONGEST_PAUSE_S)
 
     def _timed_out(self, descriptor: Descriptor) -> LockTimeout:
         return self._error(

@@ -22,6 +22,7 @@ VERBS = [
         for verb in ("list", "create", "describe", "alter", "delete-records", "delete")
     ),
     *(f"group {verb}" for verb in ("list", "describe", "reset", "delete")),
+    *(f"dlq {verb}" for verb in ("list", "show", "redrive", "purge")),
 ]
 
 
@@ -53,7 +54,7 @@ def test_version() -> None:
     assert seawall("--version").out.decode() == f"seawall {version('seawall')}\n"
 
 
-@pytest.mark.parametrize("arguments", ["", "topic", "group"])
+@pytest.mark.parametrize("arguments", ["", "topic", "group", "dlq"])
 def test_without_a_verb_the_help_is_what_it_says(cli: Cli, arguments: str) -> None:
     ended = cli(*arguments.split())
     assert (ended.code, ended.out) == (2, b"")

@@ -1,0 +1,257 @@
+"""What an operator does with dead letters: look at them, send them back, remove them.
+
+What was *redriven* (sent back) is remembered as the place of a group of its own in the
+dead-letter topic, `REDRIVE_GROUP`: its committed offset, and, because a redrive may choose among
+the dead letters, what was redriven beyond it (see `redriven`), as the metadata of that offset. So a
+redrive goes on where one before was killed, and repeats a batch at the most. The members of that
+group are redrives under way: one at a time for a partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from seawall.broker.dead_letter_format import (
+    PREFIX,
+    SUFFIX,
+    DeadLetter,
+    DeadLetterChoice,
+    dead_letter_topic,
+    parse,
+)
+from seawall.broker.errors import (
+    ConsumeError,
+    NoDeadLetters,
+    UnknownPartition,
+    UnknownTopic,
+)
+from seawall.broker.names import REDRIVE_GROUP
+from seawall.broker.redrive import BATCH_RECORDS, Redriving, target_of
+from seawall.broker.redriven import Redriven
+from seawall.wal.records import Record
+
+if TYPE_CHECKING:
+    from seawall.broker.broker import Broker
+
+# Whose they are is looked up in so many of them.
+MOST_LOOKED_AT = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterTopic:
+    """A dead-letter topic. ``records``: those that were not redriven (a count of offsets);
+    ``oldest_ms``: when the oldest of them failed; ``groups`` and ``origins``: of the first
+    10,000."""
+
+    name: str
+    records: int
+    redriven: int
+    oldest_ms: int | None
+    groups: tuple[str, ...]
+    origins: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redrive:
+    """How many dead letters of a partition were sent to a topic, and the first and last."""
+
+    topic: str
+    partition: int
+    target: str
+    records: int
+    first_offset: int
+    last_offset: int
+
+
+class DeadLetters:
+    """The dead letters of one topic. Made by `Broker.dead_letters`."""
+
+    def __init__(self, broker: Broker, topic: str) -> None:
+        self._broker = broker
+        self.topic = _find_topic(broker, topic)
+
+    def info(self) -> DeadLetterTopic:
+        """How many there are, since when, and whose."""
+        return _info(self)
+
+    def records(
+        self, choice: DeadLetterChoice | None = None, *, with_redriven: bool = False
+    ) -> Iterator[DeadLetter]:
+        """Those that there are now, partition by partition, in the order of their offsets."""
+        choice = choice or DeadLetterChoice()
+        redriven = self._redriven()
+        for partition in self._broker.topic(self.topic).partitions:
+            number = partition.number
+            ends = self._broker.ends(self.topic, number)
+            start, stop = ends.log_start, ends.durable_end
+            if choice.ranges is not None:
+                wanted = choice.ranges.get(number, (0, 0))
+                start, stop = max(start, wanted[0]), min(stop, wanted[1])
+            if not with_redriven:
+                start = max(start, redriven[number].committed)
+            for record in self._read(number, start, stop):
+                letter = parse(record, is_redriven=record.offset in redriven[number])
+                if choice.has(letter) and (with_redriven or not letter.is_redriven):
+                    yield letter
+
+    def _read(self, partition: int, start: int, stop: int) -> Iterator[Record]:
+        if start >= stop:
+            return
+        with self._broker.consumer(self.topic, partitions=[partition], start=start) as consumer:
+            while records := consumer.poll(BATCH_RECORDS):
+                for record in records:
+                    if record.offset >= stop:
+                        return
+                    yield record
+
+    def _redriven(self) -> dict[int, Redriven]:
+        """What was redriven, of each partition."""
+        engine = self._broker.engine
+        committed = {}
+        if engine.groups.group(REDRIVE_GROUP) is not None:
+            committed = engine.state.committed(REDRIVE_GROUP)
+        found = {}
+        for partition in self._broker.topic(self.topic).partitions:
+            place = committed.get(partition.id)
+            found[partition.number] = Redriven(*(place.offset, place.metadata) if place else ())
+        return found
+
+    # -- sending back ----------------------------------------------------------------
+
+    def redrive(
+        self,
+        choice: DeadLetterChoice | None = None,
+        *,
+        to: str | None = None,
+        dry_run: bool = False,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> list[Redrive]:
+        """Send dead letters back to where they were, or to topic `to`, and remember that.
+
+        Each gets its original key, value, timestamp and headers, and the partition that it
+        was in (in another topic, the one of its key). All groups of that topic get it; the
+        header ``seawall.redrive.group`` says whose handler had failed. Those that come while
+        it runs stay. With `dry_run` nothing is sent. `on_progress`: called with the number
+        sent so far.
+
+        At least once: killed in between, it sends up to 500 again when it is called again.
+        Raises `UnknownTopic` and `UnknownOrigin` before the first is sent, `GroupBusy` if
+        another redrive is under way, and what `Producer.send` raises.
+        """
+        choice = choice or DeadLetterChoice()
+        if to is not None and to == self.topic:
+            raise ValueError(f"{to!r} is where the dead letters are")
+        counts = self._plan(choice, to)
+        if not dry_run and counts:
+            redriving = Redriving(self._broker, self.topic, choice, to)
+            redriving.send(self._redriven(), on_progress or (lambda count: None))
+        return counts
+
+    def _plan(self, choice: DeadLetterChoice, to: str | None) -> list[Redrive]:
+        planned: dict[tuple[int, str], list[int]] = {}
+        for letter in self.records(choice):
+            target = target_of(letter, to)
+            offset = letter.record.offset
+            sums = planned.setdefault((letter.record.partition, target), [0, offset, offset])
+            sums[0], sums[2] = sums[0] + 1, offset
+        for target in sorted({target for _, target in planned}):
+            self._broker.topic(target)
+        return [
+            Redrive(
+                topic=self.topic,
+                partition=partition,
+                target=target,
+                records=sums[0],
+                first_offset=sums[1],
+                last_offset=sums[2],
+            )
+            for (partition, target), sums in planned.items()
+        ]
+
+    # -- removing --------------------------------------------------------------------
+
+    def purge(
+        self, offsets: Mapping[int, int] | None = None, *, dry_run: bool = False
+    ) -> dict[int, tuple[int, int]]:
+        """Remove dead letters for good: all, or those below an offset of some partitions.
+
+        Gives for each partition its first offset before and afterwards. Raises
+        `UnknownPartition` and `OffsetOutOfRange`.
+        """
+        broker, topic = self._broker, self.topic
+        numbers = [each.number for each in broker.topic(topic).partitions]
+        if offsets is None:
+            offsets = {number: broker.ends(topic, number).durable_end for number in numbers}
+        for number in offsets:
+            if number not in numbers:
+                raise UnknownPartition(topic=topic, partition=number, partitions=len(numbers))
+        starts = {number: broker.ends(topic, number).log_start for number in offsets}
+        after = {number: max(starts[number], offset) for number, offset in offsets.items()}
+        if not dry_run:
+            after = broker.delete_records(topic, offsets)
+        return {number: (starts[number], after[number]) for number in offsets}
+
+
+def find(broker: Broker) -> list[DeadLetterTopic]:
+    """All topics that hold dead letters: by their name, or by their first record."""
+    return [
+        DeadLetters(broker, info.name).info()
+        for info in broker.topics()
+        if info.name.endswith(SUFFIX) or _holds_some(broker, info.name)
+    ]
+
+
+def _info(letters: DeadLetters) -> DeadLetterTopic:
+    broker, topic = letters._broker, letters.topic
+    records = redriven = 0
+    for number, place in letters._redriven().items():
+        ends = broker.ends(topic, number)
+        gone = place.count(ends.log_start, ends.durable_end)
+        redriven += gone
+        records += ends.durable_end - ends.log_start - gone
+    groups: set[str] = set()
+    origins: set[str] = set()
+    oldest_ms: int | None = None
+    for count, letter in enumerate(letters.records(), 1):
+        groups |= {letter.group} if letter.group is not None else set()
+        origins |= {letter.topic} if letter.topic is not None else set()
+        failed_ms = letter.record.timestamp if letter.failed_at_ms is None else letter.failed_at_ms
+        oldest_ms = failed_ms if oldest_ms is None else min(oldest_ms, failed_ms)
+        if count >= MOST_LOOKED_AT:
+            break
+    return DeadLetterTopic(
+        name=topic,
+        records=records,
+        redriven=redriven,
+        oldest_ms=oldest_ms,
+        groups=tuple(sorted(groups)),
+        origins=tuple(sorted(origins)),
+    )
+
+
+def _find_topic(broker: Broker, topic: str) -> str:
+    own = dead_letter_topic(topic)
+    if own is not None:
+        try:
+            return broker.topic(own).name
+        except UnknownTopic:
+            pass
+    name = broker.topic(topic).name
+    # Purging a topic of good records by mistake would be bad.
+    if own is not None and not _holds_some(broker, name):
+        raise NoDeadLetters(topic=name)
+    return name
+
+
+def _holds_some(broker: Broker, topic: str) -> bool:
+    """Whether the first record of one of its partitions is a dead letter."""
+    found: dict[int, Record] = {}
+    try:
+        with broker.consumer(topic, start="start", fetch_bytes=1) as consumer:
+            for record in consumer.poll(len(consumer.assignment())):
+                found.setdefault(record.partition, record)
+    except ConsumeError:
+        return False  # what cannot be read is none
+    return any(name == PREFIX + "topic" for each in found.values() for name, _ in each.headers)

@@ -1,0 +1,414 @@
+"""Reading over the network: librdkafka fetches ahead, this hands out and keeps the place.
+
+What is fetched goes through `_pending`, in the order in which it came. A partition's
+*position* is the offset behind the last record that was handed out; what is fetched, but not
+handed out, is behind it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from confluent_kafka import Consumer as Client
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from seawall.broker.consumer import DEFAULT_MAX_RECORDS, first_offsets
+from seawall.broker.errors import (
+    BrokerClosed,
+    BrokerError,
+    ForkedBroker,
+    NotInGroup,
+    OffsetOutOfRange,
+    RecordDecodeError,
+    UnknownPartition,
+    UnknownTopic,
+)
+from seawall.broker.remote.errors import AWAY, kafka_error, named
+from seawall.broker.remote.supervisor import Link
+from seawall.wal import forks
+from seawall.wal.records import Record
+
+if TYPE_CHECKING:
+    from seawall.broker.remote.asking import Asking
+    from seawall.broker.remote.topics import Topics
+
+logger = logging.getLogger("seawall.broker")
+
+Place = tuple[str, int]
+
+# How soon closing, a signal or a lost connection is noticed while nothing comes.
+SLICE_S = 0.1
+# How long a seek may have to wait until its partition is being fetched.
+SEEK_S = 10.0
+_NO_ERROR = (KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED)
+_UNKNOWN = (
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError.UNKNOWN_TOPIC_ID,
+    KafkaError._UNKNOWN_PARTITION,
+)
+_OUT_OF_RANGE = (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET)
+_BAD_BATCH = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION)
+
+
+class RemoteConsumer:
+    """Reads topics of a cluster. Made by `RemoteBroker.consumer`; has what `Consumer` has."""
+
+    def __init__(
+        self,
+        asking: Asking,
+        topics: Topics,
+        make: Callable[[], Client],
+        *,
+        release: Callable[[RemoteConsumer], None],
+    ) -> None:
+        self._asking = asking
+        self._supervisor = asking.supervisor
+        self._topics = topics
+        self._release = release
+        self._unusable: BrokerError | None = None
+        # The next offset to hand out, and the next to come from librdkafka.
+        self._positions: dict[Place, int] = {}
+        self._expected: dict[Place, int] = {}
+        self._pending: deque[Record] = deque()
+        # What iteration has read, but not handed out yet.
+        self._rest: deque[Record] = deque()
+        self._raised: Exception | None = None
+        # One thread at a time has librdkafka call back, which happens in its poll.
+        self._turn = threading.RLock()
+        self._closing = threading.Lock()
+        self._failures = self._supervisor.failures
+        self._client: Client | None = make()
+        forks.register(self)
+
+    def begin(self, offsets: Mapping[Place, int]) -> None:
+        """Read these partitions from these offsets on."""
+        self._begin_at(offsets)
+        self.client.assign([TopicPartition(*place, at) for place, at in offsets.items()])
+
+    @property
+    def client(self) -> Client:
+        self._check_usable()
+        if self._client is None:
+            raise BrokerClosed(what="consumer")
+        return self._client
+
+    # -- reading ---------------------------------------------------------------------
+
+    def poll(
+        self, max_records: int = DEFAULT_MAX_RECORDS, timeout_ms: float | None = 0
+    ) -> list[Record]:
+        """The next records, `max_records` at the most; empty when time ran out.
+
+        `timeout_ms` is how long to wait for the first one: 0 does not wait, None waits
+        until the consumer is closed. While no server answers it waits as well.
+
+        Raises `UnknownTopic` once a topic is deleted, `RecordDecodeError` at a batch that
+        cannot be read, and `ConnectionLost` when the supervisor gives up.
+        """
+        if max_records < 1:
+            raise ValueError(f"max_records is at least 1, not {max_records}")
+        deadline_s = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
+        left_s = 0.0
+        while True:
+            with self._turn:
+                self._check_usable()
+                if self._rest:
+                    self._give_back_rest()
+                self._attend()
+                if not self._pending:
+                    self._serve(max_records, left_s)
+                records = self._take(max_records)
+                if records:
+                    return records
+                self._raise_pending()
+                self._watch()
+            left_s = SLICE_S
+            if deadline_s is not None:
+                left_s = min(SLICE_S, deadline_s - time.monotonic())
+                if left_s <= 0:
+                    return []
+
+    def _attend(self) -> None:
+        """What has to be seen to before records are handed out."""
+
+    def _serve(self, count: int, wait_s: float) -> None:
+        """Let librdkafka call back, and take in what it has: `count` records at the most."""
+        client = self.client
+        try:
+            messages = client.consume(count, 0)
+            if not messages and wait_s > 0:
+                first = client.poll(wait_s)
+                if first is not None:
+                    messages = [first, *(client.consume(count - 1, 0) if count > 1 else ())]
+        except KafkaException as error:
+            self._note(kafka_error(error), None)
+            return
+        except RuntimeError as error:
+            self._check_usable()
+            raise BrokerClosed(what="consumer") from error
+        expected, pending = self._expected, self._pending
+        for message in messages:
+            failure = message.error()
+            if failure is not None:
+                self._note(failure, message)
+                continue
+            place = message.topic(), message.partition()
+            offset = message.offset()
+            if offset < expected.get(place, 1 << 63):
+                continue  # not ours any more, or behind us
+            expected[place] = offset + 1
+            pending.append(
+                Record(
+                    place[0],
+                    place[1],
+                    offset,
+                    message.timestamp()[1],
+                    message.key(),
+                    message.value(),
+                    tuple(message.headers() or ()),
+                )
+            )
+
+    def _take(self, count: int) -> list[Record]:
+        pending = self._pending
+        records = [pending.popleft() for _ in range(min(count, len(pending)))]
+        for record in records:
+            self._positions[record.topic, record.partition] = record.offset + 1
+        return records
+
+    def _note(self, error: KafkaError, message: Any) -> None:
+        """Something else than a record came."""
+        topic = message.topic() if message is not None else None
+        partition = message.partition() if message is not None else None
+        code = error.code()
+        if code in _NO_ERROR:
+            if code == KafkaError._MAX_POLL_EXCEEDED:
+                logger.warning("%s", error.str())
+        elif code in AWAY:
+            self._supervisor.suspect()
+        elif code in _UNKNOWN:
+            self._raised = self._raised or self._gone(topic)
+        elif code in _OUT_OF_RANGE and topic is not None and partition is not None:
+            ends = self._topics.ends(topic, [partition])[partition]
+            self._raised = self._raised or OffsetOutOfRange(
+                topic=topic,
+                partition=partition,
+                offset=self._positions.get((topic, partition), -1),
+                log_start=ends.log_start,
+                durable_end=ends.durable_end,
+            )
+        elif code in _BAD_BATCH and topic is not None:
+            at = message.offset() if message.offset() is not None else -1
+            self._raised = self._raised or RecordDecodeError(
+                topic=topic,
+                partition=partition,
+                offset=at,
+                next_offset=at + 1,
+                reason=error.str(),
+            )
+        else:
+            self._raised = self._raised or self._named(error, topic, partition)
+
+    def _gone(self, topic: str | None) -> BrokerError | None:
+        """The error if a topic is really gone: for a moment it may only not be known."""
+        for each in {topic} if topic else {name for name, _ in self._positions}:
+            try:
+                self._topics.one(each)
+            except UnknownTopic as error:
+                return error
+        return None
+
+    def _named(self, error: KafkaError, topic: str | None, partition: int | None) -> BrokerError:
+        return named(error, self._asking.facts(topic=topic, partition=partition))
+
+    def _raise_pending(self) -> None:
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
+
+    def _watch(self) -> None:
+        """Nothing came: see whether the connection was given up."""
+        supervisor = self._supervisor
+        if supervisor.failures != self._failures:
+            self._failures = supervisor.failures
+            raise supervisor.lost()
+        if supervisor.link is Link.GIVEN_UP:
+            supervisor.suspect()
+
+    def __iter__(self) -> Iterator[Record]:
+        """Every record from here on; waits for new ones, and ends with `close`.
+
+        The position is behind the record that was handed out last, so leaving the loop
+        loses nothing, and `ack` inside it acknowledges no record that is still to come.
+        """
+        while True:
+            try:
+                records = self.poll(timeout_ms=None)
+            except BrokerClosed:
+                return
+            yield from self.hand_out(records)
+
+    def hand_out(self, records: Sequence[Record]) -> Iterator[Record]:
+        """Give the records of the last `poll` one by one; the rest of them count as not
+        handed out until then, and belong to whoever polls next."""
+        rest = self._rest = deque(records)
+        while rest:
+            record = rest.popleft()
+            if (record.topic, record.partition) in self._positions:
+                yield record  # else it was given up meanwhile
+
+    def _give_back_rest(self) -> None:
+        rest, self._rest = self._rest, deque()
+        self.give_back(list(rest))
+        rest.clear()
+
+    def give_back(self, records: Sequence[Record]) -> None:
+        """Hand these records out again; they are the last ones that were taken."""
+        with self._turn:
+            kept = [each for each in records if (each.topic, each.partition) in self._positions]
+            self._pending.extendleft(reversed(kept))
+            self._positions.update(first_offsets(kept))
+
+    # -- places ----------------------------------------------------------------------
+
+    def assignment(self) -> list[Place]:
+        """The (topic, partition) pairs that this consumer reads."""
+        return sorted(self._positions)
+
+    @property
+    def is_rebalancing(self) -> bool:
+        """Whether partitions are on their way to it or from it; never without a group."""
+        return False
+
+    def position(self, topic: str, partition: int) -> int:
+        """The offset of the next record that `poll` hands out."""
+        position = self._position((topic, partition))
+        return first_offsets(self._rest.copy()).get((topic, partition), position)
+
+    def _position(self, place: Place) -> int:
+        position = self._positions.get(place)
+        if position is None:
+            topic, partition = place
+            count = sum(1 for name, _ in self._positions if name == topic)
+            raise UnknownPartition(topic=topic, partition=partition, partitions=count)
+        return position
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Read on from another offset; what is committed does not change.
+
+        Raises `OffsetOutOfRange` unless ``log_start <= offset <= durable_end``.
+        """
+        self._check_usable()
+        self._position((topic, partition))
+        ends = self._topics.ends(topic, [partition])[partition]
+        self._topics.check_offset(topic, partition, offset, ends)
+        with self._turn:
+            if self._rest:
+                self._give_back_rest()
+            self._go_to((topic, partition), offset)
+
+    def _go_to(self, place: Place, offset: int) -> None:
+        self._forget_pending({place})
+        self._positions[place] = self._expected[place] = offset
+        wanted = TopicPartition(*place, offset)
+        deadline_s = time.monotonic() + SEEK_S
+        while True:
+            try:
+                self.client.seek(wanted)
+                return
+            except KafkaException as error:
+                # It has only just begun to be read.
+                failure = kafka_error(error)
+                if failure.code() != KafkaError._STATE or time.monotonic() > deadline_s:
+                    raise self._named(failure, *place) from error
+            time.sleep(0.01)
+
+    def _begin_at(self, offsets: Mapping[Place, int]) -> None:
+        self._positions = dict(sorted({**self._positions, **offsets}.items()))
+        self._expected.update(offsets)
+
+    def _forget_pending(self, places: set[Place]) -> None:
+        for name in ("_pending", "_rest"):
+            kept = [e for e in getattr(self, name) if (e.topic, e.partition) not in places]
+            getattr(self, name).clear()
+            getattr(self, name).extend(kept)
+
+    def committed(self, topic: str, partition: int) -> int | None:
+        """The offset behind the last acknowledged record; None without a group."""
+        self._position((topic, partition))
+        return None
+
+    def lag(self) -> dict[Place, int]:
+        """How many offsets each partition's durable end is ahead.
+
+        Ahead of what is committed; without a group, ahead of the position.
+        """
+        self._check_usable()
+        places = list(self._positions)
+        lags = {}
+        for topic in dict.fromkeys(topic for topic, _ in places):
+            numbers = [number for name, number in places if name == topic]
+            for number, ends in self._topics.ends(topic, numbers).items():
+                lags[topic, number] = max(0, ends.durable_end - self._done((topic, number)))
+        return lags
+
+    def _done(self, place: Place) -> int:
+        """The offset behind what counts as consumed."""
+        return self.position(*place)
+
+    def ack(self, records: Record | Sequence[Record] | None = None) -> None:
+        """Without a group there is nothing to acknowledge for: raises `NotInGroup`."""
+        self._check_usable()
+        raise NotInGroup()
+
+    # -- the rest --------------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._unusable is not None
+
+    def _check_usable(self) -> None:
+        if self._unusable is not None:
+            raise self._unusable
+
+    def close(self) -> None:
+        """Stop reading. Safe to call twice, and from any thread."""
+        with self._closing:
+            if self._unusable is not None:
+                return
+            self._unusable = BrokerClosed(what="consumer")
+        with self._turn:
+            self._end()
+
+    def _end(self) -> None:
+        client, self._client = self._client, None
+        self._release(self)
+        if client is not None:
+            client.close()
+
+    def abandon(self) -> None:
+        """In a forked child: refuse everything. librdkafka's threads are not there."""
+        if self._client is not None:
+            forks.keep_for_ever(self._client)
+        self._unusable = self._unusable or ForkedBroker(what="consumer", opened_by_pid=0)
+        self._turn = threading.RLock()
+        self._closing = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

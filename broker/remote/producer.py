@@ -1,0 +1,368 @@
+"""Publishing over the network: librdkafka gathers, sends and repeats; this waits and tells.
+
+A record is acknowledged when all replicas in sync have it. With ``idempotent`` (the
+default here) what is repeated is stored once, and in order. Records wait out an outage in
+the buffer, for as long as it takes, or for ``delivery_timeout_ms``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Producer as Client
+
+from seawall.broker.delivery import RecordMetadata
+from seawall.broker.errors import (
+    BrokerClosed,
+    BrokerError,
+    BufferFull,
+    ConnectionLost,
+    ForkedBroker,
+    InvalidRecord,
+    RecordTooLarge,
+    UnknownPartition,
+)
+from seawall.broker.producer import NO_KEY, RECORD_OVERHEAD_BYTES, MustWait
+from seawall.broker.remote.delivery import SUSPICIOUS_S, RemoteDelivery
+from seawall.broker.remote.errors import kafka_error, named
+from seawall.broker.remote.topics import Topics
+from seawall.broker.routes import as_header_tuple, check_bytes, check_timestamp
+from seawall.wal import forks
+from seawall.wal.records import HEADER_BYTES
+
+if TYPE_CHECKING:
+    from seawall.broker.remote.asking import Asking
+
+    Headers = Mapping[str, bytes | None] | Sequence[tuple[str, bytes | None]]
+
+logger = logging.getLogger("seawall.broker")
+
+_POLL_S = 0.1
+_ROOM_S = 0.02
+# How long a flush of librdkafka may take that only is to wake its threads.
+_HURRY_S = 0.002
+# How long a program that just ends waits for its acknowledgements.
+AT_EXIT_MS = 30_000
+# What closing waits for after it has given up.
+_PURGE_S = 5.0
+
+_living: weakref.WeakSet[RemoteProducer] = weakref.WeakSet()
+
+
+class Route(NamedTuple):
+    """What has to be known of a topic before a record is taken for it."""
+
+    partitions: int
+    max_record_bytes: int
+    needs_keys: bool
+
+
+class RemoteProducer:
+    """Publishes records to the topics of a cluster. Safe to use from any thread.
+
+    Made by `RemoteBroker.producer`. Has what `Producer` has.
+    """
+
+    def __init__(
+        self,
+        asking: Asking,
+        topics: Topics,
+        make: Callable[[], Client],
+        *,
+        buffer_bytes: int,
+        max_block_ms: float,
+        on_delivery: Callable[[RemoteDelivery], object] | None,
+        partitioner: Callable[[str, bytes | None, int], int] | None,
+        release: Callable[[RemoteProducer], None],
+    ) -> None:
+        self._asking = asking
+        self._topics = topics
+        self._buffer_bytes = buffer_bytes
+        self._max_block_ms = max_block_ms
+        self._on_delivery = on_delivery
+        self._partitioner = partitioner
+        self._release = release
+        self._routes: dict[str, Route] = {}
+        self._unusable: BrokerError | None = None
+        self._closing = threading.Lock()
+        self._failed: list[RemoteDelivery] = []
+        self._settled_s = time.monotonic()
+        self._given_up: ConnectionLost | None = None
+        self._client: Client | None = make()
+        self._ended = threading.Event()
+        asking.supervisor.on_given_up.append(self._let_go)
+        self._thread = threading.Thread(
+            target=self._serve, name="seawall-remote-producer", daemon=True
+        )
+        self._thread.start()
+        _living.add(self)
+        forks.register(self)
+
+    # -- sending ---------------------------------------------------------------------
+
+    def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: Headers | None = None,
+        partition: int | None = None,
+        timestamp: int | None = None,
+    ) -> RemoteDelivery:
+        """Publish a record; returns as soon as it is in the buffer. See `Producer.send`.
+
+        The first record for a topic asks the servers about it. If none answers within
+        ``max_block_ms``, that raises `ConnectionLost`.
+        """
+        return self.put(topic, value, key, headers, partition, timestamp, may_wait=True)
+
+    def put(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers | None,
+        partition: int | None,
+        timestamp: int | None,
+        *,
+        may_wait: bool,
+    ) -> RemoteDelivery:
+        """Like `send`, but raises `MustWait` first if it may not wait."""
+        client = self._usable()
+        route = self._routes.get(topic)
+        if route is None:
+            route = self._look_up(topic, may_wait)
+        size = RECORD_OVERHEAD_BYTES
+        if value is not None:
+            if type(value) is not bytes:
+                value = check_bytes(value, "value")
+            size += len(value)
+        if key is not None:
+            if type(key) is not bytes:
+                key = check_bytes(key, "key")
+            size += len(key)
+        header_list: list[Any] = []
+        if headers:
+            header_tuple, header_bytes = as_header_tuple(headers)
+            header_list = list(header_tuple)
+            size += header_bytes
+        if timestamp is None:
+            timestamp = time.time_ns() // 1_000_000
+        else:
+            check_timestamp(timestamp)
+            if timestamp < 0:
+                raise ValueError(f"timestamp {timestamp} is not in ms since the epoch")
+        if (
+            size > route.max_record_bytes
+            or (key is None and route.needs_keys)
+            or (partition is not None and not 0 <= partition < route.partitions)
+        ):
+            route = self._look_up(topic, may_wait)  # the topic may have been changed
+        if size > route.max_record_bytes:
+            raise RecordTooLarge(topic=topic, size_bytes=size, max_bytes=route.max_record_bytes)
+        if key is None and route.needs_keys:
+            raise InvalidRecord(reason=NO_KEY, topic=topic, partition=partition)
+        if partition is None and self._partitioner is not None:
+            partition = self._partitioner(topic, key, route.partitions)
+        if partition is not None and not 0 <= partition < route.partitions:
+            raise UnknownPartition(topic=topic, partition=partition, partitions=route.partitions)
+        delivery = RemoteDelivery(self, topic, timestamp, size)
+        if self._on_delivery is not None:
+            delivery.add_done_callback(self._on_delivery)
+        deadline_s: float | None = None
+        while True:
+            try:
+                client.produce(
+                    topic,
+                    value,
+                    key,
+                    -1 if partition is None else partition,
+                    on_delivery=delivery.report,
+                    # 0 stands for now there, so that the first ms of 1970 is the second here.
+                    timestamp=timestamp or 1,
+                    headers=header_list,
+                )
+                return delivery
+            except BufferError:
+                if not may_wait:
+                    raise MustWait from None
+                now_s = time.monotonic()
+                if deadline_s is None:
+                    deadline_s = now_s + self._max_block_ms / 1000
+                if now_s >= deadline_s:
+                    raise BufferFull(
+                        buffer_bytes=self._buffer_bytes, max_block_ms=self._max_block_ms
+                    ) from None
+                self._ended.wait(_ROOM_S)
+                client = self._usable()
+            except KafkaException as error:
+                facts = self._asking.facts(
+                    topic=topic,
+                    partition=partition,
+                    partitions=route.partitions,
+                    size_bytes=size,
+                    max_bytes=route.max_record_bytes,
+                )
+                raise named(kafka_error(error), facts) from error
+
+    def _look_up(self, topic: str, may_wait: bool) -> Route:
+        if not may_wait:
+            raise MustWait
+        deadline_s = time.monotonic() + self._max_block_ms / 1000
+        info, settings = self._topics.described(topic, deadline_s=deadline_s)
+        most = int(settings.get("max.message.bytes") or 1_048_588)
+        route = self._routes[topic] = Route(
+            len(info.partitions),
+            most - HEADER_BYTES,
+            "compact" in settings.get("cleanup.policy", "").split(","),
+        )
+        return route
+
+    def hurry(self, delivery: RemoteDelivery) -> None:
+        """Have what waits for company sent now."""
+        client = self._client
+        if client is not None and not delivery.done():
+            client.flush(_HURRY_S)
+
+    # -- the reports -----------------------------------------------------------------
+
+    def settle(self, delivery: RemoteDelivery, error: KafkaError | None, message: Any) -> None:
+        """In the thread that polls: the outcome of a record."""
+        self._settled_s = time.monotonic()
+        if error is None:
+            kind, timestamp = message.timestamp()
+            delivery.settle(
+                RecordMetadata(
+                    delivery.topic,
+                    message.partition(),
+                    message.offset(),
+                    timestamp if kind == 2 else delivery.timestamp,  # 2: the server's
+                ),
+                None,
+            )
+            return
+        failure: BrokerError
+        if error.code() == KafkaError._PURGE_QUEUE:
+            failure = self._given_up or self._unusable or self._asking.supervisor.lost()
+        else:
+            route = self._routes.get(delivery.topic)
+            failure = named(
+                error,
+                self._asking.facts(
+                    topic=delivery.topic,
+                    partition=message.partition() if message is not None else None,
+                    size_bytes=delivery.size_bytes,
+                    max_bytes=route.max_record_bytes if route else 0,
+                ),
+            )
+            self._routes.pop(delivery.topic, None)  # what was known of it may be wrong
+        self._failed.append(delivery)
+        delivery.settle(None, failure)
+
+    def _serve(self) -> None:
+        """In the producer's thread: reports, and a look at the connection if none come."""
+        client = self._client
+        while client is not None and not self._ended.is_set():
+            client.poll(_POLL_S)
+            now_s = time.monotonic()
+            if len(client) == 0:
+                self._settled_s = now_s
+            elif now_s - self._settled_s > SUSPICIOUS_S:
+                self._settled_s = now_s
+                self._asking.supervisor.suspect()
+
+    def _let_go(self, error: ConnectionLost) -> None:
+        """The connection was given up: nothing more is tried."""
+        self._given_up = error
+        client = self._client
+        if client is not None:
+            client.purge()
+
+    # -- ending ----------------------------------------------------------------------
+
+    def flush(self, timeout_ms: float | None = None) -> None:
+        """Return once the outcome of everything sent so far is known. See `Producer.flush`."""
+        client = self._usable()
+        deadline_s = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
+        while len(client):
+            left_s = _POLL_S if deadline_s is None else deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError(f"{len(client)} records were not acknowledged in time")
+            client.flush(min(_POLL_S, left_s))
+        failed, self._failed = self._failed, []
+        if self._on_delivery is not None:
+            return
+        for delivery in failed:
+            if delivery.error is not None and delivery.has_unasked_error:
+                raise delivery.error
+
+    def close(self, timeout_ms: float | None = None) -> None:
+        """Flush, then end. Safe to call twice. Raises what `flush` raises.
+
+        What is not acknowledged within ``timeout_ms`` is given up: `BrokerClosed` if it was
+        never sent, `OutcomeUnknown` otherwise.
+        """
+        with self._closing:
+            if self._unusable is not None:
+                return
+            try:
+                self.flush(timeout_ms)
+            finally:
+                self._end()
+
+    def _end(self) -> None:
+        client, self._unusable = self._client, BrokerClosed(what="producer")
+        if client is not None and len(client):
+            client.purge()
+            client.flush(_PURGE_S)
+        self._ended.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+        self._client = None
+        self._asking.supervisor.on_given_up.remove(self._let_go)
+        _living.discard(self)
+        self._release(self)
+
+    def _usable(self) -> Client:
+        client = self._client
+        if self._unusable is not None or client is None:
+            raise self._unusable or BrokerClosed(what="producer")
+        return client
+
+    def abandon(self) -> None:
+        """In a forked child: refuse everything. librdkafka's threads are not there."""
+        if self._client is not None:
+            forks.keep_for_ever(self._client)
+        self._unusable = ForkedBroker(what="producer", opened_by_pid=0)
+        self._closing = threading.Lock()
+        _living.discard(self)
+
+    def __enter__(self) -> RemoteProducer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@atexit.register
+def _close_living() -> None:
+    """A program that ends without closing its producers still loses nothing it sent."""
+    for producer in list(_living):
+        try:
+            producer.close(AT_EXIT_MS)
+        except Exception:
+            logger.exception("closing a producer at exit failed")

@@ -1,0 +1,265 @@
+"""Who watches the connection: notices the loss, tries again with back-off, and says so.
+
+librdkafka reconnects by itself, quickly and silently. What users are promised about waiting
+is this: after a loss the supervisor probes the servers, waits ``2^n * reconnect_backoff_ms``
+(with full jitter, and up to a maximum) between two rounds, tells about each, and gives up
+after ``reconnect_attempts`` rounds, or never. Everyone who waits for a server waits here.
+
+::
+
+    UNKNOWN --probe ok--> UP <--probe ok-- DOWN
+       \\------probe failed------------------^  `--too often--> GIVEN_UP
+    UP --suspect, probe failed--> DOWN        GIVEN_UP --next use--> UNKNOWN
+"""
+
+from __future__ import annotations
+
+import logging
+import random as random_module
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from seawall.broker.backoff import Backoff, Schedule
+from seawall.broker.errors import BrokerError, ConnectionLost
+from seawall.broker.remote.probe import NoAnswer, probe
+
+logger = logging.getLogger("seawall.broker")
+
+# How long closing waits for a probe that hangs; its thread ends when the probe's time is up.
+ENDING_S = 0.25
+
+# `on_reconnect(attempt, delay_s, error)`; `on_connected(away_s)`.
+OnReconnect = Callable[[int, float, Exception], object]
+OnConnected = Callable[[float], object]
+
+
+class Link(Enum):
+    """What is known of the connection."""
+
+    UNKNOWN = "unknown"
+    UP = "up"
+    DOWN = "down"
+    GIVEN_UP = "given up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconnectSettings:
+    """How long to wait, how often, and whom to tell. See `connect`."""
+
+    reconnect_backoff_ms: float = 100
+    reconnect_backoff_max_ms: float = 10_000
+    reconnect_attempts: int | None = None
+    probe_timeout_ms: float = 5_000
+    on_reconnect: OnReconnect | None = None
+    on_connected: OnConnected | None = None
+
+    def __post_init__(self) -> None:
+        if self.reconnect_attempts is not None and self.reconnect_attempts < 0:
+            raise ValueError(f"reconnect_attempts is not negative, but {self.reconnect_attempts}")
+        if self.probe_timeout_ms <= 0:
+            raise ValueError(f"probe_timeout_ms is above 0, not {self.probe_timeout_ms}")
+        self.schedule()
+
+    def schedule(self) -> Schedule:
+        return Schedule(base_ms=self.reconnect_backoff_ms, max_ms=self.reconnect_backoff_max_ms)
+
+
+class Supervisor:
+    """The connection of one broker. Safe to use from any thread.
+
+    `servers` gives those to probe. `look`, `random`, `clock_s` and `sleep` (which is given
+    seconds, and may return early) are there to be replaced by tests.
+    """
+
+    def __init__(
+        self,
+        location: str,
+        servers: Callable[[], list[tuple[str, int]]],
+        settings: ReconnectSettings,
+        *,
+        is_tls: bool = False,
+        look: Callable[[str, int], None] | None = None,
+        random: Callable[[], float] = random_module.random,
+        clock_s: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        self.location = location
+        self.settings = settings
+        self._servers = servers
+        self._is_tls = is_tls
+        self._look = look or self._probe
+        self._clock_s = clock_s
+        self._ended = threading.Event()
+        self._sleep = sleep or self._ended.wait
+        self._backoff = Backoff(
+            settings.schedule(), random=random, clock_ms=lambda: clock_s() * 1000
+        )
+        self._changed = threading.Condition()
+        self._link = Link.UNKNOWN
+        self._epoch = 0
+        # How often it gave up.
+        self.failures = 0
+        self._unusable: BrokerError | None = None
+        self._failure: ConnectionLost | None = None
+        self._thread: threading.Thread | None = None
+        # Called when it gave up: whoever has something on its way lets go of it.
+        self.on_given_up: list[Callable[[ConnectionLost], object]] = []
+
+    @property
+    def link(self) -> Link:
+        """What is known of the connection."""
+        return self._link
+
+    @property
+    def epoch(self) -> int:
+        """How often the connection came back; another number means that it was lost since."""
+        return self._epoch
+
+    # -- for those who use the connection --------------------------------------------
+
+    def suspect(self) -> None:
+        """Something points to a loss: look, in the background. Until then nothing is known."""
+        with self._changed:
+            if self._link in (Link.UP, Link.GIVEN_UP):
+                self._link = Link.UNKNOWN
+            self._begin()
+
+    def require(self, timeout_s: float | None = None) -> bool:
+        """Wait until a server answers; False when time ran out.
+
+        Returns at once while nothing points to a loss. Raises `ConnectionLost` when it
+        gave up, and what `end` was given once the broker is closed.
+        """
+        if self._link is Link.UP and self._unusable is None:
+            return True
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._changed:
+            failures = self.failures
+            if self._link is Link.GIVEN_UP:
+                self._link = Link.UNKNOWN  # it is tried as often again
+            while True:
+                if self._unusable is not None:
+                    raise self._unusable
+                if self.failures != failures and self._failure is not None:
+                    raise self._failure
+                if self._link is Link.UP:
+                    return True
+                self._begin()
+                left_s = None if deadline_s is None else deadline_s - time.monotonic()
+                if left_s is not None and left_s <= 0:
+                    return False
+                self._changed.wait(left_s)
+
+    def lost(self) -> ConnectionLost:
+        """The error for those who waited long enough."""
+        with self._changed:
+            failure = self._failure
+        attempts = self._backoff.attempts
+        reason = failure.reason if failure else "it does not do what it was asked for in time"
+        return ConnectionLost(location=self.location, attempts=attempts, reason=reason)
+
+    def end(self, error: BrokerError) -> None:
+        """Stop probing; whoever waits gets `error`."""
+        with self._changed:
+            self._unusable = self._unusable or error
+            thread = self._thread
+            self._changed.notify_all()
+        self._ended.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(ENDING_S)
+
+    def abandon(self, error: BrokerError) -> None:
+        """In a forked child."""
+        self._changed = threading.Condition()
+        self._unusable = error
+        self._thread = None
+
+    # -- the thread that looks -------------------------------------------------------
+
+    def _begin(self) -> None:
+        """With the lock: have a thread look, if none does and there is any use."""
+        if self._thread is None and self._unusable is None:
+            self._thread = threading.Thread(
+                target=self._run, name="seawall-supervisor", daemon=True
+            )
+            self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.watch()
+        finally:
+            with self._changed:
+                self._thread = None
+                self._changed.notify_all()
+
+    def watch(self) -> None:
+        """Look until a server answers, it is given up, or the broker is closed."""
+        away_since_s = self._clock_s()
+        settings = self.settings
+        self._backoff.reset()
+        while not self._ended.is_set():
+            error = self._look_at_all()
+            if error is None:
+                self._is_up(away_since_s)
+                return
+            attempts = self._backoff.attempts
+            failure = ConnectionLost(
+                location=self.location, attempts=attempts, reason=str(error)
+            )
+            most = settings.reconnect_attempts
+            has_given_up = most is not None and attempts >= most
+            with self._changed:
+                self._failure = failure
+                self._link = Link.GIVEN_UP if has_given_up else Link.DOWN
+                self.failures += has_given_up
+                self._changed.notify_all()
+            if has_given_up:
+                logger.error("%s", failure)
+                for let_go in list(self.on_given_up):
+                    let_go(failure)
+                return
+            retry = self._backoff.next()
+            logger.warning("%s: connection lost (%s); %s", self.location, error, retry)
+            self._tell(settings.on_reconnect, retry.attempt, retry.delay_ms / 1000, failure)
+            self._sleep(retry.delay_ms / 1000)
+
+    def _look_at_all(self) -> NoAnswer | None:
+        """None as soon as one server answers."""
+        failed = NoAnswer("no server is named")
+        for host, port in self._servers():
+            if self._ended.is_set():
+                break
+            try:
+                self._look(host, port)
+            except NoAnswer as error:
+                failed = error
+            else:
+                return None
+        return failed
+
+    def _probe(self, host: str, port: int) -> None:
+        probe(host, port, self.settings.probe_timeout_ms / 1000, is_tls=self._is_tls)
+
+    def _is_up(self, away_since_s: float) -> None:
+        was_away = self._backoff.attempts > 0
+        with self._changed:
+            self._link = Link.UP
+            self._failure = None
+            if was_away:
+                self._epoch += 1
+            self._changed.notify_all()
+        if was_away:
+            away_s = self._clock_s() - away_since_s
+            logger.warning("%s: connected again after %.1f s", self.location, away_s)
+            self._tell(self.settings.on_connected, away_s)
+
+    def _tell(self, callback: Callable[..., object] | None, *facts: object) -> None:
+        if callback is None:
+            return
+        try:
+            callback(*facts)
+        except Exception:
+            logger.exception("a reconnect callback failed")

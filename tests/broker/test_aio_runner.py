@@ -1,0 +1,294 @@
+"""`AsyncConsumer.run`: the same promises with coroutines, and a loop that is never blocked."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+from brokers import put, read_all, values
+
+from seawall.broker import AsyncConsumer, Broker, DeliveredRecord, Handled, Lag, Reject, RetryLater
+from seawall.broker.errors import HandlerFailed, NotInGroup
+
+FAST: dict[str, Any] = {"retry_backoff_ms": 1, "retry_backoff_max_ms": 5, "ack_interval_ms": 20}
+
+
+def committed(broker: Broker) -> int:
+    return broker.group("g").offsets[0].committed
+
+
+def running(
+    broker: Broker,
+    handler: Callable[[DeliveredRecord], Awaitable[object] | object],
+    *,
+    consumer: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Handled:
+    async def main() -> Handled:
+        async with await AsyncConsumer.open(broker, "orders", group="g", **(consumer or {})) as c:
+            return await c.run(handler, **{**FAST, **settings})
+
+    return asyncio.run(main())
+
+
+def test_hands_over_every_record_and_acknowledges_it(broker: Broker) -> None:
+    put(broker, *[b"%d" % n for n in range(300)])
+    seen: list[bytes | None] = []
+
+    async def handler(record: DeliveredRecord) -> None:
+        await asyncio.sleep(0)
+        seen.append(record.value)
+
+    assert running(broker, handler, max_records=300) == Handled(handled=300)
+    assert seen == [b"%d" % n for n in range(300)]
+    assert committed(broker) == 300
+
+
+def test_retries_dead_letters_and_callbacks_in_the_loop(broker: Broker) -> None:
+    put(broker, b"bad", b"later", b"good")
+    told: list[tuple[str, bytes | None, int]] = []
+    threads: set[int] = set()
+
+    async def handler(record: DeliveredRecord) -> None:
+        threads.add(threading.get_ident())
+        told.append(("handle", record.value, record.delivery_count))
+        if record.value == b"bad":
+            raise ValueError("no")
+        if record.value == b"later" and record.delivery_count == 1:
+            raise RetryLater(1)
+
+    def buried(record: Any, failure: Any, metadata: Any) -> None:
+        threads.add(threading.get_ident())
+        told.append(("buried", record.value, metadata.offset))
+
+    done = running(broker, handler, max_records=3, max_deliveries=2, on_dead_letter=buried)
+    assert done == Handled(handled=2, retries=2, dead_lettered=1)
+    assert told == [
+        ("handle", b"bad", 1),
+        ("handle", b"bad", 2),
+        ("buried", b"bad", 0),
+        ("handle", b"later", 1),
+        ("handle", b"later", 2),
+        ("handle", b"good", 1),
+    ]
+    assert len(threads) == 1
+    assert values(read_all(broker, "orders.dlq")) == [b"bad"]
+    assert committed(broker) == 3
+
+
+def test_as_many_tasks_as_concurrency_and_each_key_in_order(broker: Broker) -> None:
+    with broker.producer() as producer:
+        for n in range(120):
+            producer.send("orders", b"%d" % n, key=b"k%d" % (n % 12))
+    at_work: list[bytes | None] = []
+    most = 0
+    order: dict[bytes | None, list[int]] = {}
+
+    async def handler(record: DeliveredRecord) -> None:
+        nonlocal most
+        assert record.key not in at_work
+        at_work.append(record.key)
+        most = max(most, len(at_work))
+        await asyncio.sleep(0.002)
+        at_work.remove(record.key)
+        order.setdefault(record.key, []).append(record.offset)
+
+    assert running(broker, handler, max_records=120, concurrency=5).handled == 120
+    assert most == 5
+    assert all(offsets == sorted(offsets) for offsets in order.values())
+
+
+def test_a_plain_function_is_a_handler_too(broker: Broker) -> None:
+    put(broker, b"a")
+    seen: list[DeliveredRecord] = []
+    assert running(broker, seen.append, max_records=1).handled == 1
+    assert seen[0].delivery_count == 1
+
+
+def test_the_loop_is_not_blocked(broker: Broker) -> None:
+    put(broker, *[b"%d" % n for n in range(20)])
+    gaps: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            before_s = time.monotonic()
+            await asyncio.sleep(0.005)
+            gaps.append(time.monotonic() - before_s)
+
+    async def main() -> None:
+        ticking = asyncio.create_task(tick())
+        async with await AsyncConsumer.open(broker, "orders", group="g") as consumer:
+            await consumer.run(lambda record: asyncio.sleep(0.01), timeout_ms=300, **FAST)
+        ticking.cancel()
+
+    asyncio.run(main())
+    assert len(gaps) > 10
+
+
+def test_cancelled_it_lets_finish_what_runs(broker: Broker) -> None:
+    put(broker, b"a", b"b")
+
+    async def main() -> None:
+        began = asyncio.Event()
+        finished: list[bytes | None] = []
+
+        async def handler(record: DeliveredRecord) -> None:
+            began.set()
+            await asyncio.sleep(0.05)
+            finished.append(record.value)
+
+        async with await AsyncConsumer.open(broker, "orders", group="g") as consumer:
+            task = asyncio.create_task(consumer.run(handler, **FAST))
+            await began.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert finished == [b"a"]
+            assert committed(broker) == 1
+            assert values(await consumer.poll()) == [b"b"]  # the consumer goes on there
+
+    asyncio.run(main())
+
+
+def test_what_does_not_finish_in_time_is_cancelled(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(broker, b"a")
+
+    async def handler(record: DeliveredRecord) -> None:
+        await asyncio.sleep(60)
+
+    running(broker, handler, timeout_ms=50, shutdown_timeout_ms=20)
+    assert "did not finish within 20 ms" in caplog.text
+    assert committed(broker) == 0
+
+
+def test_close_ends_it(broker: Broker) -> None:
+    put(broker, b"a", b"b")
+
+    async def main() -> Handled:
+        consumer = await AsyncConsumer.open(broker, "orders", group="g")
+        began = asyncio.Event()
+
+        async def handler(record: DeliveredRecord) -> None:
+            began.set()
+            await asyncio.sleep(0.05)
+
+        task = asyncio.create_task(consumer.run(handler, **FAST))
+        await began.wait()
+        await consumer.close()
+        return await task
+
+    assert asyncio.run(main()) == Handled(handled=1)
+    assert committed(broker) == 1
+
+
+def test_a_handler_may_close_its_own_consumer(broker: Broker) -> None:
+    put(broker, b"a", b"b")
+
+    async def main() -> None:
+        consumer = await AsyncConsumer.open(broker, "orders", group="g")
+        began_s = time.monotonic()
+        await consumer.run(lambda record: consumer.close(), **FAST)
+        assert time.monotonic() - began_s < 10
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_ends_a_program_ends_run(broker: Broker, kind: type[BaseException]) -> None:
+    put(broker, b"a", b"stop", b"c")
+
+    async def handler(record: DeliveredRecord) -> None:
+        if record.value == b"stop":
+            raise kind
+
+    with pytest.raises(kind):
+        running(broker, handler)
+    assert committed(broker) == 1
+
+
+def test_a_handler_that_was_cancelled_by_somebody_has_failed(broker: Broker) -> None:
+    put(broker, b"a")
+
+    async def handler(record: DeliveredRecord) -> None:
+        if record.delivery_count == 1:
+            raise asyncio.CancelledError
+
+    assert running(broker, handler, max_records=1) == Handled(handled=1, retries=1)
+
+
+def test_without_a_dead_letter_topic_it_stops(broker: Broker) -> None:
+    put(broker, b"a")
+
+    async def handler(record: DeliveredRecord) -> None:
+        raise Reject("no")
+
+    with pytest.raises(HandlerFailed):
+        running(broker, handler, dead_letter_topic=None)
+
+
+def test_refuses_what_makes_no_sense(broker: Broker) -> None:
+    async def main(**settings: Any) -> None:
+        async with await AsyncConsumer.open(broker, "orders") as consumer:
+            await consumer.run(print, **settings)
+
+    with pytest.raises(NotInGroup):
+        asyncio.run(main())
+    with pytest.raises(ValueError, match="concurrency"):
+        asyncio.run(main(concurrency=0))
+    with pytest.raises(TypeError):
+        asyncio.run(main(concurency=1))
+
+
+def test_partitions_that_move_are_finished_first(broker: Broker) -> None:
+    broker.create_topic("two", partitions=2)
+    with broker.producer() as producer:
+        for n in range(100):
+            producer.send("two", b"%d" % n, partition=n % 2)
+    handled: list[tuple[int, int]] = []
+
+    async def handler(record: DeliveredRecord) -> None:
+        await asyncio.sleep(0.004)
+        handled.append((record.partition, record.offset))
+
+    async def member(stop: threading.Event) -> None:
+        async with await AsyncConsumer.open(broker, "two", group="g") as consumer:
+            await consumer.run(handler, stop=stop, concurrency=2, max_pending=20, **FAST)
+
+    async def main() -> None:
+        stop = threading.Event()
+        first = asyncio.create_task(member(stop))
+        while len(handled) < 10:
+            await asyncio.sleep(0.005)
+        second = asyncio.create_task(member(stop))
+        while len(handled) < 100:
+            await asyncio.sleep(0.005)
+        stop.set()
+        await asyncio.gather(first, second)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    assert sorted(handled) == [(p, n) for p in range(2) for n in range(50)]
+
+
+def test_a_full_pool_warns_in_the_loop(broker: Broker) -> None:
+    put(broker, *[b"%d" % n for n in range(20)])
+    lags: list[Lag] = []
+
+    def slow(record: DeliveredRecord) -> Coroutine[Any, Any, None]:
+        return asyncio.sleep(0.5)
+
+    running(
+        broker,
+        slow,
+        max_pending=4,
+        lag_warning_ms=20,
+        on_lag=lags.append,
+        timeout_ms=300,
+        shutdown_timeout_ms=0,
+    )
+    assert [lag.running for lag in lags] == [1]
