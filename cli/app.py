@@ -40,6 +40,7 @@ COMMANDS = {
     "repair": Entry(
         "seawall.cli.repair", "Make holes of what `verify` finds, so that readers pass over it."
     ),
+    "bench": Entry("seawall.cli.bench", "Measure how fast a location takes and gives records."),
     "torture": Entry(
         "seawall.cli.torture",
         "Break a scratch directory in every way, and see that nothing is lost.",

@@ -12,14 +12,14 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from brokers import read_all
-from commands import TIMEOUT_S, environment, pipe_of
+from commands import TIMEOUT_S, environment, eventually, pipe_of
 from storage import memory_folder
 
 from seawall.broker import Broker
@@ -29,6 +29,7 @@ SHUTDOWNS = int(os.environ.get("SEAWALL_SHUTDOWNS", "3"))
 # Far below the grace that a server has: it must not need it because of load.
 LONGEST_STOP_S = 5.0
 PARTITIONS = 2
+FEW_REPORTS = 100
 
 Entry = list[Any]
 
@@ -74,11 +75,17 @@ class Stopped(NamedTuple):
     journal: dict[str, list[Entry]]
 
 
-def run_and_stop(folder: str, address: str, path: Path, load_s: float) -> Stopped:
-    """One life of the service, to its SIGTERM in the middle of its work."""
+def run_and_stop(
+    folder: str, address: str, path: Path, load_s: float, is_busy: Callable[[], bool] = lambda: True
+) -> Stopped:
+    """One life of the service, to its SIGTERM in the middle of its work.
+
+    That comes some time after it has become busy.
+    """
     with running_app("service.py", folder, address, str(path)) as service:
         address = pipe_of(service.stdout).readline().decode().strip()
         assert address, pipe_of(service.stderr).read().decode()
+        eventually(is_busy)
         time.sleep(load_s)
         assert service.poll() is None
         service.send_signal(signal.SIGTERM)
@@ -138,7 +145,14 @@ def test_clients_of_a_service_that_ends_and_comes_back(folder: str, tmp_path: Pa
     path = tmp_path / "visitors.jsonl"
     with running_app("visitors.py", address, str(path)) as visitors:
         for number in range(SHUTDOWNS):
-            run_and_stop(folder, address, tmp_path / f"{number}.jsonl", 0.4 + number % 7 * 0.1)
+            seen = accepted_in(path)
+            run_and_stop(
+                folder,
+                address,
+                tmp_path / f"{number}.jsonl",
+                number % 7 * 0.05,
+                lambda seen=seen: accepted_in(path) > seen + FEW_REPORTS,
+            )
         with running_app("service.py", folder, address, str(tmp_path / "last")) as last:
             assert pipe_of(last.stdout).readline()
             _, errors = visitors.communicate(timeout=TIMEOUT_S)
@@ -153,6 +167,10 @@ def test_clients_of_a_service_that_ends_and_comes_back(folder: str, tmp_path: Pa
     check_reports(journal, stored)
     assert len(set(stored.values())) == len(stored)
     check_handled(path, stored)
+
+
+def accepted_in(path: Path) -> int:
+    return path.read_text().count('["accepted"') if path.exists() else 0
 
 
 def check_handled(path: Path, stored: dict[tuple[int, int], str]) -> None:

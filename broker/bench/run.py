@@ -11,8 +11,8 @@ from typing import Any
 from seawall.broker.bench.crew import BenchFailed, Crew
 from seawall.broker.bench.histogram import Histogram
 from seawall.broker.bench.plan import DEFAULT_FILL_RECORDS, Settings, Task, shares
-from seawall.broker.broker import Broker
 from seawall.broker.errors import UnknownTopic
+from seawall.broker.interface import AnyBroker
 
 SCRATCH_PREFIX = "seawall-bench-"
 
@@ -55,7 +55,7 @@ class Bench:
 
     def __init__(
         self,
-        broker: Broker,
+        broker: AnyBroker,
         settings: Settings,
         *,
         is_stopped: Callable[[], bool] = lambda: False,
@@ -223,7 +223,9 @@ class Bench:
         count = min(settings.consumers, len(self._partitions))
         is_alone = settings.mode == "consume"
         limit_s = settings.limit_s if is_alone or stamp else None
-        records = shares(settings.records, count) if is_alone and settings.records else [None] * count
+        records = (
+            shares(settings.records, count) if is_alone and settings.records else [None] * count
+        )
         return [
             self._task(
                 "consume",

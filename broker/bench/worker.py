@@ -21,9 +21,9 @@ from typing import Any
 
 from seawall.broker.bench.histogram import Histogram
 from seawall.broker.bench.plan import STAMP_BYTES, Task
-from seawall.broker.broker import Broker
-from seawall.broker.delivery import Delivery
+from seawall.broker.connecting import connect
 from seawall.broker.errors import BrokerError
+from seawall.broker.interface import AnyBroker, AnyDelivery
 
 STAMP = struct.Struct(">8sQ")
 PAYLOADS = 64
@@ -91,7 +91,7 @@ class Worker:
 class ProducingWorker(Worker):
     """Sends records; measures from when each was due to its acknowledgement."""
 
-    def __init__(self, task: Task, broker: Broker) -> None:
+    def __init__(self, task: Task, broker: AnyBroker) -> None:
         super().__init__(task)
         self._producer = broker.producer(**task.producer)
         self._reports: deque[tuple[int, int]] = deque()
@@ -129,7 +129,7 @@ class ProducingWorker(Worker):
                 self._take_reports()
         self._finish(begin_ns)
 
-    def _report(self, due_ns: int, delivery: Delivery) -> None:
+    def _report(self, due_ns: int, delivery: AnyDelivery) -> None:
         # In the thread that wrote the batch.
         error = delivery.exception()
         if error is not None:
@@ -159,7 +159,7 @@ class ProducingWorker(Worker):
 class ConsumingWorker(Worker):
     """Reads some partitions; measures each poll, or from when each record was due."""
 
-    def __init__(self, task: Task, broker: Broker) -> None:
+    def __init__(self, task: Task, broker: AnyBroker) -> None:
         super().__init__(task)
         self._places = {int(number): offset for number, offset in task.starts.items()}
         self._consumer = broker.consumer(task.topic, partitions=list(self._places))
@@ -231,7 +231,7 @@ def main() -> None:
     try:
         task = Task(**json.loads(sys.stdin.readline()))
         kind = ProducingWorker if task.role == "produce" else ConsumingWorker
-        with Broker.open(task.location, create=False) as broker:
+        with connect(task.location, create=False) as broker:
             worker = kind(task, broker)
             say({"ready": True})
             line = sys.stdin.readline()

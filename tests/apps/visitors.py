@@ -16,7 +16,7 @@ from typing import IO, Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 TOPIC, GROUP = "payments", "ledger"
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 OUTSTANDING = 2_000
 BACKOFF = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "log_level": 0}
 
@@ -107,5 +107,5 @@ def main(address: str, journal: IO[str]) -> None:
 
 if __name__ == "__main__":
     _, its_address, path = sys.argv
-    with open(path, "w") as its_journal:
+    with open(path, "w", buffering=1) as its_journal:  # it is read meanwhile
         main(its_address, its_journal)
