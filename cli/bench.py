@@ -112,7 +112,9 @@ def bench(
     beforehand, and a latency counts from when its record was due, not from when it could be
     sent. Without it, latencies include waiting in a full buffer.
     """
-    location = check_location(broker)
+    from seawall.broker.location import is_cluster
+
+    location = broker if broker and is_cluster(broker) else check_location(broker)
     if mode == "end-to-end" and record_bytes < STAMP_BYTES:
         raise WrongUsage(
             f"--record-bytes: at least {STAMP_BYTES} end to end, for the time it was due"
@@ -151,12 +153,13 @@ def _run(settings: "Settings", json: bool) -> None:
     from seawall.broker import connect
     from seawall.broker.bench.crew import BenchFailed
     from seawall.broker.bench.run import Bench
+    from seawall.broker.location import is_cluster
     from seawall.cli.progress import Line
     from seawall.cli.signals import Signals
     from seawall.cli.warnings import show_warnings
 
     show_warnings()
-    is_new = "://" not in settings.location and not _has_content(settings.location)
+    is_new = not is_cluster(settings.location) and not _has_content(settings.location)
     line = Line()
 
     def hear_of_topic(name: str, what: str) -> None:

@@ -26,7 +26,7 @@ from seawall.broker.errors import BrokerError
 from seawall.broker.interface import AnyBroker, AnyDelivery
 
 STAMP = struct.Struct(">8sQ")
-PAYLOADS = 64
+PAYLOADS, PAYLOAD_TOTAL_BYTES = 64, 16 << 20
 PROGRESS_NS = 500_000_000
 LONGEST_SLEEP_S = 0.02
 POLL_RECORDS = 2_000
@@ -94,13 +94,13 @@ class ProducingWorker(Worker):
     def __init__(self, task: Task, broker: AnyBroker) -> None:
         super().__init__(task)
         self._producer = broker.producer(**task.producer)
+        self._payloads = _payloads(task.record_bytes)
         self._reports: deque[tuple[int, int]] = deque()
         self._failed: str | None = None
 
     def run(self, start_ns: int) -> None:
         """Send what there is to send, and wait for the reports."""
-        task, producer = self.task, self._producer
-        payloads = _payloads(task.record_bytes)
+        task, producer, payloads = self.task, self._producer, self._payloads
         begin_ns, end_ns = self.begin_ns(start_ns), self.end_ns(start_ns)
         step_ns = None if task.throughput is None else 1e9 / task.throughput
         stamp, tails = task.stamp.encode(), [payload[STAMP_BYTES:] for payload in payloads]
@@ -117,9 +117,9 @@ class ProducingWorker(Worker):
                 self._take_reports()
                 time.sleep(min((due_ns - now_ns) / 1e9, LONGEST_SLEEP_S))
                 continue
-            value = payloads[sent % PAYLOADS]
+            value = payloads[sent % len(payloads)]
             if stamp:
-                value = STAMP.pack(stamp, due_ns) + tails[sent % PAYLOADS]
+                value = STAMP.pack(stamp, due_ns) + tails[sent % len(tails)]
             sent += 1
             is_counted = due_ns >= begin_ns
             counted += is_counted
@@ -217,7 +217,9 @@ def _payloads(size_bytes: int) -> list[bytes]:
     """Different values of letters, the same ones each time: they shrink by about a quarter."""
     chosen = random.Random(0)
     letters = string.ascii_letters.encode()
-    return [bytes(chosen.choices(letters, k=size_bytes)) for _ in range(PAYLOADS)]
+    table = bytes(letters[byte % len(letters)] for byte in range(256))
+    count = max(1, min(PAYLOADS, PAYLOAD_TOTAL_BYTES // size_bytes))
+    return [chosen.randbytes(size_bytes).translate(table) for _ in range(count)]
 
 
 def say(message: dict[str, Any]) -> None:
