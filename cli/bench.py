@@ -65,7 +65,7 @@ def bench(
     ] = None,
     record_bytes: Annotated[
         int,
-        typer.Option("--record-bytes", metavar="N", min=1, max=1 << 30, help="Size of a value"),
+        typer.Option("--record-bytes", metavar="N", min=1, max=100 << 20, help="Size of a value"),
     ] = 100,
     producers: Annotated[
         int, typer.Option("--producers", metavar="N", min=1, max=1000, help="Processes that send")

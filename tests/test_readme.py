@@ -45,7 +45,7 @@ def test_commands_run(page: Path, tmp_path: Path) -> None:
         env=commands_on_path(tmp_path),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,  # a page has up to fifty commands
         check=False,
     )
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
