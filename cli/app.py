@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from seawall.cli.options import BrokerOption
+from seawall.cli.options import ContextOption, TopBrokerOption
 from seawall.cli.params import lighten
 
 if TYPE_CHECKING:
@@ -34,11 +34,13 @@ COMMANDS = {
     "dlq": Entry("seawall.cli.dlq", "List, show, redrive and purge dead letters."),
     "compact": Entry("seawall.cli.compact", "Remove what may go, and show what keeps the rest."),
     "config": Entry("seawall.cli.config", "Show or change the settings of the broker itself."),
+    "context": Entry("seawall.cli.context", "Give locations names, and choose one of them."),
     "info": Entry("seawall.cli.info", "Show what this broker is, and the versions in use."),
     "verify": Entry("seawall.cli.verify", "Read everything, and name what is damaged."),
     "repair": Entry(
         "seawall.cli.repair", "Make holes of what `verify` finds, so that readers pass over it."
     ),
+    "bench": Entry("seawall.cli.bench", "Measure how fast a location takes and gives records."),
     "torture": Entry(
         "seawall.cli.torture",
         "Break a scratch directory in every way, and see that nothing is lost.",
@@ -94,7 +96,8 @@ app = typer.Typer(
 
 @app.callback()
 def _seawall(
-    broker: BrokerOption = None,
+    broker: TopBrokerOption = None,
+    context: ContextOption = None,
     version: Annotated[
         bool,
         typer.Option("--version", help="Show the version", callback=_show_version, is_eager=True),

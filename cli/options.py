@@ -1,7 +1,7 @@
 """Options that several commands share, and the broker that they name."""
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -11,19 +11,82 @@ if TYPE_CHECKING:
     from seawall.broker import AnyBroker, Broker
 
 LOCATION_VARIABLE = "SEAWALL_BROKER"
+CONTEXT_VARIABLE = "SEAWALL_CONTEXT"
 LOCATION_DEFAULT = "data"
 _LOCATION_KEY = "seawall.location"
+_CONTEXT_KEY = "seawall.context"
 COMPLETION_TIMEOUT_MS = 300
 
 
-def _locate(ctx: typer.Context, value: str | None) -> str:
-    """The nearest -b wins: behind the verb, before it; then the environment; then `data`."""
-    if value is not None:
-        ctx.meta[_LOCATION_KEY] = value
+class Place(NamedTuple):
+    """A location, the context that it is of, if any, and what has named it."""
+
+    location: str
+    context: str | None
+    origin: str
+
+
+def locate(ctx: typer.Context, *, context: str | None = None) -> Place:
+    """The location in force; or that of a context, if one is named.
+
+    The nearest -b wins: behind the verb, before it. Then -c; then the environment, a
+    location before a context; then the current context, and `data`. Contexts are only
+    looked up when it comes to them. Raises WrongUsage, CommandFailed.
+    """
+    if context is not None:
+        return _of_context(context, "NAME")
     nearest: str | None = ctx.meta.get(_LOCATION_KEY)
     if nearest is not None:
-        return nearest
-    return os.environ.get(LOCATION_VARIABLE) or LOCATION_DEFAULT
+        return Place(nearest, None, "-b")
+    context = ctx.meta.get(_CONTEXT_KEY)
+    if context is not None:
+        return _of_context(context, "-c")
+    location = os.environ.get(LOCATION_VARIABLE)
+    if location:
+        return Place(location, None, f"${LOCATION_VARIABLE}")
+    context = os.environ.get(CONTEXT_VARIABLE)
+    if context:
+        return _of_context(context, f"${CONTEXT_VARIABLE}")
+    from seawall.cli.contexts import current_context
+
+    context = current_context()
+    if context is not None:
+        return _of_context(context, "current context")
+    return Place(LOCATION_DEFAULT, None, "default")
+
+
+def _of_context(name: str, origin: str) -> Place:
+    from seawall.cli.contexts import location_of
+
+    return Place(location_of(name, origin), name, origin)
+
+
+def _note_location(ctx: typer.Context, value: str | None) -> str | None:
+    """Before the verb: nothing is looked up yet, there may be another one behind it."""
+    if value is not None:
+        ctx.meta[_LOCATION_KEY] = value
+    return value
+
+
+def _note_context(ctx: typer.Context, value: str | None) -> str | None:
+    if value is not None:
+        ctx.meta[_CONTEXT_KEY] = value
+    return value
+
+
+def _locate(ctx: typer.Context, value: str | None) -> str:
+    _note_location(ctx, value)
+    return locate(ctx).location
+
+
+def complete_context(incomplete: str) -> list[str]:
+    """Names of contexts for the shell; none if that is any trouble."""
+    from seawall.cli.contexts import read_contexts
+
+    try:
+        return [name for name in sorted(read_contexts().locations) if name.startswith(incomplete)]
+    except Exception:  # noqa: BLE001 - a shell that completes a word has no use for errors
+        return []
 
 
 def complete_topic(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -44,6 +107,13 @@ def complete_group(ctx: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
+def check_location(location: str | None) -> str:
+    """A location that is named. Raises `WrongUsage` for an empty one."""
+    if not location:
+        raise WrongUsage("-b: the location is empty")
+    return location
+
+
 def directory(location: str | None, operation: str) -> str:
     """The path of a directory. `operation` is what nothing else can do.
 
@@ -52,8 +122,7 @@ def directory(location: str | None, operation: str) -> str:
     from seawall.broker.errors import UnsupportedByLocation
     from seawall.broker.location import is_cluster, parse_cluster
 
-    if not location:
-        raise WrongUsage("-b: the location is empty")
+    location = check_location(location)
     if is_cluster(location):
         raise UnsupportedByLocation(operation=operation, location=str(parse_cluster(location)))
     return location
@@ -66,8 +135,7 @@ def open_broker(
 
     With `timeout_ms`, quickly and quietly or not at all.
     """
-    if not location:
-        raise WrongUsage("-b: the location is empty")
+    location = check_location(location)
     from seawall.broker import connect
 
     if timeout_ms is not None:
@@ -88,15 +156,43 @@ def open_directory(location: str | None, operation: str, *, create: bool = False
     return Broker.open(path, create=create)
 
 
+_LOCATION_HELP = (
+    "A directory, or kafka://HOST:PORT[,...]  [default: $SEAWALL_BROKER, the context, else data]"
+)
+
 BrokerOption = Annotated[
     str | None,  # never None once `_locate` has seen it
     typer.Option(
         "-b",
         "--broker",
         metavar="LOCATION",
-        help="A directory, or kafka://HOST:PORT[,...]  [default: $SEAWALL_BROKER, else data]",
+        help=_LOCATION_HELP,
         show_default=False,
         callback=_locate,
+    ),
+]
+# The same before the verb, where it only is noted.
+TopBrokerOption = Annotated[
+    str | None,
+    typer.Option(
+        "-b",
+        "--broker",
+        metavar="LOCATION",
+        help=_LOCATION_HELP,
+        show_default=False,
+        callback=_note_location,
+    ),
+]
+ContextOption = Annotated[
+    str | None,
+    typer.Option(
+        "-c",
+        "--context",
+        metavar="NAME",
+        help="Where this context is; see `seawall context`  [default: $SEAWALL_CONTEXT]",
+        show_default=False,
+        callback=_note_context,
+        autocompletion=complete_context,
     ),
 ]
 TopicArgument = Annotated[

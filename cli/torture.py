@@ -1,13 +1,13 @@
 """`seawall torture`: break a scratch directory in every way, and see that nothing is lost."""
 
 import json
-import re
 import shlex
 import signal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seawall.cli.durations import seconds
 from seawall.cli.errors import CommandFailed, Stopped, WrongUsage
 from seawall.cli.output import counted, say, write_table, write_text
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 DEFAULT_BUDGET = "60s"
-_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600}
 _LONGEST_PROGRESS = 100
 
 
@@ -97,20 +96,12 @@ def torture(
             names=names,
             seed=seed,
             directory=directory,
-            budget_s=None if budget is None else seconds(budget),
+            budget_s=None if budget is None else seconds(budget, "--budget"),
             full=full or not quick,
             jobs=jobs,
             case=None if case is None else _case(case),
         )
     )
-
-
-def seconds(text: str) -> float:
-    """A time such as ``90``, ``60s``, ``10m`` or ``2h``. Raises `WrongUsage`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
-    if match is None or not float(match[1]):
-        raise WrongUsage(f"--budget: {text!r} is not a time such as 60s, 10m or 2h")
-    return float(match[1]) * _UNITS_S[match[2]]
 
 
 def _case(text: str) -> "Case":

@@ -33,7 +33,8 @@ Cli = Callable[..., Ended]  # the fixture `cli`: a command in this process
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The present environment without what would change a command's behaviour."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SEAWALL", "_SEAWALL"))}
-    return {**kept, "COLUMNS": "80", **(extra or {})}
+    # No contexts of whoever runs the tests.
+    return {**kept, "XDG_CONFIG_HOME": os.devnull, "COLUMNS": "80", **(extra or {})}
 
 
 def seawall(

@@ -23,9 +23,10 @@ def blocks(page: Path, language: str) -> list[str]:
     return [text for kind, text in BLOCK.findall(page.read_text()) if kind == language]
 
 
-def commands_on_path() -> dict[str, str]:
+def commands_on_path(home: Path) -> dict[str, str]:
     return {
         **os.environ,
+        "XDG_CONFIG_HOME": str(home / ".config"),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
 
@@ -41,10 +42,10 @@ def test_commands_run(page: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=tmp_path,
-        env=commands_on_path(),
+        env=commands_on_path(tmp_path),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,  # a page has up to fifty commands
         check=False,
     )
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"

@@ -27,6 +27,10 @@ logger = logging.getLogger("seawall.kafka")
 WRITE_BUFFER_BYTES = 1 << 16
 # One request of a connection that is no longer than this never waits for memory.
 SMALL_REQUEST_BYTES = 1 << 16
+# When the server stops: a client that has just been answered has so long to close first, unless
+# nothing comes from it for the shorter time.
+LINGER_S = 1.0
+QUIET_S = 0.1
 
 
 class Answer(NamedTuple):
@@ -69,6 +73,7 @@ class Connection(asyncio.Protocol):
         now_s = self._loop.time()
         self._last_request_s = now_s
         self._partial_since_s = now_s
+        self._last_data_s = 0.0  # of what came when it was too late
         self._unwritable_since_s = 0.0
 
     # -- the transport's calls ---------------------------------------------------------
@@ -89,6 +94,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
+            self._last_data_s = self._loop.time()  # thrown away
             return
         if not self._reader.buffered_bytes:
             self._partial_since_s = self._loop.time()
@@ -297,6 +303,37 @@ class Connection(asyncio.Protocol):
     def stop_reading(self) -> None:
         """Accept nothing more, as the node is stopping; what was accepted is still answered."""
         self._regulate()
+
+    def finish(self) -> None:
+        """Send what is written already, say that nothing more comes, and throw away what does.
+
+        A socket that is closed while something has not been read from it is reset, and the
+        client may lose answers that it has not read yet. So whoever has just been answered
+        may close first; see `is_quiet`.
+        """
+        transport = self._transport
+        if self._closing or transport is None:
+            return
+        now_s = self._loop.time()
+        if now_s - self._last_request_s > LINGER_S:
+            self.close()
+            return
+        self._closing = True
+        self._last_data_s = now_s
+        if transport.is_closing():
+            return
+        try:
+            transport.write_eof()
+        except OSError:  # the client has reset it
+            transport.abort()
+            return
+        if self._paused:
+            self._paused = False
+            transport.resume_reading()
+
+    def is_quiet(self, now_s: float) -> bool:
+        """Whether a client that was told to `finish` seems to have sent all that it will."""
+        return now_s - self._last_data_s > QUIET_S
 
     def check_timeouts(self, now_s: float) -> None:
         """Close the connection if its client takes too long."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from seawall.broker.broker import Broker
 from seawall.broker.kafka.addresses import join_address, split_address
-from seawall.broker.kafka.connection import Connection
+from seawall.broker.kafka.connection import LINGER_S, Connection
 from seawall.broker.kafka.listener import Listener
 from seawall.broker.kafka.node import Node
 from seawall.broker.kafka.settings import ServerSettings
@@ -99,6 +99,7 @@ class Server:
                 logger.warning("stopping: some requests were not answered in time")
                 break
             await asyncio.sleep(0.005)
+        await self._let_clients_close(node, min(deadline_s, node.loop.time() + LINGER_S))
         for connection in tuple(node.connections):
             connection.close()
         while node.connections and node.loop.time() < deadline_s:
@@ -112,6 +113,14 @@ class Server:
         await node.close_parts()
         self._lease.give_back()
         await _some_turns()  # the transports' last calls
+
+    async def _let_clients_close(self, node: Node, deadline_s: float) -> None:
+        for connection in tuple(node.connections):
+            connection.finish()
+        while (now_s := node.loop.time()) < deadline_s:
+            if all(each.is_quiet(now_s) for each in node.connections):
+                return
+            await asyncio.sleep(0.005)
 
     async def __aenter__(self) -> Server:
         await self.start()

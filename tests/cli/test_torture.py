@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 from commands import Ended, eventually, pipe_of, running, seawall
 
-from seawall.cli.errors import WrongUsage
-from seawall.cli.torture import seconds
-
 # A search of somebody's own, in which numbers from 7 on are broken.
 BROKEN = """
 from seawall.wal.torture.search import Broken, Search
@@ -115,13 +112,6 @@ def test_a_search_that_is_stopped_leaves_nothing_behind(
         assert process.wait(30) == code
         assert b"Traceback" not in pipe_of(process.stderr).read()
     assert list(scratch.iterdir()) == []
-
-
-def test_times() -> None:
-    assert [seconds(text) for text in ("90", "60s", "1.5m", "2h")] == [90, 60, 90, 7200]
-    for wrong in ("", "0s", "-1s", "1d", "s"):
-        with pytest.raises(WrongUsage):
-            seconds(wrong)
 
 
 def test_the_worker_has_died(own: dict[str, str], tmp_path: Path) -> None:

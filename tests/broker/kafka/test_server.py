@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from brokers import broker_on, eventually
 from storage import FaultyFiles, memory_folder
-from wire import Wire, batch
+from wire import Wire, batch, request_bytes
 
 from seawall.broker import Broker
 from seawall.broker.errors import ServerRunning
@@ -95,6 +96,55 @@ def test_stopping_ends_although_a_client_goes_on(serving: Callable[..., ServerTh
     client.join()
     assert server.broker.ends("orders", 0).durable_end >= answered
     wire.close()
+
+
+class Flood:
+    """A client that sends one request after the other, whether or not it is answered."""
+
+    def __init__(self, address: str) -> None:
+        self.answered = 0
+        self._wire = Wire(address)
+        data = [{"index": 0, "records": batch(b"x" * 100)}]
+        topics = [{"name": "orders", "partition_data": data}]
+        fields = {"acks": -1, "timeout": 1000, "transactional_id": None, "topic_data": topics}
+        self._request = request_bytes(0, 9, 1, fields)
+        self._sender = threading.Thread(target=self._send)
+        self._receiver = threading.Thread(target=self._receive)
+        self._sender.start()
+        self._receiver.start()
+
+    def _send(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._wire.socket.sendall(self._request * 20)
+
+    def _receive(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._wire.receive_frame()
+                self.answered += 1
+
+    def join(self) -> None:
+        self._receiver.join()
+        with contextlib.suppress(OSError):  # it may be closed already
+            self._wire.socket.shutdown(socket.SHUT_RDWR)
+        self._sender.join()
+        self._wire.close()
+
+
+def test_stopping_under_load_answers_whatever_is_stored(
+    broker: Broker, serving: Callable[..., ServerThread], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It accepts nothing more, and its answers are not lost with what it has not read."""
+    server = serving(grace_ms=8_000)
+    floods = [Flood(server.address) for _ in range(3)]
+    while not all(flood.answered for flood in floods):
+        time.sleep(0.01)
+    server.stop()
+    for flood in floods:
+        flood.join()
+    assert sum(flood.answered for flood in floods) == broker.ends("orders", 0).durable_end
+    assert caplog.messages == []
 
 
 def test_stopping_waits_for_the_disk_but_not_for_ever() -> None:
