@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 from seawall.broker.errors import BrokerError
 from seawall.broker.kafka import api_versions, codes
 from seawall.broker.kafka.api import Api, RequestContext
-from seawall.broker.kafka.kio_messages import entity_reader, load_request_schema
 from seawall.broker.kafka.schema import Schema, Undecodable, schema
 
 logger = logging.getLogger("seawall.kafka")
@@ -50,9 +49,8 @@ def parse(frame: bytes, apis: Mapping[int, Api]) -> Call | bytes:
             return schema(key, 0).encode(correlation_id, told)
         raise Rejected(f"{api.name} version {version} is not answered, only {low} to {high}")
     known = schema(key, version)
-    read_header = entity_reader(load_request_schema(key, version).__header_schema__)
     try:
-        header, body_at = read_header(frame, 0)
+        header, body_at = known.read_header(frame, 0)
     except Exception as error:  # noqa: BLE001 - kio's errors have no root of their own
         raise Rejected(f"the header of {api.name} does not parse: {error}") from None
     return Call(api, version, correlation_id, header.client_id, known, frame, body_at)

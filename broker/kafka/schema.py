@@ -41,6 +41,7 @@ class Undecodable(Exception):
 class Schema(NamedTuple):
     """How the requests and responses of one API look in one version."""
 
+    read_header: Callable[[bytes, int], tuple[Any, int]]
     read_request: Callable[[bytes, int], tuple[Any, int]]
     write_response: Callable[[Any, Any], None]
     build: Callable[[Values], Any]
@@ -93,6 +94,7 @@ def schema(api_key: int, version: int) -> Schema:
     request = load_request_schema(api_key, version)
     response = load_response_schema(api_key, version)
     return Schema(
+        read_header=entity_reader(request.__header_schema__),
         read_request=entity_reader(request),
         write_response=entity_writer(response),
         build=builder(response),
