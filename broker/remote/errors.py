@@ -62,6 +62,7 @@ AWAY = frozenset(
         KafkaError._TIMED_OUT,
         KafkaError._TIMED_OUT_QUEUE,
         KafkaError._RESOLVE,
+        KafkaError._NOENT,  # no leaders are known, for a moment
         KafkaError._WAIT_COORD,
         KafkaError._DESTROY_BROKER,
         KafkaError.NETWORK_EXCEPTION,
@@ -74,6 +75,15 @@ AWAY = frozenset(
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.KAFKA_STORAGE_ERROR,
+    }
+)
+# What no waiting changes.
+REFUSED = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError._SSL,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     }
 )
 # The member is none any more, or not in this generation.
