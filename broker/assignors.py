@@ -18,6 +18,7 @@ from seawall.broker.assignor_sticky import assign_sticky
 TopicPartition = tuple[str, int]
 Assignment = dict[str, list[TopicPartition]]
 """Member id -> its partitions."""
+DEFAULT_ASSIGNOR = "cooperative-sticky"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

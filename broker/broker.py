@@ -12,25 +12,26 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from seawall.broker import groups
-from seawall.broker.catalog import TopicInfo
-from seawall.broker.consumer import AUTO_OFFSET_RESETS, Consumer
-from seawall.broker.delivery import Delivery
+from seawall.broker.assignors import DEFAULT_ASSIGNOR
 from seawall.broker.engine import Engine, acquire_engine
 from seawall.broker.errors import BrokerClosed, BrokerError
-from seawall.broker.group_running import Callback, GroupOptions
-from seawall.broker.groups import GroupInfo
-from seawall.broker.membership import DEFAULT_ASSIGNOR, MemberSettings
-from seawall.broker.offsets import Position
 from seawall.broker.operating import Operating
-from seawall.broker.producer import Producer
-from seawall.broker.subscribe import open_consumer
 from seawall.broker.topics import create_topic, finish_unfinished
 from seawall.broker.translation import translated
 from seawall.wal import forks
-from seawall.wal.log import LogEnds
-from seawall.wal.lookup import TimeFound
+
+if TYPE_CHECKING:
+    from seawall.broker.catalog import TopicInfo
+    from seawall.broker.consumer import Consumer
+    from seawall.broker.delivery import Delivery
+    from seawall.broker.group_running import Callback
+    from seawall.broker.groups import GroupInfo
+    from seawall.broker.offsets import Position
+    from seawall.broker.producer import Producer
+    from seawall.wal.log import LogEnds
+    from seawall.wal.lookup import TimeFound
 
 DURABILITIES = ("fsync", "os")
 
@@ -186,6 +187,8 @@ class Broker(Operating):
         record with its `Delivery`, in the thread that wrote it. ``partitioner``: called
         with topic, key and number of partitions instead of murmur2.
         """
+        from seawall.broker.producer import Producer  # many commands have no use for one
+
         with self._usable() as engine, self._lock:
             if self._closed:
                 raise BrokerClosed(what="broker")
@@ -258,6 +261,11 @@ class Broker(Operating):
         `OffsetOutOfRange`, `GroupBusy` (another member has asked for one of
         ``partitions``), `GroupFull`, `InconsistentGroupProtocol`, and ValueError.
         """
+        from seawall.broker.consumer import AUTO_OFFSET_RESETS  # nor for one of these
+        from seawall.broker.group_running import GroupOptions
+        from seawall.broker.membership import MemberSettings
+        from seawall.broker.subscribe import open_consumer
+
         if auto_offset_reset not in AUTO_OFFSET_RESETS:
             raise ValueError(
                 f"auto_offset_reset is one of {', '.join(AUTO_OFFSET_RESETS)}, "
@@ -314,6 +322,8 @@ class Broker(Operating):
 
     def group(self, name: str) -> GroupInfo:
         """Who is in a group, and its place in every partition. Raises `UnknownGroup`."""
+        from seawall.broker import groups
+
         with self._usable() as engine:
             return groups.describe(engine, name)
 
@@ -323,11 +333,15 @@ class Broker(Operating):
         Raises `GroupBusy` while the group has members, `UnknownTopic`,
         `UnknownPartition`, and `OffsetOutOfRange`. A group that does not exist is made.
         """
+        from seawall.broker import groups
+
         with self._usable(topic) as engine:
             groups.reset(engine, name, topic, offsets)
 
     def delete_group(self, name: str) -> None:
         """Forget a group. Raises `UnknownGroup`, and `GroupBusy` while it has members."""
+        from seawall.broker import groups
+
         with self._usable() as engine:
             groups.delete(engine, name)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from seawall.broker.assignors import ASSIGNORS
+from seawall.broker.assignors import ASSIGNORS, DEFAULT_ASSIGNOR
 from seawall.broker.group_format import Member
 from seawall.broker.group_state import Commit, Joined
 from seawall.broker.liveness import NS_PER_MS
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from seawall.broker.engine import Engine
     from seawall.broker.liveness import Life
 
-DEFAULT_ASSIGNOR = "cooperative-sticky"
 SHORTEST_SESSION_MS = 500
 MAX_CLIENT_ID_BYTES = 100
 

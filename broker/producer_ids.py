@@ -8,10 +8,12 @@ not every producer costs a sync; what is left of a block when a process ends is 
 from __future__ import annotations
 
 import threading
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from seawall.broker.state import State
-from seawall.wal.log import Log
+
+if TYPE_CHECKING:
+    from seawall.wal.log import Log
 
 BLOCK = 1_000
 # The greatest epoch that a producer may have. Kafka leaves 32,767 to those that fence.

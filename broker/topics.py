@@ -19,7 +19,6 @@ from seawall.broker.errors import InvalidPartitions, TopicExists
 from seawall.broker.names import check_topic_name
 from seawall.wal.ends import DELETED
 from seawall.wal.files import make_directory
-from seawall.wal.log import Log, remove_log_files
 from seawall.wal.recovery import recover
 
 if TYPE_CHECKING:
@@ -140,6 +139,8 @@ def _finish_delete(engine: Engine, info: TopicInfo) -> None:
 
 
 def _remove_logs(engine: Engine, info: TopicInfo) -> None:
+    from seawall.wal.log import remove_log_files
+
     for partition in info.partitions:
         _refuse_log(engine, info, partition)
     for partition in info.partitions:
@@ -164,6 +165,8 @@ def _refuse_log(engine: Engine, info: TopicInfo, partition: PartitionInfo) -> No
     row = engine.opening.ends.read(partition.id)
     if row is None or row.flags & DELETED or not engine.files.is_directory(context.folder):
         return
+    from seawall.wal.log import Log
+
     log = Log(context)
     try:
         log.mark_deleted()

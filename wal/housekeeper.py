@@ -11,9 +11,12 @@ import logging
 import math
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from seawall.wal.errors import LockTimeout, LogGone, WalError
-from seawall.wal.log import Log
+
+if TYPE_CHECKING:
+    from seawall.wal.log import Log
 
 logger = logging.getLogger("seawall.wal")
 

@@ -31,10 +31,10 @@ from seawall.wal.lookup import TimeFound
 from seawall.wal.producers import Placed, ProducerEntry
 from seawall.wal.reader import Reader
 from seawall.wal.segment import list_segments
-from seawall.wal.verify import Damage, verify
 
 if TYPE_CHECKING:
     from seawall.wal.compaction import Compacted, Rules
+    from seawall.wal.verify import Damage
 
 REMOVE_ATTEMPTS = 20
 REMOVE_PAUSE_S = 0.01
@@ -161,6 +161,8 @@ class Log:
 
     def verify(self) -> Iterator[Damage]:
         """Read everything below the durable end and yield what is not valid."""
+        from seawall.wal.verify import verify
+
         return verify(self.context)
 
     # -- the life of a log -----------------------------------------------------------

@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as ProducerClient
 from confluent_kafka.admin import AdminClient
 
+from seawall.broker.assignors import DEFAULT_ASSIGNOR
 from seawall.broker.consumer import AUTO_OFFSET_RESETS
 from seawall.broker.errors import (
     BrokerClosed,
@@ -30,7 +31,7 @@ from seawall.broker.errors import (
 from seawall.broker.group_running import Callback, GroupOptions
 from seawall.broker.groups import GroupInfo
 from seawall.broker.location import Cluster
-from seawall.broker.membership import DEFAULT_ASSIGNOR, MemberSettings
+from seawall.broker.membership import MemberSettings
 from seawall.broker.names import check_group_name
 from seawall.broker.offsets import Position, parse_position
 from seawall.broker.remote import settings

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import Consumer as Client
 
+from seawall.broker.assignors import DEFAULT_ASSIGNOR
 from seawall.broker.errors import NoOffset, UnsupportedByLocation
 from seawall.broker.groups import STABLE
-from seawall.broker.membership import DEFAULT_ASSIGNOR
 from seawall.broker.offsets import Position, resolve
 from seawall.broker.remote.consumer import Place, RemoteConsumer
 from seawall.broker.remote.group_consumer import RemoteGroupConsumer

@@ -29,7 +29,11 @@ _LATE_MODULES = (
     "hashlib",
     "inotify_simple",
     "seawall.broker.catalog_writes",
-    "seawall.broker.torture.operations",
+    "seawall.broker.groups",
+    "seawall.broker.producer",
+    "seawall.broker.subscribe",
+    "seawall.broker.torture.workload",
+    "seawall.wal.log",
     "seawall.wal.quarantine",
     "socket",
 )
