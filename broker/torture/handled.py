@@ -14,6 +14,7 @@ from seawall.broker.delivery import RecordMetadata
 from seawall.broker.dispatcher import Entry
 from seawall.broker.errors import BrokerError
 from seawall.broker.group_consumer import GroupConsumer
+from seawall.broker.group_running import GroupOptions
 from seawall.broker.handling import DeliveredRecord, Failure
 from seawall.broker.runner import Runner
 from seawall.broker.running import options_of
@@ -52,6 +53,7 @@ class _Handler:
 
     def __init__(self, performer: Performer, consumer: GroupConsumer, step: Step) -> None:
         self._performer = performer
+        self._consumer = consumer
         self._step = step
         # By place: offset and value of what the handler gave up.
         self._given_up: dict[tuple[str, int], dict[int, str]] = {}
@@ -78,7 +80,10 @@ class _Handler:
         except BrokerError:
             self._end()
             raise
-        # Not if the process has died: it acknowledges nothing any more.
+        except BaseException:
+            # The process has died. When what is open is let go of, nothing is acknowledged.
+            self._consumer.swap_options(GroupOptions())
+            raise
         self._end()
 
     def _end(self) -> None:
