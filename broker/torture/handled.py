@@ -6,10 +6,15 @@ and in one order: of all that `run` consists of, only its loop is not exercised.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from seawall.broker.dead_letter_format import SUFFIX
 from seawall.broker.delivery import RecordMetadata
 from seawall.broker.dispatcher import Entry
+from seawall.broker.errors import BrokerError
 from seawall.broker.group_consumer import GroupConsumer
+from seawall.broker.group_running import GroupOptions
 from seawall.broker.handling import DeliveredRecord, Failure
 from seawall.broker.runner import Runner
 from seawall.broker.running import options_of
@@ -48,6 +53,7 @@ class _Handler:
 
     def __init__(self, performer: Performer, consumer: GroupConsumer, step: Step) -> None:
         self._performer = performer
+        self._consumer = consumer
         self._step = step
         # By place: offset and value of what the handler gave up.
         self._given_up: dict[tuple[str, int], dict[int, str]] = {}
@@ -63,16 +69,27 @@ class _Handler:
 
     def run(self) -> None:
         handling = self._handling
+        handling.begin()
         try:
-            handling.begin()
             for _ in range(2):
                 handling.fetch(self._step["records"], 0)
                 while (entry := self._take()) is not None:
                     self._do(entry)
-                self._acknowledge()
-        finally:
-            handling.stop()
-            handling.end()
+                with self._acknowledging():
+                    handling.acknowledge()
+        except BrokerError:
+            self._end()
+            raise
+        except BaseException:
+            # The process has died. When what is open is let go of, nothing is acknowledged.
+            self._consumer.swap_options(GroupOptions())
+            raise
+        self._end()
+
+    def _end(self) -> None:
+        self._handling.stop()
+        with self._acknowledging(is_told=False):
+            self._handling.end()
 
     def _take(self) -> Entry | None:
         with self._handling.lock:
@@ -115,8 +132,10 @@ class _Handler:
         self._given_up.setdefault((record.topic, record.partition), {})[record.offset] = value
         return value
 
-    def _acknowledge(self) -> None:
-        """Acknowledge what is done, without a gap."""
+    @contextmanager
+    def _acknowledging(self, *, is_told: bool = True) -> Iterator[None]:
+        """Mark that what is done, without a gap, is acknowledged in the block; if nobody
+        `is_told` whether it was, that this is unknown."""
         performer, group = self._performer, self._step["group"]
         with self._handling.lock:
             progress = self._handling.dispatcher.progress()
@@ -127,5 +146,9 @@ class _Handler:
             fields = {"topic": topic, "partition": partition, "offset": offset, "dead": dead}
             acks.append(performer.began("ack", group=group, **fields))
         with performer.ending(*acks):
-            self._handling.acknowledge()
-            performer.done(*acks)
+            yield
+            if is_told:
+                performer.done(*acks)
+            else:
+                for number in acks:
+                    performer.ended(number, None)

@@ -27,10 +27,7 @@ from itertools import zip_longest
 
 from seawall.broker import catalog_writes  # noqa: F401 - every child would import it
 from seawall.broker.broker import Broker
-from seawall.broker.torture import (
-    operations,  # noqa: F401 - registers them
-    promises,
-)
+from seawall.broker.torture import promises
 from seawall.broker.torture.connect import connect
 from seawall.broker.torture.marks import Ledger, Mark
 from seawall.broker.torture.performer import Performer, Step
@@ -48,7 +45,7 @@ QUICK_PART = 10  # one of so many kill points
 # integrity of each file is asked for.
 THOROUGH_PART = 4
 
-_PROCESS_ID = re.compile(r"\.\d+\.new\b")
+_ASIDE = re.compile(r"\.(\d+|[0-9a-f]{32})\.new\b")
 _MEMBER = re.compile(r"/members/[0-9a-f]{32}$")
 
 
@@ -213,7 +210,7 @@ def _same_in_every_run(call: Call) -> Call:
 
 def _unnamed(path: str) -> str:
     """A path without what is another one in each run."""
-    return _MEMBER.sub("/members/MEMBER", _PROCESS_ID.sub(".PID.new", path))
+    return _MEMBER.sub("/members/MEMBER", _ASIDE.sub(".ID.new", path))
 
 
 def _compare(calls: Sequence[Call], expected: Sequence[Call]) -> None:
