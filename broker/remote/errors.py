@@ -51,7 +51,6 @@ class Facts:
     size_bytes: int = 0
     max_bytes: int = 0
     reason: str = ""
-    code: str = ""
 
 
 # What says that no server, or not the right one, was reached in time: try again, and look.
@@ -169,7 +168,7 @@ def named(error: KafkaError, facts: Facts) -> BrokerError:
         return RemoteError(
             location=facts.location, code=error.name(), reason=reason, topic=facts.topic
         )
-    return make(replace(facts, reason=reason, code=error.name()))
+    return make(replace(facts, reason=reason))
 
 
 def kafka_error(error: KafkaException) -> KafkaError:

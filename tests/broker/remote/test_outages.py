@@ -22,7 +22,7 @@ from server_processes import ServerProcess, server_process
 from storage import memory_folder
 
 from seawall.broker import AnyBroker, AnyConsumer, AnyDelivery, Record, connect
-from seawall.broker.errors import ConnectionLost, OutcomeUnknown, PartitionRevoked
+from seawall.broker.errors import BrokerClosed, ConnectionLost, OutcomeUnknown, PartitionRevoked
 from seawall.broker.torture.proxy import CHUNK_BYTES, Proxy
 
 OUTAGES = int(os.environ.get("SEAWALL_OUTAGES", "3"))
@@ -330,6 +330,44 @@ def test_a_listener_that_accepts_and_hangs() -> None:
         ):
             hung.topics()
     assert "did not answer within 0.2 s" in caught.value.reason
+
+
+def test_closing_does_not_wait_for_a_server_that_is_away(folder: str) -> None:
+    with (
+        serving(folder) as server,
+        connect(location(server.port), **QUICK) as broker,
+    ):
+        broker.create_topic("orders")
+        with broker.producer() as producer:
+            producer.send("orders", b"0").result(10)
+        consumer = broker.consumer(
+            "orders", group="billing", session_timeout_ms=2_000, heartbeat_interval_ms=500
+        )
+        alone = broker.consumer("orders")
+        [record] = read(consumer, 1)
+        server.kill()
+        refused: list[BaseException] = []
+
+        def ack() -> None:
+            try:
+                consumer.ack(record)
+            except BrokerClosed as error:
+                refused.append(error)
+
+        acking = threading.Thread(target=ack)
+        acking.start()
+        until(lambda: not broker_is_up(broker))
+        began_s = time.monotonic()
+        consumer.close()
+        alone.close()
+        broker.close()
+        assert time.monotonic() - began_s < 10
+        acking.join()
+        assert len(refused) == 1
+
+
+def broker_is_up(broker: AnyBroker) -> bool:
+    return bool(broker._supervisor.require(0))  # type: ignore[attr-defined]
 
 
 class Cutter(Proxy):
