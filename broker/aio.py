@@ -19,12 +19,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from seawall.broker.broker import Broker
-from seawall.broker.consumer import DEFAULT_MAX_RECORDS, Consumer
-from seawall.broker.delivery import Batch, Delivery, RecordMetadata
+from seawall.broker.consumer import DEFAULT_MAX_RECORDS
+from seawall.broker.delivery import RecordMetadata
 from seawall.broker.errors import BrokerClosed, BrokerError, NotInGroup
 from seawall.broker.group_consumer import GroupConsumer
-from seawall.broker.producer import Headers, MustWait, Producer
-from seawall.broker.translation import translated
+from seawall.broker.interface import AnyBatch, AnyBroker, AnyConsumer, AnyDelivery, AnyProducer
+from seawall.broker.producer import Headers, MustWait
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ _REFUSALS = (BrokerError, TypeError, ValueError)
 MOST_PER_TURN = 500
 # A member of a group that only waits has to poll now and then, to be known to be at work.
 LONGEST_WAIT_S = 5.0
+# How long a thread waits at a time for records that come over a network.
+SLICE_S = 0.1
 
 
 def _submit(executor: ThreadPoolExecutor, call: Callable[[], Result]) -> Future[Result]:
@@ -56,12 +58,12 @@ async def _in_executor(executor: ThreadPoolExecutor, call: Callable[[], Result])
 class AsyncProducer:
     """Publishes records from an event loop; takes the settings of `Broker.producer`."""
 
-    def __init__(self, broker: Broker, **settings: Any) -> None:
-        self._producer: Producer = broker.producer(**settings)
-        self._executor = broker.engine.executor
-        self._waiting: dict[Batch, list[tuple[Acknowledgement, Delivery]]] = {}
+    def __init__(self, broker: AnyBroker, **settings: Any) -> None:
+        self._producer: AnyProducer = broker.producer(**settings)
+        self._executor = broker.executor
+        self._waiting: dict[AnyBatch, list[tuple[Acknowledgement, AnyDelivery]]] = {}
         # Records that could not be taken at once, and the task that sends them in turn.
-        self._line: deque[tuple[Acknowledgement, Callable[[], Delivery]]] = deque()
+        self._line: deque[tuple[Acknowledgement, Callable[[], AnyDelivery]]] = deque()
         self._sending: asyncio.Task[None] | None = None
 
     def send(
@@ -108,7 +110,7 @@ class AsyncProducer:
         )
         return future
 
-    def _line_up(self, future: Acknowledgement, send: Callable[[], Delivery]) -> None:
+    def _line_up(self, future: Acknowledgement, send: Callable[[], AnyDelivery]) -> None:
         self._line.append((future, send))
         if self._sending is None:
             self._sending = future.get_loop().create_task(self._send_in_turn())
@@ -119,14 +121,15 @@ class AsyncProducer:
                 turn = [self._line.popleft() for _ in range(min(len(self._line), MOST_PER_TURN))]
                 outcomes = await self._run(partial(_send_all, turn))
                 for (future, _), outcome in zip(turn, outcomes, strict=True):
-                    if isinstance(outcome, Delivery):
+                    if isinstance(outcome, Exception):
+                        if not future.done():
+                            future.set_exception(outcome)
+                    elif outcome is not None:
                         self._follow(future, outcome)
-                    elif outcome is not None and not future.done():
-                        future.set_exception(outcome)
         finally:
             self._sending = None
 
-    def _follow(self, future: Acknowledgement, delivery: Delivery) -> None:
+    def _follow(self, future: Acknowledgement, delivery: AnyDelivery) -> None:
         """Have a future settled; one call-back per batch serves all its records."""
         batch = delivery.batch
         followers = self._waiting.get(batch)
@@ -137,12 +140,12 @@ class AsyncProducer:
         batch.when_done(partial(self._call_loop, future.get_loop(), batch))
         self._producer.hurry(batch)
 
-    def _call_loop(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
+    def _call_loop(self, loop: asyncio.AbstractEventLoop, batch: AnyBatch) -> None:
         # In the thread that wrote the batch. A loop that is closed has no one waiting.
         if not loop.is_closed():
             loop.call_soon_threadsafe(self._settle, batch)
 
-    def _settle(self, batch: Batch) -> None:
+    def _settle(self, batch: AnyBatch) -> None:
         failed = batch.error is not None
         for future, delivery in self._waiting.pop(batch, ()):
             if future.done():
@@ -186,10 +189,10 @@ class AsyncProducer:
 
 
 def _send_all(
-    turn: Sequence[tuple[Acknowledgement, Callable[[], Delivery]]],
-) -> list[Delivery | Exception | None]:
+    turn: Sequence[tuple[Acknowledgement, Callable[[], AnyDelivery]]],
+) -> list[AnyDelivery | Exception | None]:
     """In a thread of the executor: send in order, for those who still want it."""
-    outcomes: list[Delivery | Exception | None] = []
+    outcomes: list[AnyDelivery | Exception | None] = []
     for future, send in turn:
         try:
             outcomes.append(None if future.cancelled() else send())
@@ -211,28 +214,28 @@ class _Poll:
 class AsyncConsumer:
     """Reads records in an event loop. Make it with `AsyncConsumer.open`."""
 
-    def __init__(self, broker: Broker, consumer: Consumer) -> None:
+    def __init__(self, broker: AnyBroker, consumer: AnyConsumer) -> None:
         self._consumer = consumer
-        self._engine = broker.engine
-        self._executor = broker.engine.executor
+        # Over a network nobody tells of new records: then a thread waits for them.
+        self._engine = broker.engine if isinstance(broker, Broker) else None
+        self._executor = broker.executor
         self._runner: AsyncRunner | None = None
-        self._watcher = broker.engine.watcher
+        self._watcher = self._engine.watcher if self._engine is not None else None
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._closed = False
         # One thread at a time uses the consumer; what cancelled polls took goes back first.
         self._turn = threading.Lock()
         self._given_up: list[_Poll] = []
-        self._watcher.subscribe(self._wake)
+        if self._watcher is not None:
+            self._watcher.subscribe(self._wake)
 
     @classmethod
     async def open(
-        cls, broker: Broker, topics: str | Sequence[str], **settings: Any
+        cls, broker: AnyBroker, topics: str | Sequence[str], **settings: Any
     ) -> AsyncConsumer:
         """A consumer; takes the settings of `Broker.consumer`."""
-        with translated():
-            executor = broker.engine.executor
-        opening = _submit(executor, partial(broker.consumer, topics, **settings))
+        opening = _submit(broker.executor, partial(broker.consumer, topics, **settings))
         try:
             return cls(broker, await asyncio.wrap_future(opening))
         except asyncio.CancelledError:
@@ -252,27 +255,31 @@ class AsyncConsumer:
         deadline_s = None if timeout_ms is None else loop.time() + timeout_ms / 1000
         while True:
             self._changed.clear()
-            records = await self._poll(max_records)
+            left_s = math.inf if deadline_s is None else deadline_s - loop.time()
+            slice_ms = 0 if self._watcher is not None else 1000 * max(0, min(left_s, SLICE_S))
+            records = await self._poll(max_records, slice_ms)
             if records:
                 return records
             left_s = math.inf if deadline_s is None else deadline_s - loop.time()
             if left_s <= 0:
                 return []
+            if self._watcher is None:
+                continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), min(left_s, LONGEST_WAIT_S))
 
-    async def _poll(self, max_records: int) -> list[Record]:
+    async def _poll(self, max_records: int, slice_ms: float = 0) -> list[Record]:
         poll = _Poll()
         try:
-            return await self._run(partial(self._poll_in_thread, poll, max_records))
+            return await self._run(partial(self._poll_in_thread, poll, max_records, slice_ms))
         except asyncio.CancelledError:
             poll.given_up = True
             self._given_up.append(poll)
             raise
 
-    def _poll_in_thread(self, poll: _Poll, max_records: int) -> list[Record]:
+    def _poll_in_thread(self, poll: _Poll, max_records: int, slice_ms: float) -> list[Record]:
         if not poll.given_up:
-            poll.records = self._consumer.poll(max_records)
+            poll.records = self._consumer.poll(max_records, slice_ms)
         return poll.records
 
     async def __aiter__(self) -> AsyncIterator[Record]:
@@ -303,7 +310,7 @@ class AsyncConsumer:
         options = options_of(**settings)
         consumer = self._consumer
         consumer.check_usable()
-        if not isinstance(consumer, GroupConsumer):
+        if not isinstance(consumer, GroupConsumer) or self._engine is None:
             raise NotInGroup()
         runner = self._runner = AsyncRunner(
             self._engine,
@@ -343,7 +350,8 @@ class AsyncConsumer:
         """Stop reading and leave the group. Safe to call twice."""
         if not self._closed:
             self._closed = True
-            self._watcher.unsubscribe(self._wake)
+            if self._watcher is not None:
+                self._watcher.unsubscribe(self._wake)
             if self._runner is not None and self._runner.is_in_handler():
                 self._runner.expect_close()
             try:
@@ -374,7 +382,7 @@ class AsyncConsumer:
         await self.close()
 
 
-def _close_unwanted(opening: Future[Consumer]) -> None:
+def _close_unwanted(opening: Future[AnyConsumer]) -> None:
     """Nobody waits any more for this consumer; it must not keep its group."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from seawall.broker import groups
 from seawall.broker.catalog import TopicInfo
@@ -32,9 +31,6 @@ from seawall.broker.translation import translated
 from seawall.wal import forks
 from seawall.wal.log import LogEnds
 from seawall.wal.lookup import TimeFound
-
-if TYPE_CHECKING:
-    from seawall.broker.inspect import BrokerInfo, Finding
 
 DURABILITIES = ("fsync", "os")
 
@@ -334,22 +330,6 @@ class Broker(Operating):
         """Forget a group. Raises `UnknownGroup`, and `GroupBusy` while it has members."""
         with self._usable() as engine:
             groups.delete(engine, name)
-
-    # -- operating -------------------------------------------------------------------
-
-    def info(self) -> BrokerInfo:
-        """What the directory is and holds."""
-        from seawall.broker import inspect  # only operators wait for it
-
-        with self._usable() as engine:
-            return inspect.info(engine)
-
-    def verify(self, topic: str | None = None) -> Iterator[Finding]:
-        """Read everything, and yield what is damaged: file, position, offset."""
-        from seawall.broker import inspect
-
-        with self._usable() as engine:
-            yield from inspect.verify(engine, topic)
 
     @property
     def engine(self) -> Engine:

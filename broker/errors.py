@@ -139,7 +139,6 @@ from seawall.broker.errors_records import (
     UnsupportedCompression,
     WriteFailed,
 )
-
 from seawall.broker.errors_remote import (
     ConnectionLost,
     InvalidLocation,

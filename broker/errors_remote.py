@@ -70,9 +70,7 @@ class ConnectionLost(LocationError):
 class RemoteError(LocationError):
     """What the server said has no name of its own here. ``code`` is Kafka's word for it."""
 
-    def __init__(
-        self, *, location: str, code: str, reason: str, topic: str | None = None
-    ) -> None:
+    def __init__(self, *, location: str, code: str, reason: str, topic: str | None = None) -> None:
         super().__init__(f"{location} says {code}: {reason}", location=location)
         self.code = code
         self.reason = reason

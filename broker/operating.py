@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from seawall.broker.broker import Broker
     from seawall.broker.dead_letters import DeadLetters, DeadLetterTopic
     from seawall.broker.engine import Engine
+    from seawall.broker.inspect import BrokerInfo, Finding
     from seawall.broker.producer_ids import ProducerInfo
     from seawall.broker.topic_info import TopicInfo
     from seawall.broker.trimming import Trimmed
@@ -104,6 +105,20 @@ class Operating:
         return DeadLetters(cast("Broker", self), topic)
 
     # -- the directory ---------------------------------------------------------------
+
+    def info(self) -> BrokerInfo:
+        """What the directory is and holds."""
+        from seawall.broker import inspect  # only operators wait for it
+
+        with self._usable() as engine:
+            return inspect.info(engine)
+
+    def verify(self, topic: str | None = None) -> Iterator[Finding]:
+        """Read everything, and yield what is damaged: file, position, offset."""
+        from seawall.broker import inspect
+
+        with self._usable() as engine:
+            yield from inspect.verify(engine, topic)
 
     def compact(self, topic: str | None = None, *, dry_run: bool = False) -> list[Trimmed]:
         """Remove now what may go by each topic's ``cleanup.policy``, which otherwise

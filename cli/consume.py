@@ -1,6 +1,7 @@
 """`seawall consume`: records out, and for a group, acknowledged once they are out."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -29,7 +30,7 @@ from seawall.cli.properties import PropertyOption, parse_properties
 from seawall.cli.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
-    from seawall.broker import Broker, Consumer
+    from seawall.broker import AnyBroker, AnyConsumer
     from seawall.wal.records import Record
 
     Render = Callable[[Sequence[Record]], bytes]
@@ -111,9 +112,12 @@ def consume(
     wanted = parse_range_option(offsets)
 
     with open_broker(broker) as opened, few_collections(), Signals() as signals:
-        numbers = _partitions(opened, topic, partition)
-        starts, stops = resolve_range(opened, topic, numbers, wanted, stop_at_end=exit_at_end)
-        with opened.consumer(
+        numbers = signals.first(_partitions, opened, topic, partition)
+        starts, stops = signals.first(
+            resolve_range, opened, topic, numbers, wanted, stop_at_end=exit_at_end
+        )
+        with signals.first(
+            opened.consumer,
             topic,
             group=group,
             partitions=None if group is not None else numbers,
@@ -129,7 +133,7 @@ def consume(
                 render,
                 signals,
                 stops=stops,
-                acknowledge=group is not None,
+                acknowledge=_acknowledger(opened, consumer, signals) if group is not None else None,
                 skip_bad=skip_bad,
             )
             _print_and_report(printer, count, signals, quiet)
@@ -140,13 +144,13 @@ class Printer:
 
     def __init__(
         self,
-        consumer: "Consumer",
+        consumer: "AnyConsumer",
         topic: str,
         render: "Render",
         signals: Signals,
         *,
         stops: dict[int, int],
-        acknowledge: bool,
+        acknowledge: "Callable[[list[Record]], object] | None",
         skip_bad: bool,
     ) -> None:
         self.printed = 0
@@ -175,16 +179,18 @@ class Printer:
             if wanted:
                 write_bytes(self._render(wanted), self._signals.wait)
                 self.printed += len(wanted)
-                if self._acknowledge:
-                    self._ack(wanted)
+                if self._acknowledge is not None:
+                    self._ack(wanted, self._acknowledge)
             meter.update(self.printed)
 
-    def _ack(self, printed: "list[Record]") -> None:
+    def _ack(
+        self, printed: "list[Record]", acknowledge: "Callable[[list[Record]], object]"
+    ) -> None:
         """Acknowledge; what was handed out, but lies behind a stop, is not among it."""
         from seawall.broker.errors import GroupFenced, PartitionRevoked
 
         try:
-            self._consumer.ack(list({r.partition: r for r in printed}.values()))
+            acknowledge(list({r.partition: r for r in printed}.values()))
         except (GroupFenced, PartitionRevoked) as error:
             say(str(error))  # somebody prints it again, perhaps this one
 
@@ -221,6 +227,14 @@ class Printer:
         return [r for r in records if r.partition not in beyond or r.offset < beyond[r.partition]]
 
 
+def _acknowledger(
+    opened: "AnyBroker", consumer: "AnyConsumer", signals: Signals
+) -> "Callable[[list[Record]], object]":
+    """How to acknowledge. Over a network that may take as long as an outage does, and a
+    signal ends the waiting; in a directory it is not to be disturbed."""
+    return partial(signals.wait, consumer.ack) if opened.is_remote else consumer.ack
+
+
 def _print_and_report(printer: Printer, count: int | None, signals: Signals, quiet: bool) -> None:
     """Run the printer and say how much came out, whatever ends it."""
     from seawall.broker.errors import BrokerError
@@ -250,7 +264,7 @@ def _summary(printer: Printer) -> str:
     return summary
 
 
-def _partitions(opened: "Broker", topic: str, wanted: list[int] | None) -> list[int]:
+def _partitions(opened: "AnyBroker", topic: str, wanted: list[int] | None) -> list[int]:
     existing = [p.number for p in opened.topic(topic).partitions]
     for number in wanted or []:
         if number not in existing:

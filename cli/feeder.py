@@ -21,7 +21,7 @@ from seawall.cli.output import METER_INTERVAL_S, Meter
 from seawall.cli.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
-    from seawall.broker import Delivery
+    from seawall.broker import AnyDelivery
 
 CHUNK_BYTES = 64 * 1024
 LINES_IN_FLIGHT_MAX = 50_000
@@ -36,7 +36,7 @@ class Feeder:
 
     def __init__(
         self,
-        send_line: Callable[[bytes], Delivery],
+        send_line: Callable[[bytes], AnyDelivery],
         *,
         bad_line: tuple[type[Exception], ...],
         skip_bad: bool,

@@ -17,7 +17,7 @@ from seawall.cli.output import write_table, write_text
 from seawall.cli.positions import parse_position_option, resolve_position
 
 if TYPE_CHECKING:
-    from seawall.broker import Broker, GroupInfo
+    from seawall.broker import AnyBroker, GroupInfo
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -180,14 +180,14 @@ def reset(
         write_table(("TOPIC", "PARTITION", "FROM", "TO"), rows)
 
 
-def _committed(opened: "Broker", group: str) -> dict[tuple[str, int], int]:
+def _committed(opened: "AnyBroker", group: str) -> dict[tuple[str, int], int]:
     """Where the group is now, as far as it is anywhere."""
     if group not in opened.groups():
         return {}
     return {(o.topic, o.partition): o.committed for o in opened.group(group).offsets}
 
 
-def _numbers(opened: "Broker", topic: str, wanted: list[int] | None) -> list[int]:
+def _numbers(opened: "AnyBroker", topic: str, wanted: list[int] | None) -> list[int]:
     existing = [p.number for p in opened.topic(topic).partitions]
     for number in wanted or []:
         if number not in existing:
@@ -196,7 +196,7 @@ def _numbers(opened: "Broker", topic: str, wanted: list[int] | None) -> list[int
 
 
 def _shifted(
-    opened: "Broker",
+    opened: "AnyBroker",
     group: str,
     topic: str,
     numbers: list[int],

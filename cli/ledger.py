@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seawall.broker import Delivery
+    from seawall.broker import AnyDelivery
 
 
 class Ledger:
@@ -26,7 +26,7 @@ class Ledger:
         self.settled = 0
         self.skipped = 0
         self.failure: BaseException | None = None
-        self._pending: deque[Delivery | None] = deque()
+        self._pending: deque[AnyDelivery | None] = deque()
 
     @property
     def count(self) -> int:
@@ -38,7 +38,7 @@ class Ledger:
         """Lines that are neither acknowledged nor skipped, or behind such a line."""
         return len(self._pending)
 
-    def extend(self, deliveries: Iterable[Delivery]) -> None:
+    def extend(self, deliveries: Iterable[AnyDelivery]) -> None:
         """Take lines that were sent. If the iterable raises, those before it are taken."""
         self._pending.extend(deliveries)
 
@@ -64,6 +64,6 @@ class Ledger:
         self.settled += settled
         return settled
 
-    def oldest(self) -> Delivery | None:
+    def oldest(self) -> AnyDelivery | None:
         """The delivery that the next line waits for, if there is one."""
         return self._pending[0] if self._pending else None

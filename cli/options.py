@@ -8,7 +8,7 @@ import typer
 from seawall.cli.errors import WrongUsage
 
 if TYPE_CHECKING:
-    from seawall.broker import Broker
+    from seawall.broker import AnyBroker, Broker
 
 LOCATION_VARIABLE = "SEAWALL_BROKER"
 CONTEXT_VARIABLE = "SEAWALL_CONTEXT"
@@ -107,30 +107,53 @@ def complete_group(ctx: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
-def check_location(location: str | None) -> str:
-    """A directory's path. Raises `WrongUsage` for anything else."""
+def directory(location: str | None, operation: str) -> str:
+    """The path of a directory. `operation` is what nothing else can do.
+
+    Raises `UnsupportedByLocation`, and `WrongUsage` for what is no location.
+    """
+    from seawall.broker.errors import UnsupportedByLocation
+    from seawall.broker.location import is_cluster, parse_cluster
+
     if not location:
         raise WrongUsage("-b: the location is empty")
-    if location.startswith("kafka://"):
-        raise WrongUsage(f"{location!r}: this version opens directories only")
+    if is_cluster(location):
+        raise UnsupportedByLocation(operation=operation, location=str(parse_cluster(location)))
     return location
 
 
 def open_broker(
     location: str | None, *, create: bool = False, timeout_ms: int | None = None
-) -> "Broker":
-    """Open the broker at a location. Only now is the broker imported: --help needs none."""
-    location = check_location(location)
+) -> "AnyBroker":
+    """Open the broker at a location. Only now is the broker imported: --help needs none.
+
+    With `timeout_ms`, quickly and quietly or not at all.
+    """
+    if not location:
+        raise WrongUsage("-b: the location is empty")
+    from seawall.broker import connect
+
+    if timeout_ms is not None:
+        return connect(location, create=create, open_timeout_ms=timeout_ms, reconnect_attempts=0)
+    from seawall.cli.warnings import show_warnings
+
+    show_warnings()
+    return connect(location, create=create)
+
+
+def open_directory(location: str | None, operation: str, *, create: bool = False) -> "Broker":
+    """Open a directory, for what nothing else can do. Raises `UnsupportedByLocation`."""
+    path = directory(location, operation)
     from seawall.broker import Broker
     from seawall.cli.warnings import show_warnings
 
     show_warnings()
-    if timeout_ms is None:
-        return Broker.open(location, create=create)
-    return Broker.open(location, create=create, open_timeout_ms=timeout_ms)
+    return Broker.open(path, create=create)
 
 
-_LOCATION_HELP = "The broker's directory  [default: $SEAWALL_BROKER, the context, else data]"
+_LOCATION_HELP = (
+    "A directory, or kafka://HOST:PORT[,...]  [default: $SEAWALL_BROKER, the context, else data]"
+)
 
 BrokerOption = Annotated[
     str | None,  # never None once `_locate` has seen it

@@ -11,7 +11,7 @@ import typer
 from seawall.cli.errors import CommandFailed, WrongUsage
 
 if TYPE_CHECKING:
-    from seawall.broker import Broker
+    from seawall.broker import AnyBroker
     from seawall.broker.offsets import OffsetRange, Position
 
 RangeOption = Annotated[
@@ -49,14 +49,14 @@ def parse_position_option(text: str) -> Position:
 
 
 def resolve_position(
-    broker: Broker, topic: str, numbers: Sequence[int], position: Position
+    broker: AnyBroker, topic: str, numbers: Sequence[int], position: Position
 ) -> dict[int, int]:
     """The offset that a position means in each partition. Raises CommandFailed out of range."""
     return _resolve(broker, topic, numbers, position, within=True)
 
 
 def resolve_range(
-    broker: Broker, topic: str, numbers: Sequence[int], wanted: OffsetRange, *, stop_at_end: bool
+    broker: AnyBroker, topic: str, numbers: Sequence[int], wanted: OffsetRange, *, stop_at_end: bool
 ) -> tuple[dict[int, int], dict[int, int]]:
     """Where to start in each partition, and before which offset to stop, where that is known.
 
@@ -74,7 +74,7 @@ def resolve_range(
 
 
 def _resolve(
-    broker: Broker, topic: str, numbers: Sequence[int], position: Position, *, within: bool
+    broker: AnyBroker, topic: str, numbers: Sequence[int], position: Position, *, within: bool
 ) -> dict[int, int]:
     from seawall.broker.offsets import resolve
 

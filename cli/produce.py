@@ -16,9 +16,13 @@ from seawall.cli.output import Meter, counted, say
 from seawall.cli.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
-    from seawall.broker import Delivery, Producer
+    from seawall.broker import AnyDelivery, AnyProducer
 
     Headers = Sequence[tuple[str, bytes | None]]
+
+# After a signal, what is on its way over a network gets two seconds.
+FLUSH_MS = 200
+STOPPING_FLUSHES = 10
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -112,13 +116,14 @@ def produce(
         bad_line += (UnknownPartition,)
 
     with open_broker(broker) as opened, few_collections(), Signals() as signals:
-        opened.topic(topic)  # an unknown one is refused before anything is read
+        # An unknown one is refused before anything is read.
+        signals.first(opened.topic, topic)
         meter = Meter("lines", enabled=not quiet)
         with opened.producer(
             linger_ms=linger_ms,
             batch_bytes=batch_bytes,
             compression=compression,
-            idempotent=idempotent,
+            idempotent=idempotent or opened.is_remote,
         ) as producer:
             if json:
                 send_line = _json_sender(producer, topic, headers, partition, keep_partition)
@@ -133,22 +138,32 @@ def produce(
                 signals=signals,
                 meter=meter,
             )
-            _feed_and_report(feeder, producer, files or [STDIN], signals, meter, quiet)
+            _feed_and_report(
+                feeder,
+                files or [STDIN],
+                signals,
+                meter,
+                quiet,
+                flush=partial(_flush, producer, signals) if opened.is_remote else producer.flush,
+                close=partial(_close, producer, signals) if opened.is_remote else producer.close,
+            )
 
 
 def _feed_and_report(
     feeder: Feeder,
-    producer: "Producer",
     paths: Sequence[str],
     signals: Signals,
     meter: Meter,
     quiet: bool,
+    *,
+    flush: Callable[[], object],
+    close: Callable[[], object],
 ) -> None:
     """Feed, flush, close and say how far it came, whatever happens."""
     fed = _attempt(partial(feeder.feed, paths))
-    flushed = _attempt(producer.flush)
+    flushed = _attempt(flush)
     settled = _attempt(feeder.settle)
-    closed = _attempt(producer.close)
+    closed = _attempt(close)
     meter.clear()
     ledger = feeder.ledger
     acknowledged = f"{counted(ledger.settled, 'line')} acknowledged"
@@ -164,6 +179,26 @@ def _feed_and_report(
         say(acknowledged)
 
 
+def _flush(producer: "AnyProducer", signals: Signals) -> None:
+    """Flush over a network, for as long as it takes; but not for ever once a signal came."""
+    patience = STOPPING_FLUSHES
+    while patience:
+        try:
+            producer.flush(FLUSH_MS)
+            return
+        except TimeoutError:
+            patience -= bool(signals.received)
+    raise Interrupted
+
+
+def _close(producer: "AnyProducer", signals: Signals) -> None:
+    try:
+        producer.close(FLUSH_MS)
+    except TimeoutError:
+        if not signals.received:
+            raise
+
+
 def _attempt(step: Callable[[], object]) -> Exception | None:
     """Take a step; return what it raised. An interruption is no error."""
     try:
@@ -176,25 +211,25 @@ def _attempt(step: Callable[[], object]) -> Exception | None:
 
 
 def _line_sender(
-    producer: "Producer",
+    producer: "AnyProducer",
     topic: str,
     headers: "Headers",
     partition: int | None,
     key: bytes | None,
     delimiter: bytes | None,
     null: bool,
-) -> Callable[[bytes], "Delivery"]:
+) -> Callable[[bytes], "AnyDelivery"]:
     """A function that sends a line as it is, or with its key split off."""
     fixed: dict[str, Any] = {}
     if headers:
         fixed["headers"] = headers
     if partition is not None:
         fixed["partition"] = partition
-    send: Callable[..., Delivery] = partial(producer.send, topic, **fixed)
+    send: Callable[..., AnyDelivery] = partial(producer.send, topic, **fixed)
     if delimiter is None and not null:
         return send if key is None else partial(send, key=key)
 
-    def send_line(line: bytes) -> "Delivery":
+    def send_line(line: bytes) -> "AnyDelivery":
         line_key, value = key, line
         if delimiter is not None:
             before, found, behind = line.partition(delimiter)
@@ -208,16 +243,16 @@ def _line_sender(
 
 
 def _json_sender(
-    producer: "Producer",
+    producer: "AnyProducer",
     topic: str,
     headers: "Headers",
     partition: int | None,
     keep_partition: bool,
-) -> Callable[[bytes], "Delivery"]:
+) -> Callable[[bytes], "AnyDelivery"]:
     """A function that sends what a JSON line describes. It raises NotARecord."""
     send = producer.send
 
-    def send_line(line: bytes) -> "Delivery":
+    def send_line(line: bytes) -> "AnyDelivery":
         fields = from_line(line)
         return send(
             topic,

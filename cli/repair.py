@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seawall.cli.errors import CommandFailed
-from seawall.cli.options import BrokerOption, OnlyTopicArgument, QuietOption, check_location
+from seawall.cli.options import BrokerOption, OnlyTopicArgument, QuietOption, directory
 from seawall.cli.output import counted, say, write_text
 from seawall.cli.verify import described
 
@@ -31,7 +31,7 @@ def repair(
     Nothing else may have the directory open, except with --dry-run. The exit code is 1
     if something is left that only a backup can mend.
     """
-    location = check_location(broker)
+    location = directory(broker, "repair files; run it where the directory is")
     from seawall.broker.repair import repair as repair_directory
 
     done = left = 0

@@ -14,7 +14,7 @@ import typer
 
 from seawall.cli.errors import DONE, CommandFailed, WrongUsage
 from seawall.cli.logs import LOG_FORMATS, log_to_stderr
-from seawall.cli.options import BrokerOption, open_broker
+from seawall.cli.options import BrokerOption, open_directory
 from seawall.cli.output import say, write_text
 from seawall.cli.signals import IMPATIENT_AFTER_S
 
@@ -70,7 +70,10 @@ def serve(
         raise WrongUsage(f"--log-format is {' or '.join(LOG_FORMATS)}, not {log_format!r}")
     _raise_descriptor_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    with open_broker(broker, create=True) as opened, log_to_stderr(log_format):
+    with (
+        open_directory(broker, "serve Kafka clients; it is served already", create=True) as opened,
+        log_to_stderr(log_format),
+    ):
         _run(opened, settings)
     return DONE
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import ParamSpec, TypeVar
 
+from seawall.cli.errors import Stopped
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -76,6 +78,13 @@ class Signals:
             return function(*args, **kwargs)
         finally:
             self._waiting = False
+
+    def first(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Like `wait`, for what comes before anything was done: a signal ends the command."""
+        try:
+            return self.wait(function, *args, **kwargs)
+        except Interrupted:
+            raise Stopped(f"{self.what}; nothing was done", signal_number=self.received) from None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if not self.received:

@@ -18,7 +18,7 @@ from seawall.cli.output import counted, say, write_table, write_text
 from seawall.cli.positions import parse_position_option, resolve_position
 
 if TYPE_CHECKING:
-    from seawall.broker import Broker, TopicInfo
+    from seawall.broker import AnyBroker, TopicInfo
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -213,7 +213,7 @@ def delete(
                     raise
 
 
-def _facts(opened: "Broker", topic: "TopicInfo") -> dict[str, Any]:
+def _facts(opened: "AnyBroker", topic: "TopicInfo") -> dict[str, Any]:
     partitions = []
     for partition in topic.partitions:
         ends = opened.ends(topic.name, partition.number)
@@ -234,7 +234,7 @@ def _facts(opened: "Broker", topic: "TopicInfo") -> dict[str, Any]:
     }
 
 
-def _records(opened: "Broker", topic: "TopicInfo") -> int:
+def _records(opened: "AnyBroker", topic: "TopicInfo") -> int:
     ends = [opened.ends(topic.name, partition.number) for partition in topic.partitions]
     return sum(e.durable_end - e.log_start for e in ends)
 

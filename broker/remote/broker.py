@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from confluent_kafka import Consumer as ConsumerClient
 from confluent_kafka import KafkaError, KafkaException
@@ -26,7 +25,6 @@ from seawall.broker.errors import (
     BrokerError,
     ForkedBroker,
     InvalidLocation,
-    NoOffset,
     UnsupportedByLocation,
 )
 from seawall.broker.group_running import Callback, GroupOptions
@@ -34,16 +32,18 @@ from seawall.broker.groups import GroupInfo
 from seawall.broker.location import Cluster
 from seawall.broker.membership import DEFAULT_ASSIGNOR, MemberSettings
 from seawall.broker.names import check_group_name
-from seawall.broker.offsets import Position, parse_position, resolve
+from seawall.broker.offsets import Position, parse_position
 from seawall.broker.remote import settings
 from seawall.broker.remote.asking import REQUEST_TIMEOUT_S, Asking
-from seawall.broker.remote.consumer import Place, RemoteConsumer
+from seawall.broker.remote.consumer import RemoteConsumer
 from seawall.broker.remote.delivery import RemoteDelivery
 from seawall.broker.remote.errors import named
-from seawall.broker.remote.group_consumer import RemoteGroupConsumer
 from seawall.broker.remote.groups import Groups
+from seawall.broker.remote.only_directories import OnlyDirectories
+from seawall.broker.remote.opening import Opening
 from seawall.broker.remote.producer import RemoteProducer
 from seawall.broker.remote.supervisor import ReconnectSettings, Supervisor
+from seawall.broker.remote.topic_changes import TopicChanges
 from seawall.broker.remote.topics import ClusterEnds, Topics
 from seawall.broker.topic_info import TopicInfo
 from seawall.wal import forks
@@ -52,6 +52,8 @@ from seawall.wal.records import COMPRESSION_CODES
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+User = TypeVar("User", bound=RemoteProducer | RemoteConsumer)
 
 logger = logging.getLogger("seawall.broker")
 
@@ -67,13 +69,11 @@ _REFUSED = frozenset(
 )
 
 
-class RemoteBroker:
+class RemoteBroker(OnlyDirectories):
     """A cluster, open in this process. Safe to use from any thread. Made by `connect`.
 
     Nothing is waited for here: the first use connects.
     """
-
-    is_remote = True
 
     def __init__(self, cluster: Cluster, reconnect: ReconnectSettings) -> None:
         self._cluster = cluster
@@ -93,6 +93,7 @@ class RemoteBroker:
             self.location,
         )
         self._topics = Topics(self._asking)
+        self._changes = TopicChanges(self._asking, self._topics)
         self._groups = Groups(self._asking, self._topics)
         forks.register(self)
 
@@ -144,7 +145,7 @@ class RemoteBroker:
 
         Its replication factor and all that ``config`` does not say is the cluster's choice.
         """
-        return self._topics.create(name, partitions, config or {}, if_not_exists=if_not_exists)
+        return self._changes.create(name, partitions, config or {}, if_not_exists=if_not_exists)
 
     def topics(self) -> list[TopicInfo]:
         """All topics, sorted by name, without those of the cluster's own housekeeping."""
@@ -156,19 +157,19 @@ class RemoteBroker:
 
     def alter_topic(self, name: str, config: Mapping[str, str | int | None]) -> TopicInfo:
         """Change settings of a topic. See `Broker.alter_topic`."""
-        return self._topics.alter(name, config)
+        return self._changes.alter(name, config)
 
     def delete_topic(self, name: str, *, uuid: UUID | None = None) -> None:
         """Delete a topic, for good. See `Broker.delete_topic`; `uuid` is compared before."""
-        self._topics.delete(name, uuid)
+        self._changes.delete(name, uuid)
 
     def add_partitions(self, name: str, total: int) -> TopicInfo:
         """Give a topic partitions until it has `total`. See `Broker.add_partitions`."""
-        return self._topics.add_partitions(name, total)
+        return self._changes.add_partitions(name, total)
 
     def delete_records(self, topic: str, offsets: Mapping[int, int]) -> dict[int, int]:
         """Remove the records below an offset. See `Broker.delete_records`."""
-        return self._topics.delete_records(topic, offsets)
+        return self._changes.delete_records(topic, offsets)
 
     def ends(self, topic: str, partition: int) -> ClusterEnds:
         """Log start and durable end (high watermark); asking for the log end raises
@@ -187,7 +188,7 @@ class RemoteBroker:
 
     def set_config(self, changes: Mapping[str, str | int | None]) -> None:
         """Change settings of all brokers. Raises `InvalidConfig`, also for fixed ones."""
-        self._topics.change_config(ConfigResource(ResourceType.BROKER, ""), changes)
+        self._changes.change_config(ConfigResource(ResourceType.BROKER, ""), changes)
 
     # -- producers and consumers -----------------------------------------------------
 
@@ -292,12 +293,9 @@ class RemoteBroker:
             heartbeat_interval_ms=heartbeat_interval_ms,
             max_poll_interval_ms=max_poll_interval_ms,
         )
-        position = parse_position(start) if isinstance(start, (int, str)) else start
         if group is not None:
             check_group_name(group)
-            self._check_member(member, partitions)
         self._asking.check_usable()
-        places = self._places(names, partitions)
         given = settings.for_consumer(
             self._cluster,
             self._on_error,
@@ -306,115 +304,26 @@ class RemoteBroker:
             fetch_bytes=fetch_bytes,
             member=member,
         )
-
-        def make() -> ConsumerClient:
-            return self._made(ConsumerClient, given)  # type: ignore[no-any-return]
-
-        if group is None:
-            consumer = RemoteConsumer(self._asking, self._topics, make, release=self._forget)
-            try:
-                consumer.begin(self._starts(places, position, auto_offset_reset))
-            except BaseException:
-                consumer.close()
-                raise
-            return self._kept(consumer)
-        starts = self._begin_group(group, places, position, auto_offset_reset)
-        return self._kept(
-            RemoteGroupConsumer(
-                self._asking,
-                self._topics,
-                make,
-                group=group,
-                names=names,
-                member=member,
-                options=GroupOptions(
-                    on_assigned=on_assigned,
-                    on_revoked=on_revoked,
-                    on_lost=on_lost,
-                    enable_auto_commit=enable_auto_commit,
-                    auto_commit_interval_ms=auto_commit_interval_ms,
-                ),
-                starts=starts,
-                find_start=lambda topic, number: self._topics.ends(topic, [number])[
-                    number
-                ].log_start,
-                release=self._forget,
-            )
+        opening = Opening(self._asking, self._topics, self._groups, self._forget)
+        consumer = opening.open(
+            lambda: self._made(ConsumerClient, given),
+            names,
+            group=group,
+            partitions=partitions,
+            position=parse_position(start) if isinstance(start, (int, str)) else start,
+            auto_offset_reset=auto_offset_reset,
+            member=member,
+            options=GroupOptions(
+                on_assigned=on_assigned,
+                on_revoked=on_revoked,
+                on_lost=on_lost,
+                enable_auto_commit=enable_auto_commit,
+                auto_commit_interval_ms=auto_commit_interval_ms,
+            ),
         )
+        return self._kept(consumer)
 
-    def _check_member(self, member: MemberSettings, partitions: Sequence[int] | None) -> None:
-        if partitions is not None:
-            raise UnsupportedByLocation(
-                operation="keep partitions for one member of a group; leave out the group, or "
-                "the partitions",
-                location=self.location,
-            )
-        kinds = {each == DEFAULT_ASSIGNOR for each in member.partition_assignment_strategy}
-        if len(kinds) > 1:
-            raise UnsupportedByLocation(
-                operation="offer cooperative-sticky together with range or roundrobin",
-                location=self.location,
-            )
-
-    def _places(self, names: Sequence[str], partitions: Sequence[int] | None) -> list[Place]:
-        places = []
-        for name in names:
-            info = self._topics.check_partitions(name, partitions or ())
-            numbers = [each.number for each in info.partitions]
-            places += [(name, n) for n in (dict.fromkeys(partitions) if partitions else numbers)]
-        return places
-
-    def _starts(
-        self, places: Sequence[Place], position: Position | None, auto_offset_reset: str
-    ) -> dict[Place, int]:
-        """Where to begin in partitions that nothing is known of."""
-        starts = {}
-        now_ms = time.time_ns() // 1_000_000
-        for topic in dict.fromkeys(topic for topic, _ in places):
-            numbers = [number for name, number in places if name == topic]
-            for number, ends in self._topics.ends(topic, numbers).items():
-
-                def offset_for_time(
-                    timestamp_ms: int, topic: str = topic, number: int = number
-                ) -> int | None:
-                    found = self._topics.offset_for_time(topic, number, timestamp_ms)
-                    return None if found is None else found.offset
-
-                if position is None:
-                    at = ends.durable_end if auto_offset_reset == "latest" else ends.log_start
-                else:
-                    at = resolve(
-                        position,
-                        log_start=ends.log_start,
-                        durable_end=ends.durable_end,
-                        now_ms=now_ms,
-                        offset_for_time=offset_for_time,
-                    )
-                    self._topics.check_offset(topic, number, at, ends)
-                starts[topic, number] = at
-        return starts
-
-    def _begin_group(
-        self,
-        group: str,
-        places: Sequence[Place],
-        position: Position | None,
-        auto_offset_reset: str,
-    ) -> dict[Place, int]:
-        """Store where the group begins, where it is nowhere yet. If it has members, that is
-        for whoever is given the partition: then this gives the offsets."""
-        committed = self._groups.committed(group)
-        missing = [place for place in places if place not in committed]
-        if missing and position is None and auto_offset_reset == "error":
-            raise NoOffset(group=group, topic=missing[0][0], partition=missing[0][1])
-        starts = self._starts(missing, position, auto_offset_reset)
-        for topic in dict.fromkeys(topic for topic, _ in missing):
-            offsets = {number: at for (name, number), at in starts.items() if name == topic}
-            if not self._groups.begin(group, topic, offsets):
-                break
-        return starts
-
-    def _kept(self, user: Any) -> Any:
+    def _kept(self, user: User) -> User:
         with self._lock:
             if self._asking.unusable is None:
                 self._users.append(user)
@@ -447,29 +356,11 @@ class RemoteBroker:
         """Forget a group. Raises `UnknownGroup`, and `GroupBusy` while it has members."""
         self._groups.delete(name)
 
-    # -- what only a directory can do ------------------------------------------------
-
-    def _unsupported(self, operation: str) -> NoReturn:
-        self._asking.check_usable()
-        raise UnsupportedByLocation(operation=operation, location=self.location)
-
-    def info(self) -> NoReturn:
-        """Raises `UnsupportedByLocation`."""
-        self._unsupported("tell what a directory holds; ask where the directory is")
-
-    def verify(self, topic: str | None = None) -> Iterator[NoReturn]:
-        """Raises `UnsupportedByLocation`."""
-        self._unsupported("verify files; run it where the directory is")
-
-    def compact(self, topic: str | None = None, *, dry_run: bool = False) -> NoReturn:
-        """Raises `UnsupportedByLocation`."""
-        self._unsupported("remove records on demand; the servers do so by each topic's settings")
-
-    def producers(self, topic: str, partition: int) -> NoReturn:
-        """Raises `UnsupportedByLocation`."""
-        self._unsupported("list the producers that a partition knows")
-
     # -- the end ---------------------------------------------------------------------
+
+    def check_usable(self) -> None:
+        """Raise `BrokerClosed` after `close`, and `ForkedBroker` in a child after a fork."""
+        self._asking.check_usable()
 
     def close(self) -> None:
         """Flush and close all producers, close all consumers. Safe to call twice."""

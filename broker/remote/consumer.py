@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -24,13 +24,11 @@ from seawall.broker.errors import (
     BrokerError,
     ForkedBroker,
     NotInGroup,
-    OffsetOutOfRange,
-    RecordDecodeError,
     UnknownPartition,
-    UnknownTopic,
 )
-from seawall.broker.remote.errors import AWAY, kafka_error, named
+from seawall.broker.remote.errors import kafka_error
 from seawall.broker.remote.supervisor import Link
+from seawall.broker.remote.troubles import Troubles
 from seawall.wal import forks
 from seawall.wal.records import Record
 
@@ -46,18 +44,9 @@ Place = tuple[str, int]
 SLICE_S = 0.1
 # How long a seek may have to wait until its partition is being fetched.
 SEEK_S = 10.0
-_NO_ERROR = (KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED)
-_UNKNOWN = (
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError._UNKNOWN_TOPIC,
-    KafkaError.UNKNOWN_TOPIC_ID,
-    KafkaError._UNKNOWN_PARTITION,
-)
-_OUT_OF_RANGE = (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET)
-_BAD_BATCH = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION)
 
 
-class RemoteConsumer:
+class RemoteConsumer(Troubles):
     """Reads topics of a cluster. Made by `RemoteBroker.consumer`; has what `Consumer` has."""
 
     def __init__(
@@ -182,51 +171,6 @@ class RemoteConsumer:
         for record in records:
             self._positions[record.topic, record.partition] = record.offset + 1
         return records
-
-    def _note(self, error: KafkaError, message: Any) -> None:
-        """Something else than a record came."""
-        topic = message.topic() if message is not None else None
-        partition = message.partition() if message is not None else None
-        code = error.code()
-        if code in _NO_ERROR:
-            if code == KafkaError._MAX_POLL_EXCEEDED:
-                logger.warning("%s", error.str())
-        elif code in AWAY:
-            self._supervisor.suspect()
-        elif code in _UNKNOWN:
-            self._raised = self._raised or self._gone(topic)
-        elif code in _OUT_OF_RANGE and topic is not None and partition is not None:
-            ends = self._topics.ends(topic, [partition])[partition]
-            self._raised = self._raised or OffsetOutOfRange(
-                topic=topic,
-                partition=partition,
-                offset=self._positions.get((topic, partition), -1),
-                log_start=ends.log_start,
-                durable_end=ends.durable_end,
-            )
-        elif code in _BAD_BATCH and topic is not None:
-            at = message.offset() if message.offset() is not None else -1
-            self._raised = self._raised or RecordDecodeError(
-                topic=topic,
-                partition=partition,
-                offset=at,
-                next_offset=at + 1,
-                reason=error.str(),
-            )
-        else:
-            self._raised = self._raised or self._named(error, topic, partition)
-
-    def _gone(self, topic: str | None) -> BrokerError | None:
-        """The error if a topic is really gone: for a moment it may only not be known."""
-        for each in {topic} if topic else {name for name, _ in self._positions}:
-            try:
-                self._topics.one(each)
-            except UnknownTopic as error:
-                return error
-        return None
-
-    def _named(self, error: KafkaError, topic: str | None, partition: int | None) -> BrokerError:
-        return named(error, self._asking.facts(topic=topic, partition=partition))
 
     def _raise_pending(self) -> None:
         if self._raised is not None:
@@ -374,6 +318,10 @@ class RemoteConsumer:
     def is_closed(self) -> bool:
         """Whether `close` was called."""
         return self._unusable is not None
+
+    def check_usable(self) -> None:
+        """Raise `BrokerClosed` after `close`, and `ForkedBroker` in a child after a fork."""
+        self._check_usable()
 
     def _check_usable(self) -> None:
         if self._unusable is not None:

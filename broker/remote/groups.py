@@ -31,9 +31,7 @@ class Groups:
     def names(self) -> list[str]:
         """All groups, sorted."""
         listed = self._asking.ask(
-            lambda client: client.list_consumer_groups(
-                request_timeout=REQUEST_TIMEOUT_S
-            ).result(),
+            lambda client: client.list_consumer_groups(request_timeout=REQUEST_TIMEOUT_S).result(),
             self._asking.facts(),
         )
         return sorted(each.group_id for each in listed.valid or [])
@@ -177,9 +175,7 @@ class Groups:
         except BrokerError:
             members = []
         host = members[0].host.lstrip("/") if members else self._asking.location
-        return GroupBusy(
-            group=name, holder_pid=0, holder_host=host, members=max(1, len(members))
-        )
+        return GroupBusy(group=name, holder_pid=0, holder_host=host, members=max(1, len(members)))
 
 
 def _member(found: Any) -> GroupMember:

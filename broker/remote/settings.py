@@ -48,9 +48,7 @@ def common(cluster: Cluster, on_error: Callable[[KafkaError], object]) -> Settin
 
 
 def _given(cluster: Cluster, not_for: tuple[str, ...]) -> Mapping[str, str]:
-    return {
-        name: value for name, value in cluster.settings.items() if not name.startswith(not_for)
-    }
+    return {name: value for name, value in cluster.settings.items() if not name.startswith(not_for)}
 
 
 def for_admin(cluster: Cluster, on_error: Callable[[KafkaError], object]) -> Settings:

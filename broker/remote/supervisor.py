@@ -206,9 +206,7 @@ class Supervisor:
                 self._is_up(away_since_s)
                 return
             attempts = self._backoff.attempts
-            failure = ConnectionLost(
-                location=self.location, attempts=attempts, reason=str(error)
-            )
+            failure = ConnectionLost(location=self.location, attempts=attempts, reason=str(error))
             most = settings.reconnect_attempts
             has_given_up = most is not None and attempts >= most
             with self._changed:
@@ -222,7 +220,7 @@ class Supervisor:
                     let_go(failure)
                 return
             retry = self._backoff.next()
-            logger.warning("%s: connection lost (%s); %s", self.location, error, retry)
+            logger.warning("connection lost; %s (%s)", retry, error)
             self._tell(settings.on_reconnect, retry.attempt, retry.delay_ms / 1000, failure)
             self._sleep(retry.delay_ms / 1000)
 
@@ -253,7 +251,7 @@ class Supervisor:
             self._changed.notify_all()
         if was_away:
             away_s = self._clock_s() - away_since_s
-            logger.warning("%s: connected again after %.1f s", self.location, away_s)
+            logger.warning("connected again after %.1f s", away_s)
             self._tell(self.settings.on_connected, away_s)
 
     def _tell(self, callback: Callable[..., object] | None, *facts: object) -> None:

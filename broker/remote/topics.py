@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import base64
-import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import IsolationLevel, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
-    AlterConfigOpType,
-    ConfigEntry,
     ConfigResource,
     ConfigSource,
-    NewPartitions,
-    NewTopic,
     OffsetSpec,
     ResourceType,
 )
 
 from seawall.broker.errors import (
     BrokerError,
-    InvalidConfig,
-    InvalidPartitions,
     OffsetOutOfRange,
-    RemoteError,
-    TopicExists,
     UnknownPartition,
     UnknownTopic,
     UnsupportedByLocation,
@@ -38,14 +29,7 @@ from seawall.wal.log import LogEnds
 from seawall.wal.lookup import TimeFound
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
-# How long a change may take to be seen by all that are asked.
-SETTLING_S = 15.0
-_LOOK_AGAIN_S = 0.05
-MOST_PARTITIONS = 10_000
-
-Configs = Mapping[str, str | int | None]
+    pass
 
 
 class ClusterEnds(LogEnds):
@@ -54,7 +38,7 @@ class ClusterEnds(LogEnds):
     location = "the cluster"
 
     @property
-    def log_end(self) -> int:  # type: ignore[override]
+    def log_end(self) -> int:
         raise UnsupportedByLocation(
             operation="tell the end of what is written, durable or not", location=self.location
         )
@@ -112,9 +96,7 @@ class Topics:
         facts = self._asking.facts(topic=name)
         found = self._asking.ask(
             lambda client: one(
-                client.describe_topics(
-                    TopicCollection([name]), request_timeout=REQUEST_TIMEOUT_S
-                )
+                client.describe_topics(TopicCollection([name]), request_timeout=REQUEST_TIMEOUT_S)
             ),
             facts,
             deadline_s=deadline_s,
@@ -173,173 +155,6 @@ class Topics:
                     asked,
                     isolation_level=IsolationLevel.READ_UNCOMMITTED,
                     request_timeout=REQUEST_TIMEOUT_S,
-                ).items()
-            },
-            self._asking.facts(topic=topic),
-        )
-
-    # -- changing --------------------------------------------------------------------
-
-    def create(
-        self, name: str, partitions: int, config: Configs, *, if_not_exists: bool
-    ) -> TopicInfo:
-        """See `Broker.create_topic`."""
-        check_topic_name(name)
-        if not 1 <= partitions <= MOST_PARTITIONS:
-            raise ValueError(f"a topic has 1 to {MOST_PARTITIONS} partitions, not {partitions}")
-        values = {key: str(value) for key, value in config.items() if value is not None}
-        unsure: list[bool] = []
-        try:
-            self._asking.ask(
-                lambda client: one(
-                    client.create_topics(
-                        [NewTopic(name, partitions, -1, config=values)],
-                        request_timeout=REQUEST_TIMEOUT_S,
-                    )
-                ),
-                self._asking.facts(topic=name),
-                on_unsure=lambda: unsure.append(True),
-            )
-        except TopicExists:
-            if not if_not_exists and not unsure:  # else it may well be our own
-                raise
-        except RemoteError as error:
-            raise self._about_config(error, values) from error
-        return self._settled(name, partitions)
-
-    def _settled(self, name: str, partitions: int) -> TopicInfo:
-        """The topic, once all of its partitions can be used."""
-        deadline_s = time.monotonic() + SETTLING_S
-        while True:
-            try:
-                info, _ = self.described(name)
-                if self._has_leaders(name) or time.monotonic() > deadline_s:
-                    return info
-            except UnknownTopic:
-                if time.monotonic() > deadline_s:
-                    raise
-            time.sleep(_LOOK_AGAIN_S)
-
-    def _has_leaders(self, name: str) -> bool:
-        listed = self._asking.ask(
-            lambda client: client.list_topics(name, timeout=REQUEST_TIMEOUT_S),
-            self._asking.facts(topic=name),
-        )
-        partitions = listed.topics[name].partitions
-        return bool(partitions) and all(each.leader >= 0 for each in partitions.values())
-
-    def alter(self, name: str, config: Configs) -> TopicInfo:
-        """See `Broker.alter_topic`."""
-        self.one(name)
-        self.change_config(ConfigResource(ResourceType.TOPIC, name), config, topic=name)
-        return self.one(name)
-
-    def change_config(self, resource: Any, config: Configs, *, topic: str | None = None) -> None:
-        """Set and take back settings. Raises `InvalidConfig`."""
-        for key, value in config.items():
-            kind = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
-            text = "" if value is None else str(value)
-            resource.add_incremental_config(
-                ConfigEntry(key, text, incremental_operation=kind)
-            )
-        if not config:
-            return
-        try:
-            self._asking.ask(
-                lambda client: one(
-                    client.incremental_alter_configs(
-                        [resource], request_timeout=REQUEST_TIMEOUT_S
-                    )
-                ),
-                self._asking.facts(topic=topic),
-            )
-        except RemoteError as error:
-            values = {key: "" if value is None else str(value) for key, value in config.items()}
-            raise self._about_config(error, values) from error
-
-    def _about_config(self, error: RemoteError, values: Mapping[str, str]) -> BrokerError:
-        """The same error that a directory has for it, as far as the message says what it is."""
-        if error.code not in ("INVALID_CONFIG", "INVALID_REQUEST"):
-            return error
-        if "acknowledged" in values.get("cleanup.policy", ""):
-            return UnsupportedByLocation(
-                operation="remove records by acknowledgement (cleanup.policy=acknowledged)",
-                location=self._asking.location,
-            )
-        named = [key for key in values if key in error.reason] or list(values)
-        known = "nknown" not in error.reason
-        return InvalidConfig(
-            key=named[0] if named else "",
-            value=values[named[0]] if named else "",
-            allowed=f"what the server takes ({error.reason})",
-            known=known,
-        )
-
-    def delete(self, name: str, wanted: UUID | None) -> None:
-        """See `Broker.delete_topic`."""
-        found = self.one(name)
-        if wanted is not None and found.uuid != wanted:
-            raise UnknownTopic(topic=name)
-        unsure: list[bool] = []
-        try:
-            self._asking.ask(
-                lambda client: one(
-                    client.delete_topics([name], request_timeout=REQUEST_TIMEOUT_S)
-                ),
-                self._asking.facts(topic=name),
-                on_unsure=lambda: unsure.append(True),
-            )
-        except UnknownTopic:
-            if not unsure:
-                raise
-        deadline_s = time.monotonic() + SETTLING_S
-        while time.monotonic() < deadline_s:
-            try:
-                if self.one(name).uuid != found.uuid:
-                    return
-            except UnknownTopic:
-                return
-            time.sleep(_LOOK_AGAIN_S)
-
-    def add_partitions(self, name: str, total: int) -> TopicInfo:
-        """See `Broker.add_partitions`."""
-        present = len(self.one(name).partitions)
-        if not present <= total <= MOST_PARTITIONS:
-            raise InvalidPartitions(
-                topic=name, partitions=present, wanted=total, most=MOST_PARTITIONS
-            )
-        if total > present:
-            self._asking.ask(
-                lambda client: one(
-                    client.create_partitions(
-                        [NewPartitions(name, total)], request_timeout=REQUEST_TIMEOUT_S
-                    )
-                ),
-                self._asking.facts(topic=name),
-            )
-        deadline_s = time.monotonic() + SETTLING_S
-        while True:
-            info = self._settled(name, total)
-            if len(info.partitions) >= total or time.monotonic() > deadline_s:
-                return info
-            time.sleep(_LOOK_AGAIN_S)
-
-    def delete_records(self, topic: str, offsets: Mapping[int, int]) -> dict[int, int]:
-        """See `Broker.delete_records`."""
-        self.check_partitions(topic, offsets)
-        ends = self.ends(topic, list(offsets))
-        wanted = []
-        for number, offset in offsets.items():
-            if offset != -1:
-                self.check_offset(topic, number, offset, ends[number], from_zero=True)
-            wanted.append(TopicPartition(topic, number, offset))
-        if not wanted:
-            return {}
-        return self._asking.ask(
-            lambda client: {
-                place.partition: future.result().low_watermark
-                for place, future in client.delete_records(
-                    wanted, request_timeout=REQUEST_TIMEOUT_S
                 ).items()
             },
             self._asking.facts(topic=topic),

@@ -1,0 +1,259 @@
+"""Acknowledging as a member of a cluster's group: durable on return, never backwards.
+
+While no server answers it waits. A server that was started again does not know its members;
+then the acknowledgement joins anew, and is made in the new membership if the partition is
+this member's again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from seawall.broker.errors import (
+    BrokerError,
+    GroupFenced,
+    OffsetOutOfRange,
+    PartitionRevoked,
+    UnknownPartition,
+)
+from seawall.broker.remote.consumer import SLICE_S, Place, RemoteConsumer
+from seawall.broker.remote.errors import AWAY, FENCED, kafka_error, named
+from seawall.wal.records import Record
+
+if TYPE_CHECKING:
+    from seawall.broker.group_running import GroupOptions
+    from seawall.broker.membership import MemberSettings
+
+_PAUSE_S = 0.05
+
+
+class Acknowledging(RemoteConsumer):
+    """The part of a `RemoteGroupConsumer` that acknowledges."""
+
+    group: str
+    _names: tuple[str, ...]
+    _member: MemberSettings
+    _options: GroupOptions
+    _committed: dict[Place, int]
+    # How often partitions were assigned: another number, another membership.
+    _assignments: int
+    _is_calling_back: bool
+    # What is being acknowledged; who joins anew meanwhile begins behind it.
+    _wanted: dict[Place, int]
+    _acknowledging: threading.RLock
+    _deadline_s: float
+
+    @property
+    def member_id(self) -> str:
+        """Which member of the group it is; empty before it has joined."""
+        return self.client.memberid() or ""
+
+    def committed(self, topic: str, partition: int) -> int | None:
+        """The offset behind the last acknowledged record."""
+        self._position((topic, partition))
+        return self._committed.get((topic, partition))
+
+    def _done(self, place: Place) -> int:
+        return self._committed.get(place, self._positions[place])
+
+    def ack(self, records: Record | Sequence[Record] | None = None) -> None:
+        """Acknowledge, durably on return: the group never gets these records again.
+
+        Cumulative, and never backwards, as everywhere. Waits while no server answers.
+        Raises `GroupFenced` if this consumer was taken for dead and did not get to join
+        again, `PartitionRevoked` for a partition that was given up, and `ConnectionLost`.
+        What can be acknowledged is, before it raises.
+        """
+        self._check_usable()
+        wanted: dict[Place, int] = {}
+        if records is None:
+            wanted = self._handed_out(list(self._positions))
+        else:
+            for record in (records,) if isinstance(records, Record) else records:
+                place = record.topic, record.partition
+                wanted[place] = max(wanted.get(place, 0), record.offset + 1)
+        self.ack_offsets(wanted)
+
+    def ack_offsets(self, wanted: Mapping[Place, int]) -> None:
+        """Acknowledge all before an offset in each partition; raises like `ack`."""
+        refusal: BrokerError | None = None
+        with self._acknowledging:
+            ahead = {}
+            for place, offset in wanted.items():
+                try:
+                    if self._is_ahead(place, offset):
+                        ahead[place] = offset
+                except BrokerError as error:
+                    refusal = error
+            if ahead:
+                refusal = self._commit(ahead) or refusal
+        if refusal is not None:
+            raise refusal
+
+    def _is_ahead(self, place: Place, offset: int) -> bool:
+        topic, partition = place
+        position = self._positions.get(place)
+        if position is None and self._assignments and not self._has_lost():
+            if topic not in self._names:
+                raise UnknownPartition(topic=topic, partition=partition, partitions=0)
+            raise PartitionRevoked(group=self.group, topic=topic, partition=partition)
+        if offset <= self._committed.get(place, -1):
+            return False
+        if position is None or offset > position:
+            ends = self._topics.ends(topic, [partition])[partition]
+            if offset > ends.durable_end:
+                raise OffsetOutOfRange(
+                    topic=topic,
+                    partition=partition,
+                    offset=offset,
+                    log_start=ends.log_start,
+                    durable_end=ends.durable_end,
+                )
+        return True
+
+    def _has_lost(self) -> bool:
+        """Whether it has no partitions at all, so that it may be about to join again."""
+        return not self._positions
+
+    def _commit(self, ahead: dict[Place, int]) -> BrokerError | None:
+        """Have the coordinator store it, in this membership or the next. Gives the refusal
+        of what could not be."""
+        self._deadline_s = time.monotonic() + self._member.session_timeout_ms / 1000
+        self._wanted = dict(ahead)
+        refusal: BrokerError | None = None
+        try:
+            while ahead:
+                self._check_usable()
+                for place in [p for p in ahead if p not in self._positions]:
+                    if self._assignments == 0 or self._has_lost():
+                        self._join_again()
+                        break
+                    refusal = PartitionRevoked(group=self.group, topic=place[0], partition=place[1])
+                    del ahead[place], self._wanted[place]
+                else:
+                    done = [p for p, at in ahead.items() if self._committed.get(p, -1) >= at]
+                    for place in done:
+                        del ahead[place]
+                    if ahead and self._try(ahead):
+                        self._acknowledged(ahead)
+                        break
+        finally:
+            self._wanted = {}
+        return refusal
+
+    def _try(self, ahead: Mapping[Place, int]) -> bool:
+        """One attempt; whether it is done. Raises what no other attempt would change."""
+        if not self._is_calling_back:
+            self._supervisor.require()
+        try:
+            self._send(ahead)
+        except KafkaException as error:
+            failure = kafka_error(error)
+            if failure.code() in FENCED:
+                if self._is_calling_back:
+                    raise self._fenced() from error
+                self._join_again(failure)
+            elif failure.code() in AWAY:
+                if self._is_calling_back:
+                    raise self._named(failure, None, None) from error
+                self._supervisor.suspect()
+                time.sleep(_PAUSE_S)
+            else:
+                raise self._named(failure, None, None) from error
+            return False
+        return True
+
+    def _send(self, ahead: Mapping[Place, int]) -> None:
+        offsets = [TopicPartition(*place, at) for place, at in ahead.items()]
+        client = self.client
+        if self._is_calling_back:
+            answer = client.commit(offsets=offsets, asynchronous=False)
+        else:
+            answer = _apart(lambda: client.commit(offsets=offsets, asynchronous=False))
+        for each in answer or ():
+            if each.error is not None:
+                raise KafkaException(each.error)
+
+    def _acknowledged(self, ahead: Mapping[Place, int]) -> None:
+        with self._turn:
+            for place, offset in ahead.items():
+                self._committed[place] = offset
+                if self._positions.get(place, offset) < offset:
+                    # It joined anew, and would be given again what it has just acknowledged.
+                    self._positions[place] = self._expected[place] = offset
+                    pending = list(self._pending)
+                    self._pending.clear()
+                    for each in pending:
+                        if (each.topic, each.partition) != place:
+                            self._pending.append(each)
+                        elif each.offset >= offset:
+                            self._pending.append(each)
+                            self._expected[place] = each.offset + 1
+
+    def _join_again(self, failure: KafkaError | None = None) -> None:
+        """Have librdkafka find out, join, and be assigned; in this thread, if no other polls."""
+        before = self._assignments
+        is_other = failure is not None and failure.code() != KafkaError.REBALANCE_IN_PROGRESS
+        while True:
+            if time.monotonic() > self._deadline_s:
+                raise self._fenced()
+            self._check_usable()
+            with self._turn:
+                if self._assignments == before:
+                    self._serve(1, SLICE_S)
+                    self._raise_pending()
+            if self._assignments != before or not (is_other or self._has_lost()):
+                return
+            if not self._supervisor.require(SLICE_S):
+                # That no server answers is not the member's fault.
+                self._deadline_s = time.monotonic() + self._member.session_timeout_ms / 1000
+
+    def _fenced(self) -> GroupFenced:
+        member_id = ""
+        with suppress(BrokerError, KafkaException, RuntimeError):
+            member_id = self.member_id
+        return GroupFenced(group=self.group, member_id=member_id, generation=-1)
+
+    def _handed_out(self, places: Sequence[Place]) -> dict[Place, int]:
+        return {place: self.position(*place) for place in places if place in self._positions}
+
+    def _auto_commit(self, places: Sequence[Place]) -> None:
+        if self._options.enable_auto_commit:
+            self.ack_offsets(self._handed_out(places))
+
+    def _named(self, error: KafkaError, topic: str | None, partition: int | None) -> BrokerError:
+        return named(
+            error,
+            self._asking.facts(
+                topic=topic,
+                partition=partition,
+                group=self.group,
+                instance_id=self._member.group_instance_id or "",
+            ),
+        )
+
+
+def _apart(call: Callable[[], Any]) -> Any:
+    """Have a thread of its own make a call that no signal interrupts, and wait for that."""
+    waiting: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            waiting.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
+            waiting.set_exception(error)
+
+    thread = threading.Thread(target=run, name="seawall-remote-commit", daemon=True)
+    thread.start()
+    try:
+        return waiting.result()
+    finally:
+        if waiting.done():
+            thread.join()

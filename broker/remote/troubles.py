@@ -1,0 +1,83 @@
+"""What a consumer is given instead of a record, and what becomes of it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaError
+
+from seawall.broker.errors import BrokerError, OffsetOutOfRange, RecordDecodeError, UnknownTopic
+from seawall.broker.remote.errors import AWAY, named
+
+if TYPE_CHECKING:
+    from seawall.broker.remote.asking import Asking
+    from seawall.broker.remote.supervisor import Supervisor
+    from seawall.broker.remote.topics import Topics
+
+logger = logging.getLogger("seawall.broker")
+
+_NO_ERROR = (KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED)
+_UNKNOWN = (
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError.UNKNOWN_TOPIC_ID,
+    KafkaError._UNKNOWN_PARTITION,
+)
+_OUT_OF_RANGE = (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET)
+_BAD_BATCH = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION)
+
+
+class Troubles:
+    """The part of a `RemoteConsumer` that takes in errors. `_raised` is for the next `poll`."""
+
+    _asking: Asking
+    _supervisor: Supervisor
+    _topics: Topics
+    _positions: dict[tuple[str, int], int]
+    _raised: Exception | None
+
+    def _note(self, error: KafkaError, message: Any) -> None:
+        """Something else than a record came."""
+        topic = message.topic() if message is not None else None
+        partition = message.partition() if message is not None else None
+        code = error.code()
+        if code in _NO_ERROR:
+            if code == KafkaError._MAX_POLL_EXCEEDED:
+                logger.warning("%s", error.str())
+        elif code in AWAY:
+            self._supervisor.suspect()
+        elif code in _UNKNOWN:
+            self._raised = self._raised or self._gone(topic)
+        elif code in _OUT_OF_RANGE and topic is not None and partition is not None:
+            ends = self._topics.ends(topic, [partition])[partition]
+            self._raised = self._raised or OffsetOutOfRange(
+                topic=topic,
+                partition=partition,
+                offset=self._positions.get((topic, partition), -1),
+                log_start=ends.log_start,
+                durable_end=ends.durable_end,
+            )
+        elif code in _BAD_BATCH and topic is not None:
+            at = message.offset() if message.offset() is not None else -1
+            self._raised = self._raised or RecordDecodeError(
+                topic=topic,
+                partition=partition,
+                offset=at,
+                next_offset=at + 1,
+                reason=error.str(),
+            )
+        else:
+            self._raised = self._raised or self._named(error, topic, partition)
+
+    def _gone(self, topic: str | None) -> BrokerError | None:
+        """The error if a topic is really gone: for a moment it may only not be known."""
+        for each in {topic} if topic else {name for name, _ in self._positions}:
+            try:
+                self._topics.one(each)
+            except UnknownTopic as error:
+                return error
+        return None
+
+    def _named(self, error: KafkaError, topic: str | None, partition: int | None) -> BrokerError:
+        return named(error, self._asking.facts(topic=topic, partition=partition))
