@@ -62,7 +62,14 @@ class Confluent:
         return {each.partition for each in self.consumer.assignment()}
 
     def commit(self) -> None:
-        self.consumer.commit(asynchronous=False)
+        from confluent_kafka import KafkaError, KafkaException
+
+        try:
+            self.consumer.commit(asynchronous=False)
+        except KafkaException as error:
+            # It has read nothing yet of what it was given, so there is nothing to commit.
+            if error.args[0].code() != KafkaError._NO_OFFSET:
+                raise
 
     def close(self) -> None:
         self.consumer.close()
