@@ -8,7 +8,7 @@ import typer
 
 from seawall.cli.durations import seconds
 from seawall.cli.errors import CommandFailed, Stopped, WrongUsage
-from seawall.cli.options import BrokerOption, check_location, complete_topic
+from seawall.cli.options import BrokerOption, check_location, complete_topic, open_broker
 from seawall.cli.output import counted, say, write_text
 
 if TYPE_CHECKING:
@@ -112,7 +112,6 @@ def bench(
     beforehand, and a latency counts from when its record was due, not from when it could be
     sent. Without it, latencies include waiting in a full buffer.
     """
-
     location = check_location(broker)
     if mode == "end-to-end" and record_bytes < STAMP_BYTES:
         raise WrongUsage(
@@ -149,15 +148,12 @@ def bench(
 
 
 def _run(settings: "Settings", json: bool) -> None:
-    from seawall.broker import connect
     from seawall.broker.bench.crew import BenchFailed
     from seawall.broker.bench.run import Bench
     from seawall.broker.location import is_cluster
     from seawall.cli.progress import Line
     from seawall.cli.signals import Signals
-    from seawall.cli.warnings import show_warnings
 
-    show_warnings()
     is_new = not is_cluster(settings.location) and not _has_content(settings.location)
     line = Line()
 
@@ -166,7 +162,8 @@ def _run(settings: "Settings", json: bool) -> None:
 
     with Signals() as signals:
         try:
-            with connect(settings.location) as broker:
+            with open_broker(settings.location, create=True) as broker:
+                signals.first(broker.topics)  # servers that are away are waited for, till Ctrl-C
                 if is_new:
                     say(f"made {settings.location!r}; it was not there")
                 report = Bench(

@@ -708,11 +708,11 @@ run_state_machine_as_test(
 """
 
 
-def hunt(root: Path) -> str:
+def hunt(root: Path, seed: int) -> str:
     """What the machine finds in the code below `root`; "" if nothing."""
     paths = root, ROOT / "tests", ROOT / "tests" / "broker"
     process = subprocess.run(
-        [sys.executable, "-P", "-c", _HUNT, str(root), str(SEED)],
+        [sys.executable, "-P", "-c", _HUNT, str(root), str(seed)],
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
@@ -731,7 +731,7 @@ def test_a_planted_bug_is_found(path: Path, tmp_path: Path) -> None:
     planted = parse(path.stem, path.read_text())
     assert planted.search == "test_group_machine"
     planted.apply(copy_code(tmp_path))
-    found = hunt(tmp_path)
+    found = hunt(tmp_path, SEED)
     # A check of the machine's, and not a patch that does not even run.
     checks = r"^(AssertionError|Failed: DID NOT RAISE|seawall\.broker\.errors)"
     assert re.search(checks, found, re.MULTILINE), found or "the machine finds nothing"

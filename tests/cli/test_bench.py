@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +165,19 @@ def test_ctrl_c_before_it_has_begun(location: str) -> None:
     assert process.returncode == 130
     assert b"Traceback" not in err
     assert topics(location) == ["orders"]
+
+
+def test_ctrl_c_while_servers_are_away(location: str) -> None:
+    pytest.importorskip("confluent_kafka")
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    with running("bench", "-b", f"kafka://127.0.0.1:{port}") as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, b"")
+    assert err.endswith(b"seawall: interrupted; nothing was done\n")
 
 
 def test_a_process_that_dies_is_told_of(location: str) -> None:

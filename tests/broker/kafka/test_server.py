@@ -62,7 +62,8 @@ def test_stopping_answers_what_was_accepted(serving: Callable[..., ServerThread]
     wires = [Wire(server.address) for _ in range(5)]
     for wire in wires:
         wire.send_fetch("orders", 0, max_wait_ms=20_000)
-    time.sleep(0.2)
+    connections = server.server.node.connections
+    eventually(lambda: [each.is_idle for each in tuple(connections)] == [False] * len(wires))
     began = time.monotonic()
     server.stop()
     assert time.monotonic() - began < 5
