@@ -385,8 +385,7 @@ class RemoteBroker(OnlyDirectories):
         """In a forked child: refuse everything. librdkafka's threads are not there."""
         forks.keep_for_ever(self._asking.client)
         self._lock = threading.Lock()
-        error = ForkedBroker(what="broker", opened_by_pid=0)
-        self._asking.unusable = error
+        self._asking.unusable = error = ForkedBroker(what="broker", opened_by_pid=0)
         self._supervisor.abandon(error)
 
     def __enter__(self) -> RemoteBroker:
