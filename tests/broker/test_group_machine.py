@@ -440,6 +440,10 @@ class GroupMachine(RuleBasedStateMachine):
         for record in records:
             place = record.topic, record.partition
             assert place in owned
+            start = self.broker.ends(*place).log_start
+            if actor.positions[place] < start <= self.registered[actor.group].committed[place]:
+                # It has acknowledged more than it has read in this life, and that went.
+                actor.positions[place] = start
             assert record.offset == actor.positions[place]
             assert record.value == b"%d" % record.offset
             actor.positions[place] += 1
@@ -488,6 +492,8 @@ class GroupMachine(RuleBasedStateMachine):
         for place, offset in ahead.items():
             assert offset > group.committed[place]
             group.committed[place] = offset
+            # By a record from before it was fenced: that stands for all before it, too.
+            group.passed[place] |= set(range(actor.positions[place], offset))
 
     # -- the topics, and what an operator does ----------------------------------------
 

@@ -377,7 +377,12 @@ class Cutter(Proxy):
     cuts = 0
 
     async def _pump(
-        self, source: socket.socket, sink: socket.socket, *, are_answers: bool = False
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        flowing: asyncio.Event,
+        *,
+        are_answers: bool = False,
     ) -> None:
         loop = asyncio.get_running_loop()
         try:
