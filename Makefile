@@ -17,7 +17,7 @@ WORKERS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture lint format bench lock clean
+.PHONY: help setup demo clients test torture compatibility lint format bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ setup: $(VENV)/.installed ## set up .venv with seawall installed from this check
 demo: $(VENV)/.installed ## run the main job on a real input: the standard library's sources
 	$(BIN)/python benchmarks/demo.py
 
+clients: $(VENV)/.installed ## build the Kafka clients of the tests that are not in Python, as far as npm, go and mvn are here
+	$(BIN)/python tests/clients/build.py
+
 test: $(VENV)/.installed ## run all tests, in random order (ARGS="…" for pytest), and a sample of torture
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	    --durations=10 $(ARGS)
@@ -34,6 +37,9 @@ test: $(VENV)/.installed ## run all tests, in random order (ARGS="…" for pytes
 
 torture: $(VENV)/.installed ## search for broken promises, for an hour or more (ARGS="--budget 10m --seed 7")
 	$(BIN)/seawall torture $(if $(ARGS),$(ARGS),--full)
+
+compatibility: clients ## try all Kafka clients, and write docs/compatibility.md
+	PYTHONPATH=tests $(BIN)/python -m clients.compatibility
 
 lint: $(VENV)/.installed ## ruff, its formatter as a check, and mypy --strict
 	$(BIN)/ruff check .

@@ -37,6 +37,7 @@ from seawall.broker.broker import Broker
 PRODUCE_AT_LEAST = 0.65
 CONSUME_AT_LEAST_PER_S = 1_000_000.0
 CONSUME_AT_LEAST = 1.5
+CONSUME_AT_LEAST_OF_QUEUED = 0.5
 P50_AT_MOST_MS = 3.0
 P99_AT_MOST_MS = 25.0
 MEMORY_AT_MOST_MIB = 200.0
@@ -102,10 +103,14 @@ def consumer_at(address: str, offset: int) -> Any:
     return consumer
 
 
-def consumed_per_s(address: str, offset: int, count: int) -> float:
-    """Consume so many records from `offset` on; the time begins with the first of them."""
+def consumed_per_s(address: str, offset: int, count: int, head_start_s: float = 0) -> float:
+    """Consume so many records from `offset` on; the time begins with the first of them.
+
+    With a head start, everything is in librdkafka's own queue before that.
+    """
     consumer = consumer_at(address, offset)
     first = consumer.consume(1, TIMEOUT_S)
+    time.sleep(head_start_s)
     began_s = time.perf_counter()
     seen = len(first)
     while seen < count:
@@ -191,6 +196,18 @@ def measure(setting: Setting) -> Iterator[Result]:
             lambda: consumed_per_s(address, 0, len(values)),
             lambda: real.records_per_s(values),
         )
+        live, queued = take_turns(
+            rounds,
+            lambda: consumed_per_s(address, 0, len(values)),
+            lambda: consumed_per_s(address, 0, len(values), setting.pick(2, 1)),
+        )
+    yield Result(
+        what="consume over the wire",
+        against="the same records, once they are in librdkafka's own queue",
+        values=ratios(live, queued),
+        at_least=CONSUME_AT_LEAST_OF_QUEUED,
+        detail=f"{rate(live)} against {rate(queued)}",
+    )
     yield Result(
         what="consume over the wire",
         against="",

@@ -19,9 +19,7 @@ from dataclasses import dataclass, replace
 from seawall.broker import state_format as layout
 from seawall.broker.errors import (
     FencedInstanceId,
-    GroupBusy,
     GroupFenced,
-    GroupFull,
     InconsistentGroupProtocol,
 )
 from seawall.broker.group_format import (
@@ -32,15 +30,13 @@ from seawall.broker.group_format import (
     unpack_group,
     unpack_member,
 )
-from seawall.broker.group_holds import check_not_served
+from seawall.broker.group_holds import check_free, check_not_served, check_room
 from seawall.broker.names import check_group_name
 from seawall.broker.rebalance import Layout, divide, takeable
 from seawall.broker.state import State
 from seawall.wal.kv_view import ReadTransaction, WriteTransaction
 
 MAX_METADATA_BYTES = 4096  # Kafka's offset.metadata.max.bytes
-# Each of them is read whenever somebody comes or goes.
-MOST_MEMBERS = 1_000
 
 IsDead = Callable[[Member], bool]
 
@@ -144,7 +140,7 @@ class GroupState:
                     member = replace(member, target=each.target, owned=each.owned)
                 elif not is_dead(each):
                     others.append(each)
-            self._check_room(group, member, others)
+            check_room(group, member, others)
             divided = self._divide(transaction, group, [*others, member], partitions)
             member = next(each for each in divided if each.member_id == member.member_id)
             begun = self._begun(transaction, group)
@@ -333,24 +329,9 @@ class GroupState:
         found = self._group(view, group)
         return found or Group(name=group, generation=self._newest_deleted(view))
 
-    def _check_room(self, group: str, member: Member, others: Sequence[Member]) -> None:
-        if len(others) >= MOST_MEMBERS:
-            raise GroupFull(group=group, members=len(others))
-        wanted = set(member.partitions or ())
-        for each in others:
-            if wanted & set(each.partitions or ()):
-                raise GroupBusy(group=group, holder_pid=each.pid, holder_host=each.host)
-
     def _let_go(self, transaction: WriteTransaction, group: str, is_dead: IsDead) -> None:
         members = self._members(transaction, group)
-        living = [each for each in members if not is_dead(each)]
-        if living:
-            raise GroupBusy(
-                group=group,
-                holder_pid=living[0].pid,
-                holder_host=living[0].host,
-                members=len(living),
-            )
+        check_free(group, members, is_dead)
         for each in members:
             transaction.delete(layout.member_key(group, each.member_id))
 

@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 # So much may be read and written at once before a pause has to be made for it.
 BURST_S = 0.25
+# How much of a core the work between two pauses may take: what else the process does waits for
+# the interpreter meanwhile.
+CORE_SHARE = 0.25
 
 
 class Stopped(Exception):
@@ -14,7 +17,8 @@ class Stopped(Exception):
 
 
 class Pace:
-    """Keeps work below so many bytes a second. For one thread at a time.
+    """Keeps work below so many bytes a second, and below a share of a core. For one thread at a
+    time.
 
     ``wait`` sleeps for so many seconds and says whether the work has to end; without one
     there is no limit, and nobody who would end it.
@@ -31,6 +35,7 @@ class Pace:
         self._wait = wait
         self._clock = clock
         self._free_s = 0.0
+        self._resumed_s: float | None = None
 
     def should_stop(self) -> bool:
         """Whether the work has to end."""
@@ -42,7 +47,8 @@ class Pace:
             raise Stopped
 
     def spend(self, size_bytes: int) -> None:
-        """Before or after so many bytes are read or written: sleep as long as it takes.
+        """Before or after so many bytes are read or written: sleep as long as it takes, and as the
+        work since the last time has to rest. Longer than a burst nobody works.
 
         Raises `Stopped`.
         """
@@ -51,5 +57,7 @@ class Pace:
         now_s = self._clock()
         self._free_s = max(self._free_s, now_s) + size_bytes / self._bytes_per_second
         ahead_s = self._free_s - now_s - BURST_S
-        if self._wait(max(0.0, ahead_s)):
+        worked_s = 0.0 if self._resumed_s is None else min(now_s - self._resumed_s, BURST_S)
+        if self._wait(max(ahead_s, worked_s * (1 / CORE_SHARE - 1))):
             raise Stopped
+        self._resumed_s = self._clock()

@@ -48,7 +48,11 @@ class ServerLease:
             time.sleep(_PAUSE_S)
         self._descriptor = descriptor
         forks.register(self)
-        self.tell("")
+        try:
+            self.tell("")
+        except BaseException:
+            self._descriptor = None
+            raise
 
     def _running(self, descriptor: Descriptor) -> ServerRunning:
         pid, address = lock_holder(self._files, descriptor.number), ""

@@ -11,6 +11,7 @@ ones:
                    timestamps: that was last written before). retention.bytes: the oldest
                    ones, as long as the rest has at least so many bytes. As in Kafka
                    (UnifiedLog.deleteOldSegments)
+    compact        nothing: it takes records out of segments, see `keys`
 
 The active segment is appended to, so it stays; but it is sealed by a roll, and goes, if
 retention.ms or retention.bytes asks for it (as in Kafka), and if it is older than segment.ms

@@ -18,6 +18,7 @@ from wire import batch
 Conversation = Callable[[Talk], None]
 
 NOBODY = "nobody"
+UNKNOWN_ID = uuid.UUID(int=7)
 T0 = 1_700_000_000_000
 SESSION_MS, REBALANCE_MS = 10_000, 10_000
 SUBSCRIPTION = struct.pack(">hi", 0, 0) + struct.pack(">i", -1)
@@ -38,7 +39,11 @@ TOPIC, BROKER = 2, 4
 
 def topic_made(talk: Talk, name: str, partitions: int = 1, **config: str) -> uuid.UUID:
     """A topic that is there and has leaders; its id."""
-    wanted = wanted_topic(name, partitions, config={k.replace("_", "."): v for k, v in config.items()})
+    # The records are of T0, and would be removed for their age.
+    settings = {"retention_ms": "-1", **config}
+    wanted = wanted_topic(
+        name, partitions, config={key.replace("_", "."): v for key, v in settings.items()}
+    )
     talk.ask_quietly(CREATE_TOPICS, 5, topics=[wanted], timeout=10_000, validate_only=False)
     found = talk.until(
         METADATA,
@@ -64,6 +69,7 @@ def topic_made(talk: Talk, name: str, partitions: int = 1, **config: str) -> uui
         topics=[{"name": name, "partitions": places}],
     )
     topic_id: uuid.UUID = found.topics[0].topic_id
+    talk.topic_ids[name] = topic_id
     return topic_id
 
 
@@ -93,16 +99,18 @@ def produce(
     partition: int = 0,
     acks: int = -1,
     transactional_id: str | None = None,
+    version: int | None = None,
 ) -> Any:
+    data = [{"index": partition, "records": records}]
+    topic_id = talk.topic_ids.get(topic, UNKNOWN_ID)
     return talk.ask(
         step,
         PRODUCE,
+        version=version,
         acks=acks,
         timeout=5_000,
         transactional_id=transactional_id,
-        topic_data=[
-            {"name": topic, "partition_data": [{"index": partition, "records": records}]}
-        ],
+        topic_data=[{"name": topic, "topic_id": topic_id, "partition_data": data}],
     )
 
 
@@ -172,6 +180,9 @@ def producing(talk: Talk) -> None:
     else:
         produce(talk, "zstd in a version before it", topic, batch(b"a", compression="zstd"))
     produce(talk, "unknown topic", talk.name("nobody-made-it"), good)
+    if talk.pick == NEWEST:
+        produce(talk, "by name, in the last version that has names", topic, good, version=12)
+        produce(talk, "unknown name", talk.name("nobody-made-it"), good, version=12)
     produce(talk, "partition beyond the last", topic, good, partition=2)
     produce(talk, "negative partition", topic, good, partition=-1)
     produce(talk, "flipped bit in the records", topic, crooked(good, len(good) - 1))
@@ -183,12 +194,20 @@ def producing(talk: Talk) -> None:
     produce(talk, "too large", small, batch(b"x" * 300, timestamp=T0))
     produce(talk, "acks=2", topic, good, acks=2)
     produce(talk, "a control batch", topic, batch(b"a", timestamp=T0, is_control=True))
-    produce(
-        talk,
-        "transactional batch without a transaction",
-        topic,
-        batch(b"a", is_transactional=True, producer_id=77, producer_epoch=0, base_sequence=0),
+    transactional = batch(
+        b"a", is_transactional=True, producer_id=77, producer_epoch=0, base_sequence=0
     )
+    produce(talk, "transactional batch without a transaction", topic, transactional)
+    if talk.pick == NEWEST:
+        name = talk.name("transaction")
+        produce(
+            talk,
+            "of an unknown transaction",
+            topic,
+            transactional,
+            transactional_id=name,
+            version=12,
+        )
     produce(talk, "what is there now", topic, good)
 
 
@@ -268,10 +287,12 @@ def fetching(talk: Talk) -> None:
     fetch(talk, "fewer bytes than a batch", topic, topic_id, (0, 0), max_bytes=1)
     fetch(talk, "fewer bytes of a partition", topic, topic_id, (0, 0), partition_max_bytes=1)
     fetch(talk, "partition beyond the last", topic, topic_id, (2, 0))
-    fetch(talk, "unknown topic", talk.name("nobody-made-it"), uuid.UUID(int=7), (0, 0))
+    fetch(talk, "unknown topic", talk.name("nobody-made-it"), UNKNOWN_ID, (0, 0))
     if talk.pick == NEWEST:
         fetch(talk, "leader epoch of the future", topic, topic_id, (0, 0), epoch=99)
-        fetch(talk, "by name, in the last version that has names", topic, topic_id, (0, 0), version=12)
+        fetch(
+            talk, "by name, in the last version that has names", topic, topic_id, (0, 0), version=12
+        )
 
 
 def listing_offsets(talk: Talk) -> None:
@@ -316,9 +337,7 @@ def leader_epochs(talk: Talk) -> None:
 
     def ask(step: str, epoch: int, *, name: str = topic, partition: int = 0) -> None:
         wanted = {"partition": partition, "current_leader_epoch": -1, "leader_epoch": epoch}
-        talk.ask(
-            step, OFFSET_FOR_LEADER_EPOCH, topics=[{"topic": name, "partitions": [wanted]}]
-        )
+        talk.ask(step, OFFSET_FOR_LEADER_EPOCH, topics=[{"topic": name, "partitions": [wanted]}])
 
     ask("the one there is", 0)
     ask("one of the future", 5)
@@ -345,7 +364,7 @@ def metadata(talk: Talk) -> None:
         ask("no topics", ())
         ask("unknown topic", [{"name": talk.name("nobody-made-it"), "topic_id": None}])
         ask("by id", [{"name": None, "topic_id": topic_id}])
-        ask("unknown id", [{"name": None, "topic_id": uuid.UUID(int=7)}])
+        ask("unknown id", [{"name": None, "topic_id": UNKNOWN_ID}])
         ask("what one may do", [{"name": topic, "topic_id": None}], operations=True)
         talk.ask(
             "every partition", DESCRIBE_TOPIC_PARTITIONS, topics=[{"name": topic}], cursor=None
@@ -447,7 +466,12 @@ class Member:
         member_id = self.member_id if member_id is None else member_id
         gone = {"member_id": member_id, "group_instance_id": self.instance, "reason": None}
         return self.talk.ask(
-            step, LEAVE_GROUP, who=self.who, group_id=self.group, member_id=member_id, members=[gone]
+            step,
+            LEAVE_GROUP,
+            who=self.who,
+            group_id=self.group,
+            member_id=member_id,
+            members=[gone],
         )
 
     def commit(self, step: str, topic: str, offset: int, **rest: Any) -> Any:
@@ -497,9 +521,7 @@ def committed(talk: Talk, step: str, group: str, topic: str | None, *partitions:
 
 
 def describe_group(talk: Talk, step: str, group: str) -> Any:
-    return talk.ask(
-        step, DESCRIBE_GROUPS, groups=(group,), include_authorized_operations=False
-    )
+    return talk.ask(step, DESCRIBE_GROUPS, groups=(group,), include_authorized_operations=False)
 
 
 def delete_group(talk: Talk, step: str, group: str) -> Any:
@@ -623,9 +645,7 @@ def committed_offsets(talk: Talk) -> None:
     describe_group(talk, "a group without members", group)
     talk.ask("groups", LIST_GROUPS, states_filter=(), types_filter=())
     talk.steps[-1]["answer"]["groups"] = [
-        each
-        for each in talk.steps[-1]["answer"]["groups"]
-        if each["group_id"] == group
+        each for each in talk.steps[-1]["answer"]["groups"] if each["group_id"] == group
     ]
     if talk.pick == NEWEST:
         for step, states, types in (
@@ -726,7 +746,7 @@ def deleting_topics(talk: Talk) -> None:
 
     delete("unknown topic", (talk.name("nobody-made-it"), None))
     if talk.pick == NEWEST:
-        delete("unknown id", (None, uuid.UUID(int=7)))
+        delete("unknown id", (None, UNKNOWN_ID))
         delete("by name and by id", (topic, topic_id))
         delete("by id", (None, other_id))
     delete("by name", (topic, None))
@@ -737,7 +757,9 @@ def growing_topics(talk: Talk) -> None:
     topic = talk.name("grow")
     topic_made(talk, topic, 2)
 
-    def grow(step: str, name: str, count: int, *, dry: bool = False, assignments: Any = None) -> None:
+    def grow(
+        step: str, name: str, count: int, *, dry: bool = False, assignments: Any = None
+    ) -> None:
         wanted = {"name": name, "count": count, "assignments": assignments}
         talk.ask(step, CREATE_PARTITIONS, topics=[wanted], timeout=10_000, validate_only=dry)
 
@@ -785,7 +807,9 @@ def topic_settings(talk: Talk) -> None:
     topic, unknown = talk.name("settings"), talk.name("nobody-made-it")
     topic_made(talk, topic, retention_ms="100000")
 
-    def describe(step: str, kind: int, name: str, keys: Any = NAMES, synonyms: bool = False) -> None:
+    def describe(
+        step: str, kind: int, name: str, keys: Any = NAMES, synonyms: bool = False
+    ) -> None:
         wanted = {"resource_type": kind, "resource_name": name, "configuration_keys": keys}
         talk.ask(
             step,
@@ -802,7 +826,9 @@ def topic_settings(talk: Talk) -> None:
         wanted = {"resource_type": kind, "resource_name": name, "configs": entries}
         talk.ask(step, ALTER_CONFIGS, resources=[wanted], validate_only=dry)
 
-    def change(step: str, name: str, *entries: tuple[str, int, str | None], kind: int = TOPIC) -> None:
+    def change(
+        step: str, name: str, *entries: tuple[str, int, str | None], kind: int = TOPIC
+    ) -> None:
         changes = [
             {"name": key, "config_operation": how, "value": value} for key, how, value in entries
         ]
@@ -898,6 +924,4 @@ def hold(address: str, name: str, pick: str) -> list[dict[str, Any]]:
 
 def hold_all(address: str) -> dict[str, list[dict[str, Any]]]:
     """All conversations, in both sets of versions."""
-    return {
-        f"{name}-{pick}": hold(address, name, pick) for name in CONVERSATIONS for pick in PICKS
-    }
+    return {f"{name}-{pick}": hold(address, name, pick) for name in CONVERSATIONS for pick in PICKS}

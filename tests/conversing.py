@@ -21,14 +21,14 @@ from wire import Wire, batches_in
 # The versions that a conversation may use, from the oldest to the newest that both Apache
 # Kafka 4.1 and seawall answer.
 VERSIONS = {
-    0: (3, 12),
+    0: (3, 13),
     1: (4, 17),
     2: (1, 9),
     3: (0, 13),
     8: (2, 9),
     9: (1, 9),
     10: (0, 6),
-    11: (0, 9),  # Apache Kafka: from 2
+    11: (0, 9),
     12: (0, 4),
     13: (0, 5),
     14: (0, 5),
@@ -83,6 +83,7 @@ class Talk:
     def __init__(self, address: str, pick: str) -> None:
         self.pick = pick
         self.steps: list[dict[str, Any]] = []
+        self.topic_ids: dict[str, uuid.UUID] = {}
         self._address = address
         self._wires: dict[str, Wire] = {}
         self._names: dict[tuple[str, Any], str] = {}
@@ -111,9 +112,7 @@ class Talk:
         self.send(key, version=version, who=who, **rest)
         return self.hear(step, who)
 
-    def send(
-        self, key: int, /, *, version: int | None = None, who: str = "", **rest: Any
-    ) -> None:
+    def send(self, key: int, /, *, version: int | None = None, who: str = "", **rest: Any) -> None:
         self.wire(who).send(key, self.version(key) if version is None else version, **rest)
 
     def hear(self, step: str, who: str = "") -> Any:

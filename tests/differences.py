@@ -39,6 +39,11 @@ WANTED = (
         ("producing/transactional batch without a transaction/*.error_code",),
     ),
     Difference(
+        "There are no transactions: a `transactional.id` is "
+        "`TRANSACTIONAL_ID_AUTHORIZATION_FAILED`, which clients report at once.",
+        ("producing/of an unknown transaction/*.error_code",),
+    ),
+    Difference(
         "A record batch that is cut off is `CORRUPT_MESSAGE`, which clients send again; in Kafka "
         "it is `INVALID_RECORD`.",
         ("producing/cut off/*.error_code",),
@@ -97,5 +102,5 @@ WANTED = (
     ),
 )
 
-# Versions that Apache Kafka 4.1 does not advertise: DescribeLogDirs 5 came with 4.2 (KIP-1066).
+# Versions that Apache Kafka 4.1 does not advertise: DescribeLogDirs 5 came later (KIP-1066).
 WIDER = {35: [1, 5]}

@@ -7,6 +7,7 @@ Run as a script it is one that reads until it is killed, and commits nothing:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -18,7 +19,8 @@ BACKOFF_MS = 100
 
 
 class KafkaMember(Protocol):
-    """`poll` gives (partition, offset) of what was read."""
+    """`poll` gives (partition, offset) of what was read. `commit` may do nothing: there may
+    be nothing to commit, or the group is rebalancing."""
 
     def poll(self) -> list[tuple[int, int]]: ...
     def assignment(self) -> set[int]: ...
@@ -62,7 +64,10 @@ class Confluent:
         return {each.partition for each in self.consumer.assignment()}
 
     def commit(self) -> None:
-        self.consumer.commit(asynchronous=False)
+        from confluent_kafka import KafkaException
+
+        with contextlib.suppress(KafkaException):
+            self.consumer.commit(asynchronous=False)
 
     def close(self) -> None:
         self.consumer.close()
@@ -95,7 +100,10 @@ class KafkaPython:
         return {each.partition for each in self.consumer.assignment()}
 
     def commit(self) -> None:
-        self.consumer.commit()
+        from kafka.errors import KafkaError
+
+        with contextlib.suppress(KafkaError):
+            self.consumer.commit()
 
     def close(self) -> None:
         self.consumer.close(autocommit=False)
@@ -106,7 +114,7 @@ class Aiokafka:
 
     def __init__(self, address: str, topic: str, group: str, **settings: Any) -> None:
         self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         self.consumer = self._run(self._start(address, topic, group, settings))
 
@@ -139,7 +147,10 @@ class Aiokafka:
         return {each.partition for each in self.consumer.assignment()}
 
     def commit(self) -> None:
-        self._run(self.consumer.commit())
+        from aiokafka.errors import KafkaError
+
+        with contextlib.suppress(KafkaError):
+            self._run(self.consumer.commit())
 
     def close(self) -> None:
         self._run(self.consumer.stop())

@@ -51,16 +51,11 @@ def fetch_kafka(folder: Path) -> Path:
 def main(lib: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="seawall-kafka-") as name:
         folder = Path(name)
-        kafka = Kafka(folder, lib or fetch_kafka(folder))
-        kafka.format()
-        kafka.start()
-        try:
+        with Kafka(folder, lib or fetch_kafka(folder)) as kafka:
             held = hold_all(kafka.address)
             wire = Wire(kafka.address)
             told = wire.ask(18, 4, client_software_name="seawall", client_software_version="1")
             wire.close()
-        finally:
-            kafka.kill()
         properties = (folder / "server.properties").read_text().replace(name, "FOLDER")
         properties = re.sub(r":\d{4,5}\b", ":PORT", properties)
     origin = {

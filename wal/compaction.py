@@ -114,7 +114,7 @@ def compact(
 
     Segments below `log_start` are left out, and those below the log's own one.
 
-    Raises `LogGone`, `StorageFull`, `WriteFailed`, `SyncFailed`, what `hands.spend` raises, and
+    Raises `LogGone`, `LogFenced`, `StorageFull`, `WriteFailed`, what `hands.spend` raises, and
     what the index raises. Nothing is lost then, and it may be called again.
     """
     with lock_folder(context, exclusive=not dry_run, timeout_ms=LOCK_TIMEOUT_MS) as is_held:
@@ -159,7 +159,7 @@ def _plan(context: LogContext, row: EndsRow, rules: Rules) -> _Plan:
     clean = [each for each in segments if each.end_offset <= dirty_offset]
     dirty: list[SegmentInfo] = []
     for segment in segments[len(clean) :]:
-        if newest_ms(context, segment) > now_ms - rules.min_lag_ms and rules.min_lag_ms:
+        if rules.min_lag_ms and newest_ms(context, segment) > now_ms - rules.min_lag_ms:
             held_by.append(MIN_LAG)
             break
         dirty.append(segment)
@@ -318,10 +318,10 @@ class _Pass:
         while position < size:
             try:
                 if len(block) - inside < HEADER_BYTES:
-                    block, inside = self._read(descriptor, position, BLOCK_BYTES), 0
+                    block, inside = self._read(descriptor, position, size), 0
                 need = parse_header(block, inside).size_bytes
                 if len(block) - inside < need <= size - position:
-                    block, inside = self._read(descriptor, position, max(BLOCK_BYTES, need)), 0
+                    block, inside = self._read(descriptor, position, size, need), 0
                 header = check_batch(block, inside, size - position)
                 if header.base_offset != expected:
                     reason = f"its base offset is {header.base_offset}, not {expected}"
@@ -334,7 +334,8 @@ class _Pass:
         if expected != segment.end_offset:
             raise damage(context, base, position, expected, "the file ends too early")
 
-    def _read(self, descriptor: Descriptor, position: int, size_bytes: int) -> bytes:
+    def _read(self, descriptor: Descriptor, position: int, end: int, least_bytes: int = 0) -> bytes:
+        size_bytes = min(max(BLOCK_BYTES, least_bytes), end - position)
         self._hands.spend(size_bytes)
         return read_anyway(self._context.files, descriptor.number, size_bytes, position)
 

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from seawall.wal.checkpoint import checkpoint, index_sealed
 from seawall.wal.context import LogContext, write_error
 from seawall.wal.ends import FENCED
-from seawall.wal.errors import LogFenced, SyncFailed, WriteFailed
+from seawall.wal.errors import LogFenced, WriteFailed
 from seawall.wal.files import (
     CREATE,
     READ_WRITE,
@@ -185,7 +185,7 @@ class Aside:
 def swap(context: LogContext, aside: Aside, segments: Sequence[int], hands: Hands) -> None:
     """Put a finished `aside` in the place of these segments, which follow one another.
 
-    The caller holds the folder's lock. Raises `LogGone`, `LogFenced`, `SyncFailed`, `OSError`.
+    The caller holds the folder's lock. Raises `LogGone`, `LogFenced`, `WriteFailed`, `OSError`.
     """
     first, last = segments[0], segments[-1]
     if context.row().flags & FENCED:
@@ -214,8 +214,8 @@ def _sync_names(context: LogContext, hands: Hands) -> None:
         context.files.sync_directory(context.folder)
     except OSError as error:
         hands.fence()
-        folder = context.folder
-        raise SyncFailed(path=folder, reason=error.strerror or str(error)) from error
+        reason = f"the names in it could not be synced: {error.strerror or error}"
+        raise WriteFailed(path=context.folder, position=0, reason=reason) from error
 
 
 def merged_segments(context: LogContext) -> dict[int, list[int]]:

@@ -44,6 +44,13 @@ and a line in `registry.MODULES`; the answer to ApiVersions follows from that.
   ``is_pipelined`` begins before those ahead of it are answered. Who waits for long, waits for
   ``node.stopping``, too.
 
+What is there to lean on: ``topics.Topics`` finds partitions by a topic's name or id, in memory;
+``wire_topics.create_wire_topic`` creates a topic with what Kafka clients expect;
+``wakes.Wakes`` sleeps until a partition's durable end has moved; ``lanes.Lanes`` stores batches;
+``broker/raw.py`` is what they use of the broker. A fetch acquires memory from
+``node.response_budget`` before it reads; a handler whose response may be large does the same
+(``context.response_bytes``).
+
 Tests: ``tests/broker/kafka/test_<name>.py`` with the fixtures ``server`` and ``wire`` of the
 ``conftest.py`` there; ``wire.ask(16, 5, types_filter=())`` sends a request and gives kio's
 response.

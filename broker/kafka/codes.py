@@ -106,8 +106,13 @@ TABLE: Final[dict[type[BrokerError], int]] = {
     errors.GroupBusy: NON_EMPTY_GROUP,
     errors.GroupFull: GROUP_MAX_SIZE_REACHED,
     errors.GroupFenced: UNKNOWN_MEMBER_ID,
+    errors.FencedInstanceId: FENCED_INSTANCE_ID,
     errors.PartitionRevoked: ILLEGAL_GENERATION,
     errors.InconsistentGroupProtocol: INCONSISTENT_GROUP_PROTOCOL,
+    # of handlers and dead letters, which no request has
+    errors.HandlerFailed: UNKNOWN_SERVER_ERROR,
+    errors.NoDeadLetters: UNKNOWN_TOPIC_OR_PARTITION,
+    errors.UnknownOrigin: UNKNOWN_TOPIC_OR_PARTITION,
 }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from seawall.broker.kafka import dispatch
 from seawall.broker.kafka.api import RequestContext
@@ -42,14 +42,14 @@ class Connection(asyncio.Protocol):
     def __init__(self, node: Node) -> None:
         self.node = node
         self.peer = ""
-        # What handlers keep about a client between its requests.
-        self.notes: dict[object, Any] = {}
         # Taken by handlers of pipelined APIs while order matters.
         self.in_turn = asyncio.Lock()
         self._loop = node.loop
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader(node.settings.socket_request_max_bytes)
-        self._requests: deque[bytes] = deque()
+        # Frames, and at the end why there can be no more of them.
+        self._requests: deque[bytes | BadFrame] = deque()
+        self._broken = False
         # Pipelined requests that began, oldest first, and how many bytes they hold.
         self._running: deque[tuple[asyncio.Task[Answer], int]] = deque()
         self._arrived = asyncio.Event()
@@ -116,15 +116,16 @@ class Connection(asyncio.Protocol):
             task.cancel()
         self._writable.set()
         self._release_unsent()
-        self._release(self._held_bytes)
         self._requests.clear()
+        # What its running requests hold is released as they end.
+        self._release(self._held_bytes - sum(size for _, size in self._running))
 
     # -- receiving ---------------------------------------------------------------------
 
     def _take_frames(self) -> None:
         """Hand over the frames that are whole, as far as there is memory for them."""
         try:
-            while not self._waits_for_budget and not self._closing:
+            while not (self._waits_for_budget or self._closing or self._broken):
                 length = self._reader.length()
                 if length is None:
                     break
@@ -138,7 +139,10 @@ class Connection(asyncio.Protocol):
                 self._requests.append(frame)
                 self._arrived.set()
         except BadFrame as error:
-            self._reject(str(error))
+            # What came before it is answered first.
+            self._broken = True
+            self._requests.append(error)
+            self._arrived.set()
         self._regulate()
 
     def _reserve(self, length: int) -> bool:
@@ -173,8 +177,9 @@ class Connection(asyncio.Protocol):
         if transport is None or self._closing:
             return
         waiting = len(self._requests) + len(self._running)
+        most = self.node.settings.max_in_flight_requests
         should_pause = (
-            self._waits_for_budget or waiting >= self.node.settings.max_in_flight_requests
+            self._waits_for_budget or self._broken or self.node.stopping.is_set() or waiting >= most
         )
         if should_pause and not self._paused:
             self._paused = True
@@ -198,11 +203,17 @@ class Connection(asyncio.Protocol):
                     await self._arrived.wait()
                 frame = self._requests.popleft()
                 self._busy = True
+                if isinstance(frame, BadFrame):
+                    raise frame
                 await self._handle(frame)
                 self._busy = False
                 self._regulate()
-        except Rejected as error:
+        except (BadFrame, Rejected) as error:
+            await self._settled.wait()
             self._reject(str(error))
+        except Exception:
+            logger.exception("%s: closed: an unexpected error", self.peer)
+            self.close()
 
     async def _handle(self, frame: bytes) -> None:
         call = dispatch.parse(frame, self.node.apis)
@@ -234,17 +245,14 @@ class Connection(asyncio.Protocol):
         """Send the responses of pipelined requests, as far as none is missing before them."""
         while self._running and self._running[0][0].done():
             task, size = self._running.popleft()
-            if self._closing:
-                continue
             self._release(size)
-            try:
-                answer = task.result()
-            except Rejected as error:
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not isinstance(error, Rejected):
+                logger.error("%s: an unexpected error", self.peer, exc_info=error)
+            if error is not None:
                 self._reject(str(error))
-                return
-            except asyncio.CancelledError:
-                return
-            self._send(answer)
+            elif not task.cancelled():
+                self._send(task.result())
         if not self._running:
             self._settled.set()
         self._regulate()
@@ -287,10 +295,8 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def stop_reading(self) -> None:
-        """Accept nothing more; what was accepted is still answered."""
-        if self._transport is not None and not self._paused and not self._closing:
-            self._paused = True
-            self._transport.pause_reading()
+        """Accept nothing more, as the node is stopping; what was accepted is still answered."""
+        self._regulate()
 
     def check_timeouts(self, now_s: float) -> None:
         """Close the connection if its client takes too long."""

@@ -13,6 +13,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from seawall.broker.errors import BrokerClosed, BrokerError, GroupBusy, GroupFenced
@@ -146,7 +147,7 @@ class Coordinator:
             def fence(found: Group) -> int:
                 again = check(found)
                 if again == codes.NONE:
-                    self._fence(found)
+                    self._fence(found, generation=request.generation)
                     return codes.UNKNOWN_MEMBER_ID
                 return again
 
@@ -284,10 +285,14 @@ class Coordinator:
             logger.warning("group %s could not be stored: %s", name, error)
         except Exception:
             logger.exception("group %s could not be stored", name)
-        if trouble is None:
-            group.saved(self._now_ms(), generation)
-        else:
-            group.not_saved(self._now_ms(), trouble)
+        try:
+            if trouble is None:
+                group.saved(self._now_ms(), generation)
+            else:
+                group.not_saved(self._now_ms(), trouble)
+        except Exception:
+            logger.exception("group %s begins anew", name)
+            group.drop(codes.UNKNOWN_MEMBER_ID)
         slot.saving = None
         slot.has_moved = True
         self._deliver(slot)
@@ -313,7 +318,9 @@ class Coordinator:
             try:
                 if await self._node.run(store.beat):
                     continue
-                generations = {each.name: each.generation for each in self.groups()}
+                # One without a generation is looked at when its first one is stored.
+                begun = [each for each in self.groups() if each.generation]
+                generations = {each.name: each.generation for each in begun}
                 held = await self._node.run(store.groups.held, generations)
             except BrokerClosed:
                 return
@@ -322,11 +329,11 @@ class Coordinator:
                 continue
             for name in generations.keys() - held:
                 slot = self._slots.get(name)
-                if slot is not None and slot.group.generation == generations[name]:
-                    self._do(name, slot, self._fence)
+                if slot is not None:
+                    self._do(name, slot, partial(self._fence, generation=generations[name]))
 
-    def _fence(self, group: Group) -> None:
-        if group.state is not State.DEAD:
+    def _fence(self, group: Group, *, generation: int) -> None:
+        if group.state is not State.DEAD and group.generation == generation:
             logger.warning("group %s: its members join anew: others held it meanwhile", group.name)
             group.drop(codes.UNKNOWN_MEMBER_ID)
 

@@ -19,7 +19,6 @@ try:
     from kio.index import load_request_schema, load_response_schema
     from kio.schema.errors import ErrorCode
     from kio.serial import entity_reader, entity_writer
-    from kio.serial.errors import SerialError
 finally:
     for _name, _module in _before.items():
         if _module is None:
@@ -29,7 +28,6 @@ finally:
 
 __all__ = [
     "ErrorCode",
-    "SerialError",
     "entity_reader",
     "entity_writer",
     "load_request_schema",

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 from seawall.broker.kafka.kio_messages import (
     ErrorCode,
-    SerialError,
     entity_reader,
     entity_writer,
     load_request_schema,
@@ -57,8 +56,8 @@ class Schema(NamedTuple):
         """
         try:
             request, _ = self.read_request(frame, position)
-        except (SerialError, ValueError, OverflowError, TypeError, MemoryError) as error:
-            raise Undecodable(str(error) or type(error).__name__) from None
+        except Exception as error:  # noqa: BLE001 - kio raises many kinds, without a root
+            raise Undecodable(f"{type(error).__name__}: {error}") from None
         return request
 
     def encode(self, correlation_id: int, answer: Any) -> bytes:

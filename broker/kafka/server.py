@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 from types import TracebackType
 from typing import Any
 
 from seawall.broker.broker import Broker
 from seawall.broker.kafka.addresses import join_address, split_address
 from seawall.broker.kafka.connection import Connection
+from seawall.broker.kafka.listener import Listener
 from seawall.broker.kafka.node import Node
 from seawall.broker.kafka.settings import ServerSettings
 from seawall.broker.server_lease import ServerLease
@@ -20,8 +20,6 @@ logger = logging.getLogger("seawall.kafka")
 
 # How often the time-outs of connections are looked at.
 SWEEP_INTERVAL_S = 0.5
-BACKLOG = 1024
-ACCEPT_PAUSE_S = 0.1
 
 
 class Server:
@@ -34,7 +32,7 @@ class Server:
         self._broker = broker
         self.settings = settings
         self._node: Node | None = None
-        self._accepting: asyncio.Task[None] | None = None
+        self._listener: Listener | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._lease = ServerLease(broker.engine.files, broker.path)
         #: Where it listens, "host:port"; the real port also where port 0 was asked for.
@@ -57,6 +55,8 @@ class Server:
         try:
             await self._listen(node, host, port)
         except BaseException:
+            if self._listener is not None:
+                await self._listener.close()
             self._lease.give_back()
             raise
         # What may go by retention goes, as with every process that writes.
@@ -65,40 +65,15 @@ class Server:
         self._sweeper = node.loop.create_task(self._sweep())
 
     async def _listen(self, node: Node, host: str, port: int) -> None:
-        found = await node.loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        family, _, _, _, address = found[0]
-        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-        try:
-            listener.setblocking(False)
-            port = listener.getsockname()[1]
-            self.address = join_address(host, port)
-            self.advertised = self.settings.advertise or self.address
-            node.host, advertised_port = split_address(self.advertised)
-            node.port = advertised_port or port
-            await node.run(self._lease.tell, self.address)
-        except BaseException:
-            listener.close()
-            raise
-        self._accepting = node.loop.create_task(self._accept(node, listener))
-
-    async def _accept(self, node: Node, listener: socket.socket) -> None:
-        # Not by `loop.create_server`: what its server accepts just when it is closed is
-        # never closed itself (CPython 3.11).
-        with listener:
-            while True:
-                try:
-                    accepted, _ = await node.loop.sock_accept(listener)
-                except OSError as error:
-                    # Too many open files, say. Those who wait are taken later.
-                    logger.warning("cannot accept a connection: %s", error.strerror)
-                    await asyncio.sleep(ACCEPT_PAUSE_S)
-                    continue
-                try:
-                    await node.loop.connect_accepted_socket(lambda: Connection(node), accepted)
-                except BaseException as error:
-                    accepted.close()
-                    if not isinstance(error, OSError):
-                        raise
+        listener = Listener(lambda: Connection(node))
+        port = await listener.bind(host, port)
+        self.address = join_address(host, port)
+        self.advertised = self.settings.advertise or self.address
+        node.host, advertised_port = split_address(self.advertised)
+        node.port = advertised_port or port
+        self._listener = listener
+        await node.run(self._lease.tell, self.address)
+        listener.begin()
 
     async def _sweep(self) -> None:
         while True:
@@ -109,12 +84,12 @@ class Server:
 
     async def stop(self) -> None:
         """Accept nothing more, answer what was accepted, close. Within ``grace_ms``."""
-        node, accepting = self._node, self._accepting
-        if node is None or accepting is None:
+        node, listener = self._node, self._listener
+        if node is None or listener is None:
             return
-        self._accepting = None
+        self._listener = None
         node.stopping.set()
-        await _cancelled(accepting)
+        await listener.close()
         await _some_turns()
         for connection in tuple(node.connections):
             connection.stop_reading()
@@ -131,7 +106,9 @@ class Server:
         for connection in tuple(node.connections):
             connection.abort()
         if self._sweeper is not None:
-            await _cancelled(self._sweeper)
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
         await node.close_parts()
         self._lease.give_back()
         await _some_turns()  # the transports' last calls
@@ -147,12 +124,6 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         await self.stop()
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 async def _some_turns() -> None:

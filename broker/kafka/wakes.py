@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("seawall.kafka")
 
 REST_FACTOR: Final = 4
+SHORTEST_REST_S: Final = 0.002
 
 
 class _Waiter:
@@ -50,12 +51,18 @@ class Wakes:
         self._looking: asyncio.Task[None] | None = None
         self._watcher = node.broker.engine.watcher
         self._watcher.subscribe(self._on_change)
+        self._ending = node.loop.create_task(self._wake_all_at_the_end())
 
     def _on_change(self) -> None:
         # In the watcher's thread, or in one that has committed. Who begins to wait just now
         # is either seen here, or sees that there was a change.
         self.changes = object()
-        if self._waiters and not self._is_told and not self._node.loop.is_closed():
+        if (
+            self._waiters
+            and self._looking is None  # else it looks again by itself
+            and not self._is_told
+            and not self._node.loop.is_closed()
+        ):
             self._is_told = True
             with contextlib.suppress(RuntimeError):  # closed just now
                 self._node.loop.call_soon_threadsafe(self._changed)
@@ -69,23 +76,26 @@ class Wakes:
             self._looking = self._node.loop.create_task(self._look())
 
     async def _look(self) -> None:
+        seen: object = None
         try:
-            while self._waiters:
+            while self._waiters and seen is not self.changes:
                 seen = self.changes
                 began_s = self._node.loop.time()
                 ends = await self._node.run(
                     durable_ends, self._node.broker.engine, tuple(self._waiters)
                 )
                 self._compare(ends)
-                await asyncio.sleep(REST_FACTOR * (self._node.loop.time() - began_s))
-                if seen is self.changes:
-                    return
+                took_s = self._node.loop.time() - began_s
+                await asyncio.sleep(max(SHORTEST_REST_S, REST_FACTOR * took_s))
         except BrokerClosed:
-            pass
+            seen = self.changes
         except Exception:
             logger.exception("cannot look for new records; fetches wait for their time-outs")
+            seen = self.changes
         finally:
             self._looking = None
+        if seen is not self.changes:
+            self._look_soon()
 
     def _compare(self, ends: Mapping[int, int | None]) -> None:
         for partition_id, durable_end in ends.items():
@@ -104,22 +114,24 @@ class Wakes:
 
         `known`: partition id -> durable end, as read when ``self.changes`` was `changes`.
         """
-        waiter = _Waiter(known, self._node.loop.create_future())
+        loop = self._node.loop
+        waiter = _Waiter(known, loop.create_future())
         self._add(waiter, known)
+        timer = loop.call_later(timeout_s, waiter.wake)
         try:
             if changes is not self.changes:
                 self._look_soon()
-            stopping = self._node.loop.create_task(self._node.stopping.wait())
-            try:
-                await asyncio.wait(
-                    (waiter.woken, stopping),
-                    timeout=timeout_s,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-            finally:
-                stopping.cancel()
+            if not self._node.stopping.is_set():
+                await waiter.woken
         finally:
+            timer.cancel()
             self._remove(waiter, known)
+
+    async def _wake_all_at_the_end(self) -> None:
+        await self._node.stopping.wait()
+        for waiters in tuple(self._waiters.values()):
+            for waiter in waiters:
+                waiter.wake()
 
     def _add(self, waiter: _Waiter, partition_ids: Iterable[int]) -> None:
         for partition_id in partition_ids:
@@ -134,7 +146,8 @@ class Wakes:
 
     async def close(self) -> None:
         self._watcher.unsubscribe(self._on_change)
-        if self._looking is not None:
-            self._looking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._looking
+        for task in (self._ending, self._looking):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task

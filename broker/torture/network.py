@@ -145,7 +145,8 @@ class Round:
         """One mishap after the other."""
         mishaps: list[Callable[[], None]] = [
             *(self._kill_server, self._kill_server, self._lose_answers, self._lose_answers),
-            *(self._cut, self._stall, self._stop_server, self._stop_client, self._kill_client),
+            *(self._cut, self._stall, self._stall, self._stop_server, self._kill_client),
+            self._stop_client,
         ]
         while (left_s := until_s - time.monotonic()) > 0:
             time.sleep(min(left_s, self._random.uniform(0.05, 0.8)))
@@ -179,8 +180,14 @@ class Round:
         self._proxy.cut()
 
     def _stall(self) -> None:
-        self._proxy.stall()
-        time.sleep(self._random.uniform(0, LONGEST_STALL_S))
+        """For some of them longer than a session: what they sent comes when others have taken
+        their place."""
+        if self._random.random() < 0.3:
+            self._proxy.stall()
+            time.sleep(self._random.uniform(0, LONGEST_STALL_S))
+        else:
+            self._proxy.stall(lambda: self._random.random() < 0.4)
+            time.sleep(self._random.uniform(1, 3) * SESSION_TIMEOUT_MS / 1000)
         self._proxy.flow()
 
     def _stop_server(self) -> None:
@@ -192,7 +199,8 @@ class Round:
         child = self._random.choice(list(self._children.values()))
         child.send_signal(signal.SIGSTOP)
         # Sometimes for longer than its session.
-        wake_s = time.monotonic() + self._random.choice([0.3, 1.0, 1.5 * SESSION_TIMEOUT_MS / 1000])
+        longer_s = 2.5 * SESSION_TIMEOUT_MS / 1000
+        wake_s = time.monotonic() + self._random.choice([0.3, longer_s, longer_s])
         self._stopped.append((wake_s, child))
 
     def _go_on(self, now_s: float) -> None:
@@ -234,8 +242,8 @@ class Round:
     # -- processes -------------------------------------------------------------------
 
     def _start(self) -> None:
-        clients = ["producer", "producer", "member", "consumer"]
-        clients += self._random.choices(list(CLIENTS), k=2)
+        clients = ["producer", "producer", "member", "member", "onlooker", "consumer"]
+        clients += self._random.choices(list(CLIENTS), k=1)
         self._begin(f"p{self._started}", __name__, clients, address=self._server.advertised)
 
     def _start_embedded(self) -> None:

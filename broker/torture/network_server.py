@@ -31,8 +31,10 @@ class NetworkServer:
         listen = f"127.0.0.1:{self.port}"
         with open(self._log, "ab") as said:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "seawall.broker.torture.served"]
-                + [self._path, listen, self.advertised],
+                [
+                    *(sys.executable, "-m", "seawall.broker.torture.served"),
+                    *(self._path, listen, self.advertised),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,

@@ -208,9 +208,18 @@ def drop(performer: Performer, step: Step) -> None:
 
 @operation("Broker.compact", "State.trim")
 def trim(performer: Performer, step: Step) -> None:
-    """Remove what all groups have acknowledged."""
-    if performer.has(step["topic"]):
-        _compact(performer, "trim", step["topic"])
+    """Remove what all groups have acknowledged; some may have caught up with a sealed segment."""
+    topic = step["topic"]
+    if not performer.has(topic):
+        return
+    if step["caught_up"]:
+        with translated():
+            performer.log(topic, 0).roll()
+    for group in step["caught_up"]:
+        end = performer.broker.ends(topic, 0).durable_end
+        with performer.marked("reset", group=group, topic=topic, partition=0, offset=end):
+            performer.broker.reset_group(group, topic, {0: end})
+    _compact(performer, "trim", topic)
 
 
 @operation()

@@ -1,8 +1,8 @@
 """A network between clients and a server that can be cut, stalled, and made to lose answers.
 
-A TCP proxy on the loopback. What it is told to do, it does to all connections of the moment:
+A TCP proxy on the loopback. What it is told to do, it does to the connections of the moment:
 
-    stall     nothing gets through, and nothing is lost, until `flow`
+    stall     nothing gets through, and nothing is lost, until `flow`; perhaps not to all
     swallow   requests get through, answers are lost, until the connections are cut
     cut       connections end at once (RST), with whatever was on its way
 
@@ -37,22 +37,21 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
         self._loop = asyncio.new_event_loop()
-        self._flowing = asyncio.Event()
-        self._flowing.set()
         self._swallows = False
-        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        # Each connection's two sockets, and whether anything gets through.
+        self._pairs: dict[tuple[socket.socket, socket.socket], asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name="torture-proxy", daemon=True)
 
     # -- what may be done to the network -----------------------------------------------
 
-    def stall(self) -> None:
-        """Let nothing through until `flow`."""
-        self._do(self._flowing.clear)
+    def stall(self, is_meant: Callable[[], bool] = lambda: True) -> None:
+        """Let nothing through until `flow`; `is_meant` is asked for each connection."""
+        self._do(lambda: self._stall(is_meant))
 
     def flow(self) -> None:
         """Let everything through that waits."""
-        self._do(self._flowing.set)
+        self._do(self._flow)
 
     def swallow(self) -> None:
         """Lose all answers from now on, until `cut`."""
@@ -72,6 +71,15 @@ class Proxy:
         self._loop.call_soon_threadsafe(do)
         done.wait()
 
+    def _stall(self, is_meant: Callable[[], bool]) -> None:
+        for flowing in self._pairs.values():
+            if is_meant():
+                flowing.clear()
+
+    def _flow(self) -> None:
+        for flowing in self._pairs.values():
+            flowing.set()
+
     def _swallow(self) -> None:
         self._swallows = True
 
@@ -84,7 +92,7 @@ class Proxy:
                 with contextlib.suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)
         self._swallows = False
-        self._flowing.set()
+        self._flow()
 
     # -- in its thread -----------------------------------------------------------------
 
@@ -116,12 +124,13 @@ class Proxy:
         for each in (client, server):
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         pair = client, server
-        self._pairs.add(pair)
+        flowing = self._pairs[pair] = asyncio.Event()
+        flowing.set()
         try:
             await self._loop.sock_connect(server, ("127.0.0.1", self._target))
             ways = [
-                self._loop.create_task(self._pump(client, server)),
-                self._loop.create_task(self._pump(server, client, are_answers=True)),
+                self._loop.create_task(self._pump(client, server, flowing)),
+                self._loop.create_task(self._pump(server, client, flowing, are_answers=True)),
             ]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -132,18 +141,23 @@ class Proxy:
         except OSError:
             pass  # the server is not there
         finally:
-            self._pairs.discard(pair)
+            del self._pairs[pair]
             for each in pair:
                 with contextlib.suppress(OSError):
                     each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RUDELY)
                 each.close()
 
     async def _pump(
-        self, source: socket.socket, sink: socket.socket, *, are_answers: bool = False
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        flowing: asyncio.Event,
+        *,
+        are_answers: bool = False,
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await self._loop.sock_recv(source, CHUNK_BYTES):
-                await self._flowing.wait()
+                await flowing.wait()
                 if not (are_answers and self._swallows):
                     await self._loop.sock_sendall(sink, data)
 

@@ -50,6 +50,8 @@ def steps(seed: int, count: int) -> list[Step]:
             passing.discard(step["topic"])
         elif kind == "trim":
             step |= {"topic": choose.choice(sorted({"orders", *passing}))}
+            # Left to chance, all groups of a topic have seldom acknowledged a whole segment.
+            step |= {"caught_up": list(GROUPS) if len(script) % 3 == 0 else []}
         elif kind == "compact":
             step |= {"topic": KEYED}
         elif kind == "expire":

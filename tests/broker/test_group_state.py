@@ -245,7 +245,7 @@ def test_members_must_know_an_assignor_in_common(groups: GroupState) -> None:
 
 
 def test_a_group_that_is_full(groups: GroupState, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seawall.broker.group_state.MOST_MEMBERS", 1)
+    monkeypatch.setattr("seawall.broker.group_holds.MOST_MEMBERS", 1)
     groups.join("g", member(), {}, TWO, all_alive)
     with pytest.raises(GroupFull) as caught:
         groups.join("g", member(), {}, TWO, all_alive)

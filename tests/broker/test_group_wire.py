@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from members import all_alive, member
 
 from seawall.broker.errors import (
@@ -17,7 +21,7 @@ from seawall.broker.errors import (
     UnknownGroup,
 )
 from seawall.broker.group_format import Member, pack_member, unpack_member
-from seawall.broker.group_state import GroupState
+from seawall.broker.group_state import Commit, GroupState
 from seawall.broker.group_wire import WireCommit, WireGroups
 from seawall.broker.state import State
 from seawall.wal.files import Files
@@ -55,7 +59,7 @@ def server(state: State, dead: set[str], server_id: str) -> WireGroups:
     return WireGroups(state, server_id=server_id, is_dead=is_dead(dead))
 
 
-def is_dead(dead: set[str]):  # type: ignore[no-untyped-def]
+def is_dead(dead: set[str]) -> Callable[[Member], bool]:
     return lambda each: each.member_id in dead or each.member_id.rpartition("-")[2] in dead
 
 
@@ -328,3 +332,176 @@ def test_deleting_offsets(groups: WireGroups, state: State) -> None:
     groups.begin_generation("g", "", [client(topics=())])
     with pytest.raises(GroupBusy):
         groups.delete_offsets("g", {11: "t"})
+
+
+# -- servers, embedded consumers and operators at random -----------------------------
+
+
+class Holders(RuleBasedStateMachine):
+    """One group that two servers (one after the other), embedded consumers and operators use.
+
+    Held against a model of who is in it, in which generation, and what it has committed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        path = str(Path(self.folder.name) / "state.lmdb")
+        environment = Environment(path, files=Files(), map_size_bytes=1 << 26)
+        self.state = State(environment)
+        self.embedded = GroupState(self.state)
+        self.dead: set[str] = set()
+        self.numbers = itertools.count(1)
+        # Whoever was stored last: ids of members, all of one kind.
+        self.wire: dict[str, Member] = {}
+        self.inside: dict[str, Member] = {}
+        self.generation = 0
+        self.offsets: dict[int, int] = {}
+        # Members with the generations in which they were, some long over.
+        self.memories: list[tuple[WireGroups, Member, int]] = []
+        self.start_server()
+
+    def start_server(self) -> None:
+        self.name = f"s{next(self.numbers)}"
+        self.server = server(self.state, self.dead, self.name)
+
+    @property
+    def is_dead(self) -> Callable[[Member], bool]:
+        return is_dead(self.dead)
+
+    def living_inside(self) -> list[str]:
+        return [each for each in self.inside if each not in self.dead]
+
+    def living_wire(self) -> list[str]:
+        return [each for each, who in self.wire.items() if not self.is_dead(who)]
+
+    @rule(count=st.integers(0, 2), keeps=st.booleans())
+    def begin(self, count: int, keeps: bool) -> None:
+        ours = [who for each, who in self.wire.items() if each.endswith("-" + self.name)]
+        members = [client(server_id=self.name) for _ in range(count)] + ours * keeps
+        holds = bool(ours)
+        if not members and not holds:
+            self.server.begin_generation("g", "range", members)
+            return
+        if self.living_inside():
+            with pytest.raises(GroupBusy):
+                self.server.begin_generation("g", "range", members)
+            return
+        generation = self.server.begin_generation("g", "range", members)
+        assert generation > self.generation
+        self.generation = generation
+        self.wire, self.inside = {each.member_id: each for each in members}, {}
+        self.memories += [(self.server, each, generation) for each in members]
+
+    @rule()
+    def kill_server(self) -> None:
+        self.dead.add(self.name)
+        self.start_server()
+
+    @rule()
+    def join_inside(self) -> None:
+        who = member()
+        if self.living_wire():
+            with pytest.raises(GroupHeldByServer):
+                self.embedded.join("g", who, {10: 0, 11: 0}, TWO, self.is_dead)
+            return
+        joined = self.embedded.join("g", who, {10: 0, 11: 0}, TWO, self.is_dead)
+        assert joined.generation > self.generation
+        self.generation = joined.generation
+        self.inside = {each: self.inside[each] for each in self.living_inside()}
+        self.inside[who.member_id] = who
+        self.wire = {}
+        self.offsets = {10: 0, 11: 0} | self.offsets
+
+    @precondition(lambda self: self.inside)
+    @rule(data=st.data(), dies=st.booleans())
+    def leave_inside(self, data: st.DataObject, dies: bool) -> None:
+        member_id = data.draw(st.sampled_from(sorted(self.inside)))
+        if dies:
+            self.dead.add(member_id)
+        else:
+            self.embedded.leave("g", member_id, TWO, self.is_dead)
+            self.generation += 1
+            self.inside.pop(member_id)
+            self.inside = {each: self.inside[each] for each in self.living_inside()}
+
+    @precondition(lambda self: self.memories)
+    @rule(data=st.data(), offset=st.integers(0, 9), partition=st.sampled_from([10, 11]))
+    def commit(self, data: st.DataObject, offset: int, partition: int) -> None:
+        groups, who, generation = data.draw(st.sampled_from(self.memories[-6:]))
+        verdict = commit(groups, who, generation, {partition: offset})
+        if generation == self.generation and who.member_id in self.wire:
+            assert verdict is None
+            self.offsets[partition] = offset
+        else:
+            assert isinstance(verdict, GroupFenced)
+
+    @rule(offset=st.integers(0, 9))
+    def commit_alone(self, offset: int) -> None:
+        verdict = commit(self.server, None, -1, {10: offset})
+        if self.living_inside() or self.living_wire():
+            assert isinstance(verdict, GroupBusy)
+        else:
+            assert verdict is None
+            self.offsets[10] = offset
+
+    @precondition(lambda self: self.inside)
+    @rule(data=st.data(), offset=st.integers(0, 9))
+    def acknowledge(self, data: st.DataObject, offset: int) -> None:
+        member_id = data.draw(st.sampled_from(sorted(self.inside)))
+        acknowledged = Commit(group="g", member_id=member_id, offsets={10: offset})
+        assert self.embedded.commit([acknowledged]) == [None]
+        self.offsets[10] = max(offset, self.offsets[10])
+
+    @rule(offset=st.integers(0, 9))
+    def reset(self, offset: int) -> None:
+        if self.living_inside() or self.living_wire():
+            with pytest.raises(GroupBusy):
+                self.embedded.reset("g", {10: offset}, self.is_dead)
+            return
+        self.embedded.reset("g", {10: offset}, self.is_dead)
+        self.wire, self.inside = {}, {}
+        self.generation += 1
+        self.offsets[10] = offset
+
+    @rule()
+    def delete(self) -> None:
+        if self.living_inside() or self.living_wire():
+            with pytest.raises(GroupBusy):
+                self.embedded.delete("g", self.is_dead)
+        elif self.embedded.delete("g", self.is_dead):
+            self.wire, self.inside, self.offsets = {}, {}, {}
+
+    @rule()
+    def refresh(self) -> None:
+        gone = self.embedded.refresh("g", TWO, self.is_dead)
+        if gone:
+            self.generation += 1
+            self.inside = {each: self.inside[each] for each in self.living_inside()}
+            self.wire = {each: self.wire[each] for each in self.living_wire()}
+
+    @rule()
+    def release(self) -> None:
+        before = len(self.wire)
+        self.server.release(self.server.is_ours)
+        self.wire = {k: v for k, v in self.wire.items() if not k.endswith("-" + self.name)}
+        self.generation += len(self.wire) < before
+
+    @invariant()
+    def it_is_as_the_model_says(self) -> None:
+        generation, members = self.embedded.members("g")
+        assert generation in (self.generation, 0)
+        assert {each.member_id for each in members} == self.wire.keys() | self.inside.keys()
+        living = {each.is_wire for each in members if not self.is_dead(each)}
+        assert len(living) < 2, "both kinds at once"
+        assert offsets(self.server) == self.offsets
+
+    def teardown(self) -> None:
+        self.state.close()
+        self.folder.cleanup()
+
+
+Holders.TestCase.settings = settings(
+    max_examples=25, stateful_step_count=40, suppress_health_check=list(HealthCheck), deadline=None
+)
+TestHolders = Holders.TestCase

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seawall.broker.pace import BURST_S, Pace, Stopped
+from seawall.broker.pace import BURST_S, CORE_SHARE, Pace, Stopped
 
 
 class Slept:
@@ -34,6 +34,17 @@ def test_so_many_bytes_a_second() -> None:
     began_s = slept.now_s
     pace.spend(2000)
     assert slept.now_s - began_s == pytest.approx(2 - BURST_S)
+
+
+def test_so_much_of_a_core() -> None:
+    slept = Slept()
+    pace = Pace(10**9, slept.wait, clock=slept.clock)
+    pace.spend(1)
+    began_s = slept.now_s
+    for _ in range(10):
+        slept.now_s += 0.05
+        pace.spend(1)
+    assert 0.5 / (slept.now_s - began_s) == pytest.approx(CORE_SHARE)
 
 
 def test_it_ends_when_it_is_told_to() -> None:

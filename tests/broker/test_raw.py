@@ -17,7 +17,6 @@ from seawall.broker.raw import (
     Stored,
     append_batches,
     durable_ends,
-    new_producer_id,
     newest_record,
 )
 from seawall.wal.errors import OffsetOutOfRange
@@ -136,9 +135,3 @@ def test_the_newest_record(broker: Broker) -> None:
     assert newest_record(log) == (1, 9), "the first of those"
     broker.delete_records("orders", {0: 2})
     assert newest_record(log) == (4, 9)
-
-
-def test_producer_ids_are_positive() -> None:
-    found = {new_producer_id() for _ in range(1000)}
-    assert len(found) == 1000
-    assert all(0 <= each < 1 << 62 for each in found)

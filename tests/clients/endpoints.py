@@ -2,48 +2,50 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import Self
 
 from clients.neutral import Neutral
+from commands import SEAWALL
+
+from seawall.broker.torture.proxy import Proxy
 
 STARTING_S = 60.0
 
 
-class Endpoint(Protocol):
-    """A server that can be killed and comes back at the same address, with what it had."""
+class Endpoint(ABC):
+    """A server as a process of its own, behind a network that can be broken.
 
-    @property
-    def address(self) -> str: ...
-    def start(self) -> None: ...
-    def kill(self) -> None: ...
+    It is there while this is entered. It may be killed, and comes back at the same address with
+    what it had.
+    """
 
-
-class Process:
-    """A server as a process of its own, at a port of its own."""
+    name = ""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
+        self._proxy = Proxy(self.port)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
+        """Where clients find it: the proxy."""
+        return f"127.0.0.1:{self._proxy.port}"
+
+    @property
+    def listen(self) -> str:
+        """Where it is itself."""
         return f"127.0.0.1:{self.port}"
 
+    @abstractmethod
     def command(self) -> list[str]:
-        raise NotImplementedError
-
-    def environment(self) -> Mapping[str, str]:
-        return os.environ
+        """What starts it."""
 
     @property
     def log(self) -> Path:
@@ -52,11 +54,7 @@ class Process:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.command(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.environment(),
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         deadline_s = time.monotonic() + STARTING_S
         while not is_listening(self.port):
@@ -65,14 +63,6 @@ class Process:
                 raise RuntimeError(f"it does not start: {self.log.read_text()[-2000:]}")
             time.sleep(0.02)
 
-    def pause(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
     def kill(self) -> None:
         """SIGKILL. Safe to call twice."""
         if self._process is not None:
@@ -80,31 +70,63 @@ class Process:
             self._process.wait()
             self._process = None
 
+    def die_unheard(self) -> None:
+        """Take requests for a moment without the answers getting through, and be killed.
 
-class Seawall(Process):
+        What clients have sent is stored, and they do not know.
+        """
+        self._proxy.swallow()
+        time.sleep(0.3)
+        self.kill()
+        self._proxy.cut()
+
+    def __enter__(self) -> Self:
+        self._proxy.__enter__()
+        try:
+            self.start()
+        except BaseException:
+            self._proxy.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+        self._proxy.__exit__(None, None, None)
+
+
+class Seawall(Endpoint):
     """`seawall serve` on a directory."""
 
+    name = "seawall"
+
     def command(self) -> list[str]:
-        seawall = str(Path(sys.executable).with_name("seawall"))
-        return [seawall, "serve", "-b", str(self.folder / "data"), "--listen", self.address]
+        where = ["--listen", self.listen, "--advertise", self.address]
+        return [SEAWALL, "serve", "-b", str(self.folder / "data"), *where]
 
 
-class Kafka(Process):
+class Kafka(Endpoint):
     """Apache Kafka: one node, KRaft. ``lib``: the folder with its jars."""
+
+    name = "Apache Kafka"
 
     def __init__(self, folder: Path, lib: Path) -> None:
         super().__init__(folder)
         self._lib = lib
         self._controller_port = free_port()
         self._properties = folder / "server.properties"
+        self._format()
 
-    def format(self) -> None:
-        """Make the folder a node's."""
+    def _format(self) -> None:
         lines = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
-            "listeners": f"PLAINTEXT://{self.address},"
+            "listeners": f"PLAINTEXT://{self.listen},"
             f"CONTROLLER://127.0.0.1:{self._controller_port}",
             "advertised.listeners": f"PLAINTEXT://{self.address}",
             "controller.listener.names": "CONTROLLER",
@@ -120,8 +142,10 @@ class Kafka(Process):
         text = "".join(f"{name}={value}\n" for name, value in lines.items())
         self._properties.write_text(text)
         subprocess.run(
-            [*self._java("kafka.tools.StorageTool"), "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ"]
-            + ["-c", str(self._properties)],
+            [
+                *self._java("kafka.tools.StorageTool"),
+                *("format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(self._properties)),
+            ],
             check=True,
             capture_output=True,
         )
@@ -136,10 +160,9 @@ class Kafka(Process):
         super().start()
         # Its topic of offsets is made when a group first needs it, and until it is there, some
         # clients give up.
-        neutral = Neutral(self.address)
-        neutral.create("first", is_there=True)
-        neutral.commit("first", "first", {0: 0})
-        neutral.close()
+        with Neutral(self.address) as neutral:
+            neutral.create("first", is_there=True)
+            neutral.commit("first", "first", {0: 0})
 
 
 def free_port() -> int:
@@ -152,7 +175,3 @@ def is_listening(port: int) -> bool:
     with socket.socket() as client:
         client.settimeout(1)
         return client.connect_ex(("127.0.0.1", port)) == 0
-
-
-def scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="seawall-clients-")

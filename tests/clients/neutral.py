@@ -25,6 +25,12 @@ class Neutral:
     def close(self) -> None:
         self._wire.close()
 
+    def __enter__(self) -> Neutral:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def create(self, topic: str, partitions: int = 1, *, is_there: bool = False) -> None:
         """Create a topic, which may be there already if `is_there`."""
         wanted = {
@@ -48,7 +54,9 @@ class Neutral:
 
     def produce(self, topic: str, values: list[str], partition: int = 0) -> int:
         """The offset of the first one."""
-        return self.produce_batch(topic, batch(*[each.encode() for each in values]), partition)
+        now_ms = int(time.time() * 1000)  # what is old may be removed
+        data = batch(*[each.encode() for each in values], timestamp=now_ms)
+        return self.produce_batch(topic, data, partition)
 
     def produce_batch(self, topic: str, records: bytes, partition: int = 0) -> int:
         deadline_s = time.monotonic() + PATIENCE_S

@@ -30,61 +30,52 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One client. ``missing`` says what it lacks here, "" if it can be started."""
+    """One client. ``missing`` says why it cannot be started here, "" if it can."""
 
     name: str
-    command: Callable[[], list[str]]
-    missing: Callable[[], str]
+    command: tuple[str, ...]
+    missing: str
 
 
-def _built(name: str, command: list[str | Path], needs: Path) -> Client:
+def _python(name: str, module: str, program: str) -> Client:
+    is_there = importlib.util.find_spec(module) is not None
     return Client(
         name,
-        lambda: [str(each) for each in command],
-        lambda: "" if needs.exists() and shutil.which(command[0]) else f"{name} was not built",
+        (sys.executable, str(SOURCES / "python" / program)),
+        "" if is_there else f"the package {module} is not installed",
+    )
+
+
+def _built(name: str, stamp: str, *command: str | Path) -> Client:
+    is_there = (BUILT / f"{stamp}.built").exists() and shutil.which(command[0]) is not None
+    return Client(
+        name,
+        tuple(map(str, command)),
+        "" if is_there else "it is not built: `make clients` does that, or says what it lacks",
     )
 
 
 CLIENTS = (
-    Client(
-        "confluent-kafka",
-        lambda: [sys.executable, str(SOURCES / "python" / "with_confluent.py")],
-        lambda: _without("confluent_kafka"),
-    ),
+    _python("confluent-kafka", "confluent_kafka", "with_confluent.py"),
+    _python("aiokafka", "aiokafka", "with_aiokafka.py"),
+    _python("kafka-python", "kafka", "with_kafka_python.py"),
     Client(
         "kcat",
-        lambda: [sys.executable, str(SOURCES / "python" / "with_kcat.py")],
-        lambda: "" if shutil.which("kcat") else "kcat is not installed",
+        (sys.executable, str(SOURCES / "python" / "with_kcat.py")),
+        "" if shutil.which("kcat") else "the program kcat is not installed",
     ),
-    Client(
-        "aiokafka",
-        lambda: [sys.executable, str(SOURCES / "python" / "with_aiokafka.py")],
-        lambda: _without("aiokafka"),
-    ),
-    Client(
-        "kafka-python",
-        lambda: [sys.executable, str(SOURCES / "python" / "with_kafka_python.py")],
-        lambda: _without("kafka"),
-    ),
+    _built("kafkajs", "kafkajs", "node", BUILT / "kafkajs" / "program.js"),
+    _built("franz-go", "go", BUILT / "go" / "franz"),
+    _built("kafka-go", "go", BUILT / "go" / "segmentio"),
     _built(
-        "kafkajs",
-        ["node", BUILT / "kafkajs" / "program.js"],
-        BUILT / "kafkajs" / "node_modules",
-    ),
-    _built("franz-go", [BUILT / "franz"], BUILT / "franz"),
-    _built("kafka-go", [BUILT / "segmentio"], BUILT / "segmentio"),
-    _built(
-        "Apache Kafka's (Java)",
-        # It lives for seconds: start quickly, and leave the other processes some memory.
-        ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Xmx128m"]
-        + ["-cp", f"{BUILT / 'java'}/*", "Program"],
-        BUILT / "java",
+        "Java",
+        "java",
+        "java",
+        # It lives for seconds, and is not alone.
+        *("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Xmx128m"),
+        *("-cp", f"{BUILT / 'java'}/*", "Program"),
     ),
 )
-
-
-def _without(module: str) -> str:
-    return "" if importlib.util.find_spec(module) else f"{module} is not installed"
 
 
 class Died(Exception):
@@ -98,7 +89,7 @@ class Running:
         self._client = client
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the program
         self._process = subprocess.Popen(
-            [*client.command(), address],
+            [*client.command, address],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

@@ -69,7 +69,7 @@ class Shared:
         if 0 < self._ready >= self._players:
             self._ready = 0
             try:
-                self.server.kill()
+                self.server.die_unheard()
                 time.sleep(0.3)
                 self.server.start()
             finally:
@@ -120,7 +120,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
+    """``title``: the heading of its features in the docs."""
+
     name: str
+    title: str
     features: tuple[str, ...]
     play: Callable[[Stage], None]
 
@@ -166,17 +169,16 @@ def expect(found: Any, expected: Any, what: str) -> None:
 # -- producing and consuming ---------------------------------------------------------------
 
 PRODUCE, HEADERS = "produce with keys and null values", "headers"
-FROM_START, FROM_END, FROM_TIME = "consume from the start", "from the end", "from a time"
+FROM_START, FROM_END = "consume from the start", "consume from the end"
+FROM_TIME = "consume from a time"
 
 
 def produce_and_consume(stage: Stage) -> None:
-    neutral = Neutral(stage.address)
-    with stage.start() as program:
+    with Neutral(stage.address) as neutral, stage.start() as program:
         _produce(stage, program, neutral)
         _consume(stage, program, neutral)
         for number, codec in enumerate(CODECS):
             _codec(stage, program, neutral, number, codec)
-    neutral.close()
 
 
 def _produce(stage: Stage, program: Running, neutral: Neutral) -> None:
@@ -210,7 +212,7 @@ def _produce(stage: Stage, program: Running, neutral: Neutral) -> None:
 def _consume(stage: Stage, program: Running, neutral: Neutral) -> None:
     topic = stage.topic("consume")
     neutral.create(topic)
-    begin_ms = 1_700_000_000_000
+    begin_ms = int(time.time() * 1000) - 3_600_000
     for number in range(10):
         records = batch(f"{number}".encode(), timestamp=begin_ms + 1000 * number)
         neutral.produce_batch(topic, records)
@@ -234,13 +236,12 @@ def _consume(stage: Stage, program: Running, neutral: Neutral) -> None:
     done = threading.Event()
 
     def produce() -> None:
-        own = Neutral(stage.address)
         number = 10
-        while not done.is_set():
-            own.produce(topic, [f"{number}"])
-            number += 1
-            done.wait(0.3)
-        own.close()
+        with Neutral(stage.address) as own:
+            while not done.is_set():
+                own.produce(topic, [f"{number}"])
+                number += 1
+                done.wait(0.3)
 
     producer = threading.Thread(target=produce)
     producer.start()
@@ -316,9 +317,8 @@ class Feeder:
 
 def share_in_a_group(stage: Stage) -> None:
     topic = group = stage.topic("group")
-    neutral = Neutral(stage.address)
-    neutral.create(topic, PARTITIONS)
-    neutral.close()
+    with Neutral(stage.address) as neutral:
+        neutral.create(topic, PARTITIONS)
     feeder = Feeder(stage.address, topic)
     members = [stage.start() for _ in range(MEMBERS)]
     try:
@@ -329,23 +329,17 @@ def share_in_a_group(stage: Stage) -> None:
         feeder.stop()
 
 
-def _share(
-    stage: Stage, topic: str, group: str, members: list[Running], feeder: Feeder
-) -> None:
+def _share(stage: Stage, topic: str, group: str, members: list[Running], feeder: Feeder) -> None:
     everything = set(range(PARTITIONS))
 
     def is_shared(among: list[Running]) -> bool:
         owned = [each.owned() for each in among]
         return (
-            all(owned)
-            and set().union(*owned) == everything
-            and sum(map(len, owned)) == PARTITIONS
+            all(owned) and set().union(*owned) == everything and sum(map(len, owned)) == PARTITIONS
         )
 
     for member in members:
-        member.begin(
-            "member", topic=topic, group=group, session_timeout_ms=SESSION_TIMEOUT_MS
-        )
+        member.begin("member", topic=topic, group=group, session_timeout_ms=SESSION_TIMEOUT_MS)
     wait_for("shared by three", members, lambda: is_shared(members))
     _all_get_records(members)
     with stage.start() as other:
@@ -399,17 +393,17 @@ def _all_get_records(members: list[Running]) -> None:
 
 # -- the server is killed ------------------------------------------------------------------
 
-RESUME, SURVIVE = "a group resumes after the server's kill -9", "a consumer goes on after it"
-IDEMPOTENT = "idempotent producing across the server's kill -9"
+RESUME = "a new member goes on where its group had committed"
+SURVIVE = "a consumer that was there all the time goes on"
+IDEMPOTENT = "an idempotent producer: nothing twice, nothing lost"
 
 
 def survive_a_kill(stage: Stage) -> None:
     topic = stage.topic("kill")
-    neutral = Neutral(stage.address)
-    neutral.create(topic)
-    neutral.create(stage.topic("stream"))
-    neutral.produce(topic, [f"{number}" for number in range(50)])
-    neutral.close()
+    with Neutral(stage.address) as neutral:
+        neutral.create(topic)
+        neutral.create(stage.topic("stream"))
+        neutral.produce(topic, [f"{number}" for number in range(50)])
     survivor, doomed, producer = (stage.start() for _ in range(3))
     successor: Running | None = None
     try:
@@ -436,8 +430,8 @@ def survive_a_kill(stage: Stage) -> None:
         _wait_until_committed(doomed)
         stage.shared.restart()
         doomed.kill()
-        neutral = Neutral(stage.address)
-        neutral.produce(topic, [f"{number}" for number in range(50, 100)])
+        with Neutral(stage.address) as neutral:
+            neutral.produce(topic, [f"{number}" for number in range(50, 100)])
         successor = stage.start()
         successor.begin(
             "member",
@@ -445,8 +439,8 @@ def survive_a_kill(stage: Stage) -> None:
             group=stage.topic("d"),
             session_timeout_ms=SESSION_TIMEOUT_MS,
         )
-        _check_stream(stage, producer, neutral)
-        neutral.close()
+        with Neutral(stage.address) as neutral:
+            _check_stream(stage, producer, neutral)
         _check_reading(stage, SURVIVE, survivor, [])
         _check_reading(stage, RESUME, successor, doomed.events_of("record"))
         begun = successor.events_of("record")[0]["offset"]
@@ -513,15 +507,14 @@ def _check_reading(
 
 # -- looking after -------------------------------------------------------------------------
 
-CREATE, DESCRIBE, ALTER = "create a topic", "describe it", "alter its settings"
-GROW, DELETE, LAG = "add partitions", "delete it", "lag of a group"
+CREATE, DESCRIBE, ALTER = "create a topic", "describe a topic", "alter its settings"
+GROW, DELETE, LAG = "add partitions", "delete a topic", "lag of a group"
 DESCRIBE_GROUP, DELETE_GROUP = "describe a group", "delete a group"
 
 
 def look_after(stage: Stage) -> None:
     topic = stage.topic("admin")
-    with stage.start() as program:
-        neutral = Neutral(stage.address)
+    with Neutral(stage.address) as neutral, stage.start() as program:
         if stage.ask(CREATE, program, "create", topic=topic, partitions=3, config=CONFIG) is None:
             neutral.create(topic, 3)
         else:
@@ -558,7 +551,6 @@ def look_after(stage: Stage) -> None:
                 time.sleep(0.05)
             expect(answer.get("partitions"), 0, "after deleting")
             stage.passed(DELETE)
-        neutral.close()
 
 
 def _lag(stage: Stage, program: Running, neutral: Neutral) -> None:
@@ -585,12 +577,21 @@ def _expect_error(answer: dict[str, Any], word: str) -> None:
 SCENARIOS = (
     Scenario(
         "records",
+        "Producing and consuming",
         (PRODUCE, HEADERS, *CODECS[1:], FROM_START, FROM_END, FROM_TIME),
         produce_and_consume,
     ),
-    Scenario("group", (JOIN, LEAVE, KILL, DESCRIBE_GROUP), share_in_a_group),
-    Scenario("kill", (RESUME, SURVIVE, IDEMPOTENT), survive_a_kill),
+    Scenario("group", "Groups", (JOIN, LEAVE, KILL, DESCRIBE_GROUP), share_in_a_group),
     Scenario(
-        "admin", (CREATE, DESCRIBE, ALTER, GROW, DELETE, LAG, DELETE_GROUP), look_after
+        "kill",
+        "When the server is killed (SIGKILL), and started again",
+        (RESUME, SURVIVE, IDEMPOTENT),
+        survive_a_kill,
+    ),
+    Scenario(
+        "admin",
+        "Looking after topics and groups",
+        (CREATE, DESCRIBE, ALTER, GROW, DELETE, LAG, DELETE_GROUP),
+        look_after,
     ),
 )

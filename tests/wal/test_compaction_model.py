@@ -245,5 +245,5 @@ class CompactionMachine(RuleBasedStateMachine):
                 self.memory.__exit__(None, None, None)
 
 
-CompactionMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25)
+CompactionMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=25)
 TestCompaction = CompactionMachine.TestCase

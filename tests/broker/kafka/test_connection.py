@@ -24,6 +24,18 @@ def node_of(server: ServerThread) -> Node:
     return server.server.node
 
 
+def wire_request(number: int) -> bytes:
+    data = [{"index": 0, "records": batch(b"a")}]
+    topics = [{"name": "orders", "partition_data": data}]
+    return request_bytes(0, 9, number, {"acks": -1, "timeout": 1, "topic_data": topics})
+
+
+def with_an_unknown_tag(request: bytes) -> bytes:
+    """Where the tagged fields of a request are, at its end, one that nobody knows."""
+    body = request[4:-1] + b"\x01\x63\x00"
+    return struct.pack(">i", len(body)) + body
+
+
 GARBAGE = {
     "a TLS hello": bytes.fromhex("160301020001000 1fc0303".replace(" ", "")) + os.urandom(500),
     "HTTP": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -35,6 +47,7 @@ GARBAGE = {
     "a negative version": struct.pack(">ihhih", 10, 18, -1, 1, -1)[:2],
     "half a header": struct.pack(">ihhi", 8, 3, 9, 1),
     "a client id that is too long": struct.pack(">ihhih", 10, 3, 9, 1, 30_000),
+    "a tagged field that kio does not know": with_an_unknown_tag(wire_request(1)),
     "a body that is cut off": struct.pack(">ihhih", 10, 3, 4, 1, -1),
 }
 
@@ -50,6 +63,34 @@ def test_garbage_costs_its_own_connection_alone(
     assert bad.is_closed()
     assert wire.ask(18, 0).error_code == 0
     assert not [each for each in caplog.records if each.levelno > logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.1\r\n", struct.pack(">ihhih", 10, 999, 0, 1, -1)]
+)
+def test_what_came_before_garbage_is_answered(wire: Wire, garbage: bytes) -> None:
+    requests = [wire_request(number) for number in range(3)]
+    wire.socket.sendall(b"".join(requests) + garbage)
+    for number in range(3):
+        assert wire.receive_frame()[:4] == struct.pack(">i", number)
+    assert wire.is_closed()
+
+
+def test_an_error_of_the_connection_itself_closes_it_alone(
+    wire: Wire, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seawall.broker.kafka import dispatch
+
+    def broken(*_: object) -> object:
+        raise ZeroDivisionError
+
+    other = connect()
+    assert other.ask(18, 0).error_code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(dispatch, "parse", broken)
+        wire.send(18, 0)
+        assert wire.is_closed()
+    assert other.ask(18, 0).error_code == 0
 
 
 def test_a_frame_may_come_byte_by_byte(wire: Wire) -> None:

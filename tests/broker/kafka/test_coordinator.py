@@ -13,8 +13,10 @@ from wire import Wire
 from wire_groups import WireMember
 
 from seawall.broker import Broker
-from seawall.broker.errors import GroupBusy, GroupHeldByServer
+from seawall.broker.errors import GroupBusy, GroupHeldByServer, StorageFull
 from seawall.broker.groups import expire
+from seawall.broker.kafka.coordinator_group import Group
+from seawall.broker.kafka.coordinator_store import CoordinatorStore
 from seawall.broker.kafka.threaded import ServerThread
 
 Connect = Callable[[], Wire]
@@ -115,6 +117,35 @@ def test_what_a_client_has_not_committed_is_not_trimmed(wire: Wire, broker: Brok
     assert broker.compact("queue")[0].log_start == 0
     member.commit({("queue", 0): 40})
     assert broker.compact("queue")[0].log_start > 0
+
+
+def test_a_full_disk_when_a_generation_begins(
+    wire: Wire, server: ServerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise StorageFull(path="state.lmdb", reason="No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CoordinatorStore, "save", full)
+        member = WireMember(wire)
+        assert member.join().error_code == 15
+    assert member.join().generation_id == 1
+    assert member.heartbeat() == 0
+
+
+def test_a_bug_costs_one_request(
+    wire: Wire, server: ServerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = WireMember(wire).enter(PLACE)
+    with monkeypatch.context() as patched:
+        patched.setattr(Group, "heartbeat", lambda *_: 1 // 0)
+        assert member.heartbeat() == -1
+    with monkeypatch.context() as patched:
+        patched.setattr(Group, "saved", lambda *_: 1 // 0)
+        member.begin_join()
+        assert member.end_join().error_code == 25
+    member.member_id = ""
+    assert member.join().error_code == 0
 
 
 # -- the end of a server -------------------------------------------------------------

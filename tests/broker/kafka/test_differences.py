@@ -118,6 +118,14 @@ def test_every_api_takes_part() -> None:
     assert {name for name, pick in asked if pick == OLDEST} >= names - only_newest
 
 
+def test_the_oldest_and_the_newest_versions_are_asked() -> None:
+    theirs = recorded("origin")["versions"]
+    for key, api in load_apis().items():
+        low, high = api.versions
+        known = theirs[str(key)]
+        assert VERSIONS[key] == (max(low, known[0]), min(high, known[1])), api.name
+
+
 def test_the_recording_is_of_these_conversations() -> None:
     assert recorded("origin")["asked"] == {str(key): list(v) for key, v in VERSIONS.items()}
     names = {f"{name}-{pick}" for name in CONVERSATIONS for pick in PICKS}

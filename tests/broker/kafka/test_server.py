@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
-from brokers import broker_on
+from brokers import broker_on, eventually
 from storage import FaultyFiles, memory_folder
 from wire import Wire, batch
 
@@ -68,6 +69,32 @@ def test_stopping_answers_what_was_accepted(serving: Callable[..., ServerThread]
         assert wire.receive().responses[0].partitions[0].error_code == 0
         assert wire.is_closed()
         wire.close()
+
+
+def test_stopping_ends_although_a_client_goes_on(serving: Callable[..., ServerThread]) -> None:
+    server = serving(grace_ms=20_000)
+    wire = Wire(server.address)
+    answered = 0
+
+    def go_on() -> None:
+        nonlocal answered
+        with contextlib.suppress(ConnectionError):
+            for _ in range(20):
+                wire.send_produce("orders", batch(b"a"))
+            while True:
+                assert wire.receive().responses[0].partition_responses[0].error_code == 0
+                answered += 1
+                wire.send_produce("orders", batch(b"a"))
+
+    client = threading.Thread(target=go_on)
+    client.start()
+    eventually(lambda: answered > 50)
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 10
+    client.join()
+    assert server.broker.ends("orders", 0).durable_end >= answered
+    wire.close()
 
 
 def test_stopping_waits_for_the_disk_but_not_for_ever() -> None:

@@ -56,7 +56,7 @@ class Agent:
             return result
         except Unsupported as error:
             return {"unsupported": str(error)}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told to whoever asked
             traceback.print_exc()
             return {"error": self.name_of(error)}
 

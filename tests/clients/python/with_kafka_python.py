@@ -11,7 +11,7 @@ from agent import Agent, Unsupported, to_bytes, to_text
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition, codec
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
-from kafka.errors import KafkaError
+from kafka.errors import KafkaConnectionError, KafkaError
 from kafka.structs import OffsetAndMetadata
 
 PATIENCE_S = 20
@@ -126,7 +126,12 @@ class KafkaPython(Agent):
         )
         consumer.subscribe([topic], listener=Listener())
         while not self.is_called_away():
-            for place, found in consumer.poll(timeout_ms=100).items():
+            try:
+                polled = consumer.poll(timeout_ms=100)
+            except KafkaConnectionError:  # it leaves going on to its user
+                time.sleep(0.1)
+                continue
+            for place, found in polled.items():
                 for record in found:
                     self.say(
                         event="record",
@@ -171,9 +176,7 @@ class KafkaPython(Agent):
             admin.close()
 
     def create(self, topic: str, partitions: int, config: dict[str, str]) -> dict[str, Any]:
-        wanted = {
-            topic: {"num_partitions": partitions, "replication_factor": 1, "configs": config}
-        }
+        wanted = {topic: {"num_partitions": partitions, "replication_factor": 1, "configs": config}}
         self._administer(lambda admin: admin.create_topics(wanted))
         return {}
 

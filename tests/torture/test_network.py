@@ -1,0 +1,89 @@
+"""The search "network": a round that finds nothing, and rounds that do."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+
+import pytest
+from storage import memory_folder
+
+from seawall.broker.torture import network
+from seawall.broker.torture.events import encode, read_events
+from seawall.broker.torture.network import FULL_ROUNDS, QUICK_ROUNDS, Network, Round
+from seawall.wal.torture.search import Broken, Setting, run_search
+
+
+@pytest.fixture
+def folder() -> Iterator[str]:
+    with memory_folder() as path:
+        yield path
+
+
+def test_the_search(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "QUICK_ROUNDS", 1)
+    monkeypatch.setattr(network, "QUICK_ROUND_S", 2.0)
+    outcome = run_search(Network(Setting(scratch=folder, memory=folder)))
+    assert outcome.failures == []
+    assert outcome.cases == 1
+    assert outcome.figures["events"] > outcome.figures["records acknowledged"] > 0
+    assert outcome.figures["records read"] > 0
+    assert os.listdir(folder) == []
+
+
+def test_every_round_is_somebodys(folder: str) -> None:
+    for full, rounds in ((False, QUICK_ROUNDS), (True, FULL_ROUNDS)):
+        shares = [
+            Network(Setting(scratch=folder, memory=folder, full=full, share=share, shares=2))
+            for share in range(2)
+        ]
+        cases = [case["round"] for share in shares for case in share.cases()]
+        assert sorted(cases) == list(range(rounds))
+
+
+def test_without_the_client_it_says_so(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    outcome = run_search(Network(Setting(scratch=folder, memory=folder)))
+    assert "confluent-kafka" in outcome.unavailable
+    assert outcome.cases == 0
+
+
+def test_what_is_lost_is_found(folder: str) -> None:
+    """The last record that each final poll had is taken out of the history."""
+    with Round(folder, 1, 0.5) as each:
+        each.play()
+    path = os.path.join(folder, "histories", "final")
+    events = list(read_events(path))
+    with open(path, "wb") as file:
+        for event in events:
+            records = {name: found[:-1] for name, found in event.records.items()}
+            file.write(encode(event._replace(records=records)))
+    with pytest.raises(Broken, match=r"anomalies: \{'lost-write': \d+"):
+        each.check()
+
+
+def test_a_server_that_ends_is_told(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end_it(each: Round, until_s: float) -> None:
+        process = each._server._process
+        assert process is not None
+        process.terminate()
+        process.wait()
+        each._look()
+
+    monkeypatch.setattr(Round, "_conduct", end_it)
+    with pytest.raises(Broken, match="the server ended by itself"), Round(folder, 1, 0) as each:
+        each.play()
+
+
+def test_a_client_that_fails_is_told(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = Round._begin
+
+    def with_an_unknown_client(
+        each: Round, name: str, module: str, clients: list[str], **rest: str
+    ) -> None:
+        begin(each, name, module, [*clients, "nonsense"], **rest)
+
+    monkeypatch.setattr(Round, "_begin", with_an_unknown_client)
+    with pytest.raises(Broken, match="KeyError: 'nonsense'"), Round(folder, 1, 5) as each:
+        each.play()
