@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from confluent_kafka import Consumer as ConsumerClient
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as ProducerClient
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient
 
 from seawall.broker.consumer import AUTO_OFFSET_RESETS
 from seawall.broker.errors import (
@@ -188,7 +188,7 @@ class RemoteBroker(OnlyDirectories):
 
     def set_config(self, changes: Mapping[str, str | int | None]) -> None:
         """Change settings of all brokers. Raises `InvalidConfig`, also for fixed ones."""
-        self._changes.change_config(ConfigResource(ResourceType.BROKER, ""), changes)
+        self._changes.set_broker_config(changes)
 
     # -- producers and consumers -----------------------------------------------------
 

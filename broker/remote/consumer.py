@@ -73,6 +73,7 @@ class RemoteConsumer(Troubles):
         self._turn = threading.RLock()
         self._closing = threading.Lock()
         self._failures = self._supervisor.failures
+        self._heard_s = time.monotonic()
         self._client: Client | None = make()
         forks.register(self)
 
@@ -115,9 +116,11 @@ class RemoteConsumer(Troubles):
                     self._serve(max_records, left_s)
                 records = self._take(max_records)
                 if records:
+                    self._heard_s = time.monotonic()
                     return records
                 self._raise_pending()
                 self._watch()
+                self._look_for_topics()
             left_s = SLICE_S
             if deadline_s is not None:
                 left_s = min(SLICE_S, deadline_s - time.monotonic())
@@ -161,7 +164,7 @@ class RemoteConsumer(Troubles):
                     message.timestamp()[1],
                     message.key(),
                     message.value(),
-                    tuple(message.headers() or ()),
+                    message.headers() or [],
                 )
             )
 

@@ -87,6 +87,9 @@ class RemoteGroupConsumer(Acknowledging):
         """Whether partitions are on their way to it, or may be: it has none so far."""
         return self._assignments == 0 or (not self._positions and not self._is_settled())
 
+    def _read_topics(self) -> Sequence[str]:
+        return self._names
+
     # -- partitions come and go ------------------------------------------------------
 
     def _attend(self) -> None:

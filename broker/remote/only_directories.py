@@ -1,4 +1,4 @@
-"""What only a directory can do: here each raises `UnsupportedByLocation`, with what to do instead."""
+"""What only a directory can do. Here each raises `UnsupportedByLocation`, and says what to do."""
 
 from __future__ import annotations
 

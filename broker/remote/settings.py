@@ -44,6 +44,8 @@ def common(cluster: Cluster, on_error: Callable[[KafkaError], object]) -> Settin
         "socket.keepalive.enable": True,
         "socket.nagle.disable": True,
         "allow.auto.create.topics": False,
+        # Topics are looked up before they are used, so that unknown means gone.
+        "topic.metadata.propagation.max.ms": 2_000,
     }
 
 

@@ -105,6 +105,11 @@ class TopicChanges:
         self.change_config(ConfigResource(ResourceType.TOPIC, name), config, topic=name)
         return self._topics.one(name)
 
+    def set_broker_config(self, config: Configs) -> None:
+        """Change settings of every broker of the cluster. Raises `InvalidConfig`."""
+        for node in self._topics.nodes():
+            self.change_config(ConfigResource(ResourceType.BROKER, str(node)), config)
+
     def change_config(self, resource: Any, config: Configs, *, topic: str | None = None) -> None:
         """Set and take back settings. Raises `InvalidConfig`."""
         for key, value in config.items():

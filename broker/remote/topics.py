@@ -52,10 +52,12 @@ class Topics:
 
     # -- looking ---------------------------------------------------------------------
 
-    def names(self) -> list[str]:
+    def names(self, *, deadline_s: float | None = None) -> list[str]:
         """All topics, those of the cluster's own housekeeping included."""
         listed = self._asking.ask(
-            lambda client: client.list_topics(timeout=REQUEST_TIMEOUT_S), self._asking.facts()
+            lambda client: client.list_topics(timeout=REQUEST_TIMEOUT_S),
+            self._asking.facts(),
+            deadline_s=deadline_s,
         )
         return sorted(name for name, topic in listed.topics.items() if topic.error is None)
 
@@ -175,12 +177,16 @@ class Topics:
 
     # -- settings of the brokers -----------------------------------------------------
 
-    def broker_config(self) -> dict[str, str]:
-        """The settings in force of one of the brokers, sorted by name."""
+    def nodes(self) -> list[int]:
+        """The ids of the brokers."""
         listed = self._asking.ask(
             lambda client: client.list_topics(timeout=REQUEST_TIMEOUT_S), self._asking.facts()
         )
-        node = str(min(listed.brokers, default=0))
+        return sorted(listed.brokers)
+
+    def broker_config(self) -> dict[str, str]:
+        """The settings in force of one of the brokers, sorted by name."""
+        node = str(min(self.nodes(), default=0))
         entries: dict[str, Any] = self._asking.ask(
             lambda client: one(
                 client.describe_configs(

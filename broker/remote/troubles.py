@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError
 
-from seawall.broker.errors import BrokerError, OffsetOutOfRange, RecordDecodeError, UnknownTopic
+from seawall.broker.errors import (
+    BrokerError,
+    ConnectionLost,
+    OffsetOutOfRange,
+    RecordDecodeError,
+    UnknownTopic,
+)
 from seawall.broker.remote.errors import AWAY, named
+from seawall.broker.remote.supervisor import Link
 
 if TYPE_CHECKING:
     from seawall.broker.remote.asking import Asking
@@ -17,6 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("seawall.broker")
 
+LOOK_INTERVAL_S = 3.0
+LOOK_TIMEOUT_S = 1.0
 _NO_ERROR = (KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED)
 _UNKNOWN = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -36,6 +47,8 @@ class Troubles:
     _topics: Topics
     _positions: dict[tuple[str, int], int]
     _raised: Exception | None
+    # When something came last, or was looked for.
+    _heard_s: float
 
     def _note(self, error: KafkaError, message: Any) -> None:
         """Something else than a record came."""
@@ -78,6 +91,24 @@ class Troubles:
             except UnknownTopic as error:
                 return error
         return None
+
+    def _look_for_topics(self) -> None:
+        """Nothing comes: see now and then whether the topics are there still, because of one
+        that was deleted librdkafka tells nothing for a long time."""
+        now_s = time.monotonic()
+        if self._heard_s + LOOK_INTERVAL_S > now_s or self._supervisor.link is not Link.UP:
+            return
+        self._heard_s = now_s
+        try:
+            there = self._topics.names(deadline_s=now_s + LOOK_TIMEOUT_S)
+        except ConnectionLost:
+            return  # which the supervisor sees to
+        missing = sorted(set(self._read_topics()) - set(there))
+        if missing:
+            raise UnknownTopic(topic=missing[0])
+
+    def _read_topics(self) -> Iterable[str]:
+        return {topic for topic, _ in self._positions}
 
     def _named(self, error: KafkaError, topic: str | None, partition: int | None) -> BrokerError:
         return named(error, self._asking.facts(topic=topic, partition=partition))

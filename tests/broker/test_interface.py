@@ -1,0 +1,643 @@
+"""What a broker promises wherever it is: one suite for a directory and for clusters."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import locations
+import pytest
+
+from seawall.broker import (
+    AnyBroker,
+    AnyConsumer,
+    AsyncConsumer,
+    AsyncProducer,
+    Record,
+    connect,
+    errors,
+)
+from seawall.broker.partitioner import partition_for_key
+
+WAIT_MS = 10_000
+
+
+@pytest.fixture(scope="module", params=locations.PLACES)
+def place(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A location; those of servers are shared by the module's tests."""
+    with ExitStack() as stack:
+        if request.param == locations.DIRECTORY:
+            yield stack.enter_context(locations.directory())
+        elif request.param == locations.SERVER:
+            yield stack.enter_context(locations.server())
+        else:
+            found = stack.enter_context(locations.apache_kafka())
+            if found is None:
+                pytest.skip(locations.NO_KAFKA)
+            yield found
+
+
+@pytest.fixture
+def broker(place: str) -> Iterator[AnyBroker]:
+    with connect(place) as opened:
+        yield opened
+
+
+@pytest.fixture
+def topic(broker: AnyBroker) -> Iterator[str]:
+    """A new topic with two partitions."""
+    name = new_name()
+    broker.create_topic(name, 2)
+    yield name
+    broker.delete_topic(name)
+
+
+@pytest.fixture
+def group(broker: AnyBroker) -> str:
+    return new_name()
+
+
+def new_name() -> str:
+    return f"t-{uuid.uuid4().hex[:12]}"
+
+
+def fill(broker: AnyBroker, topic: str, count: int, partition: int = 0, first: int = 0) -> None:
+    with broker.producer() as producer:
+        for number in range(first, first + count):
+            producer.send(topic, b"%d" % number, partition=partition)
+
+
+def read(consumer: AnyConsumer, count: int) -> list[Record]:
+    """So many records, or as many as come in time."""
+    found: list[Record] = []
+    deadline_s = time.monotonic() + WAIT_MS / 1000
+    while len(found) < count and time.monotonic() < deadline_s:
+        found += consumer.poll(count - len(found), 500)
+    return found
+
+
+def values(records: list[Record]) -> list[bytes | None]:
+    return [record.value for record in records]
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + WAIT_MS / 1000
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not come about in time"
+        time.sleep(0.02)
+
+
+# -- topics ------------------------------------------------------------------------------
+
+
+def test_a_topic_is_there_when_it_is_created(broker: AnyBroker) -> None:
+    name = new_name()
+    created = broker.create_topic(name, 3, {"retention.ms": 1_000_000})
+    assert created.name == name
+    assert [each.number for each in created.partitions] == [0, 1, 2]
+    found = broker.topic(name)
+    assert found.uuid == created.uuid
+    assert found.config["retention.ms"] == "1000000"
+    assert name in [each.name for each in broker.topics()]
+    broker.delete_topic(name)
+    with pytest.raises(errors.UnknownTopic) as caught:
+        broker.topic(name)
+    assert caught.value.topic == name
+
+
+def test_a_topic_is_created_once(broker: AnyBroker, topic: str) -> None:
+    with pytest.raises(errors.TopicExists) as caught:
+        broker.create_topic(topic)
+    assert caught.value.topic == topic
+    assert len(broker.create_topic(topic, 5, if_not_exists=True).partitions) == 2
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "x" * 250])
+def test_names_are_checked(broker: AnyBroker, name: str) -> None:
+    with pytest.raises(errors.InvalidTopicName):
+        broker.create_topic(name)
+    with pytest.raises(errors.UnknownTopic):
+        broker.topic(name)
+
+
+@pytest.mark.parametrize(
+    ("config", "key"), [({"no.such.setting": 1}, "no.such.setting"), ({"retention.ms": "x"}, "")]
+)
+def test_settings_are_checked(broker: AnyBroker, config: dict[str, Any], key: str) -> None:
+    name = new_name()
+    with pytest.raises(errors.InvalidConfig) as caught:
+        broker.create_topic(name, 1, config)
+    assert caught.value.key == (key or "retention.ms")
+    with pytest.raises(errors.UnknownTopic):
+        broker.topic(name)
+
+
+def test_settings_are_changed_and_taken_back(broker: AnyBroker, topic: str) -> None:
+    broker.alter_topic(topic, {"retention.ms": 5_000_000, "segment.bytes": 2_000_000})
+    until(lambda: broker.topic(topic).config.get("retention.ms") == "5000000")
+    broker.alter_topic(topic, {"retention.ms": None})
+    until(lambda: "retention.ms" not in broker.topic(topic).config)
+    assert broker.topic(topic).config["segment.bytes"] == "2000000"
+    with pytest.raises(errors.InvalidConfig):
+        broker.alter_topic(topic, {"segment.bytes": "many"})
+    with pytest.raises(errors.UnknownTopic):
+        broker.alter_topic(new_name(), {"retention.ms": 1})
+
+
+def test_partitions_are_added(broker: AnyBroker, topic: str) -> None:
+    assert len(broker.add_partitions(topic, 4).partitions) == 4
+    fill(broker, topic, 1, partition=3)
+    assert broker.ends(topic, 3).durable_end == 1
+    with pytest.raises(errors.InvalidPartitions) as caught:
+        broker.add_partitions(topic, 3)
+    assert (caught.value.partitions, caught.value.wanted) == (4, 3)
+
+
+def test_a_topic_is_deleted_by_its_id(broker: AnyBroker, topic: str) -> None:
+    with pytest.raises(errors.UnknownTopic):
+        broker.delete_topic(topic, uuid=uuid.uuid4())
+    assert broker.topic(topic).name == topic
+
+
+def test_a_new_topic_of_the_same_name_inherits_nothing(broker: AnyBroker, group: str) -> None:
+    name = new_name()
+    before = broker.create_topic(name)
+    fill(broker, name, 3)
+    broker.delete_topic(name)
+    after = broker.create_topic(name)
+    assert after.uuid != before.uuid
+    assert broker.ends(name, 0).durable_end == 0
+    broker.delete_topic(name)
+
+
+def test_records_are_deleted(broker: AnyBroker, topic: str) -> None:
+    fill(broker, topic, 5)
+    assert broker.delete_records(topic, {0: 2}) == {0: 2}
+    assert broker.ends(topic, 0).log_start == 2
+    assert broker.delete_records(topic, {0: -1, 1: -1}) == {0: 5, 1: 0}
+    with pytest.raises(errors.OffsetOutOfRange) as caught:
+        broker.delete_records(topic, {0: 6})
+    assert (caught.value.offset, caught.value.durable_end) == (6, 5)
+    with pytest.raises(errors.UnknownPartition):
+        broker.delete_records(topic, {9: 0})
+
+
+def test_ends_and_times(broker: AnyBroker, topic: str) -> None:
+    with broker.producer() as producer:
+        for timestamp in (1_000_000, 2_000_000, 3_000_000):
+            producer.send(topic, b"x", partition=1, timestamp=timestamp)
+    ends = broker.ends(topic, 1)
+    assert (ends.log_start, ends.durable_end) == (0, 3)
+    assert broker.offset_for_time(topic, 1, 1_500_000) == (1, 2_000_000)
+    assert broker.offset_for_time(topic, 1, 4_000_000) is None
+    with pytest.raises(errors.UnknownPartition) as caught:
+        broker.ends(topic, 7)
+    assert (caught.value.partition, caught.value.partitions) == (7, 2)
+    with pytest.raises(errors.UnknownTopic):
+        broker.ends(new_name(), 0)
+
+
+def test_the_brokers_settings(broker: AnyBroker) -> None:
+    config = broker.config()
+    assert list(config) == sorted(config)
+    assert "log.retention.check.interval.ms" in config
+    with pytest.raises(errors.InvalidConfig):
+        broker.set_config({"log.retention.check.interval.ms": "often"})
+
+
+# -- producing ---------------------------------------------------------------------------
+
+
+def test_a_record_arrives_as_it_was_sent(broker: AnyBroker, topic: str) -> None:
+    headers = [("a", b"1"), ("b", None), ("a", b"\xff")]
+    with broker.producer() as producer:
+        sent = producer.send(
+            topic, b"value", key=b"key", headers=headers, partition=1, timestamp=1_700_000_000_000
+        ).result(10)
+        assert sent == (topic, 1, 0, 1_700_000_000_000)
+        producer.send(topic, None, key=b"key", partition=1)
+        producer.send(topic, b"", key=b"", partition=1)
+    with broker.consumer(topic, partitions=[1], start="start") as consumer:
+        first, null, empty = read(consumer, 3)
+    assert first == Record(topic, 1, 0, 1_700_000_000_000, b"key", b"value", headers)
+    assert (null.key, null.value) == (b"key", None)
+    assert (empty.key, empty.value) == (b"", b"")
+
+
+def test_the_same_key_goes_to_the_same_partition_everywhere(broker: AnyBroker, topic: str) -> None:
+    keys = [b"key-%d" % number for number in range(20)]
+    with broker.producer() as producer:
+        found = [producer.send(topic, b"x", key=key).result(10).partition for key in keys]
+    assert found == [partition_for_key(key, 2) for key in keys]
+
+
+def test_a_partitioner_of_ones_own(broker: AnyBroker, topic: str) -> None:
+    asked = []
+
+    def choose(name: str, key: bytes | None, count: int) -> int:
+        asked.append((name, key, count))
+        return 1
+
+    with broker.producer(partitioner=choose) as producer:
+        assert producer.send(topic, b"x", key=b"k").result(10).partition == 1
+    assert asked == [(topic, b"k", 2)]
+
+
+def test_callbacks(broker: AnyBroker, topic: str) -> None:
+    told = []
+    with broker.producer(on_delivery=told.append) as producer:
+        delivery = producer.send(topic, b"x", partition=0)
+        delivery.add_done_callback(lambda each: told.append(("again", each)))
+        producer.flush()
+        assert delivery.done()
+        assert delivery.exception() is None
+    assert sorted(map(type, told), key=str) == sorted([type(delivery), tuple], key=str)
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "snappy", "lz4", "zstd"])
+def test_compression(broker: AnyBroker, topic: str, compression: str) -> None:
+    with broker.producer(compression=compression, linger_ms=50) as producer:
+        for _ in range(20):
+            producer.send(topic, b"x" * 1000, partition=0)
+    with broker.consumer(topic, partitions=[0], start="start") as consumer:
+        assert values(read(consumer, 20)) == [b"x" * 1000] * 20
+
+
+def test_order_within_a_partition(broker: AnyBroker, topic: str) -> None:
+    fill(broker, topic, 2_000)
+    with broker.consumer(topic, start="start") as consumer:
+        records = read(consumer, 2_000)
+    assert values(records) == [b"%d" % number for number in range(2_000)]
+    assert [record.offset for record in records] == list(range(2_000))
+
+
+def test_what_cannot_be_sent(broker: AnyBroker, topic: str) -> None:
+    broker.alter_topic(topic, {"max.message.bytes": 10_000})
+    with broker.producer() as producer:
+        with pytest.raises(errors.RecordTooLarge) as caught:
+            producer.send(topic, b"x" * 20_000)
+        assert caught.value.topic == topic
+        assert caught.value.size_bytes > 20_000 > caught.value.max_bytes
+        with pytest.raises(errors.UnknownPartition):
+            producer.send(topic, b"x", partition=2)
+        with pytest.raises(errors.UnknownTopic):
+            producer.send(new_name(), b"x")
+        with pytest.raises(TypeError):
+            producer.send(topic, "text")  # type: ignore[arg-type]
+        assert producer.send(topic, b"small").result(10).offset == 0
+    with pytest.raises(errors.BrokerClosed):
+        producer.send(topic, b"x")
+
+
+def test_a_compacted_topic_wants_keys(broker: AnyBroker) -> None:
+    name = new_name()
+    broker.create_topic(name, 1, {"cleanup.policy": "compact"})
+    with broker.producer() as producer:
+        with pytest.raises(errors.InvalidRecord) as caught:
+            producer.send(name, b"x")
+        assert caught.value.topic == name
+        producer.send(name, b"x", key=b"k").result(10)
+    broker.delete_topic(name)
+
+
+def test_wrong_settings_of_a_producer(broker: AnyBroker) -> None:
+    for wrong in ({"compression": "zip"}, {"linger_ms": -1}, {"batch_bytes": 0}):
+        with pytest.raises(ValueError):
+            broker.producer(**wrong)  # type: ignore[arg-type]
+
+
+# -- reading without a group -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("start", "first"),
+    [("start", 2), ("end", 10), ("-3", 7), (4, 4), ("@1970-01-01T00:00:05", 5), ("@99999999", 10)],
+)
+def test_where_to_start(broker: AnyBroker, topic: str, start: int | str, first: int) -> None:
+    with broker.producer() as producer:
+        for number in range(10):
+            producer.send(topic, b"%d" % number, partition=0, timestamp=number * 1000 + 1)
+    broker.delete_records(topic, {0: 2})
+    with broker.consumer(topic, partitions=[0], start=start) as consumer:
+        assert consumer.position(topic, 0) == first
+        wanted = [b"%d" % number for number in range(first, 10)]
+        assert values(read(consumer, len(wanted))) == wanted
+
+
+def test_a_start_out_of_range(broker: AnyBroker, topic: str) -> None:
+    with pytest.raises(errors.OffsetOutOfRange) as caught:
+        broker.consumer(topic, start=5)
+    assert (caught.value.topic, caught.value.offset, caught.value.durable_end) == (topic, 5, 0)
+
+
+def test_seek_position_and_lag(broker: AnyBroker, topic: str) -> None:
+    fill(broker, topic, 10)
+    with broker.consumer(topic, start="start") as consumer:
+        assert consumer.assignment() == [(topic, 0), (topic, 1)]
+        assert len(read(consumer, 10)) == 10
+        assert consumer.lag() == {(topic, 0): 0, (topic, 1): 0}
+        consumer.seek(topic, 0, 7)
+        assert consumer.position(topic, 0) == 7
+        assert consumer.lag()[topic, 0] == 3
+        assert values(read(consumer, 3)) == [b"7", b"8", b"9"]
+        assert consumer.committed(topic, 0) is None
+        with pytest.raises(errors.OffsetOutOfRange):
+            consumer.seek(topic, 0, 11)
+        with pytest.raises(errors.UnknownPartition):
+            consumer.seek(topic, 5, 0)
+        with pytest.raises(errors.NotInGroup):
+            consumer.ack()
+
+
+def test_iteration_ends_with_close_and_loses_nothing(broker: AnyBroker, topic: str) -> None:
+    fill(broker, topic, 5)
+    with broker.consumer(topic, start="start") as consumer:
+        for record in consumer:
+            if record.offset == 2:
+                break
+        assert consumer.position(topic, 0) == 3
+        assert values(read(consumer, 2)) == [b"3", b"4"]
+        closing = threading.Timer(0.3, consumer.close)
+        closing.start()
+        assert list(consumer) == []
+        closing.join()
+    with pytest.raises(errors.BrokerClosed):
+        consumer.poll()
+
+
+def test_a_poll_that_finds_nothing(broker: AnyBroker, topic: str) -> None:
+    with broker.consumer(topic, auto_offset_reset="latest") as consumer:
+        assert consumer.poll() == []
+        began_s = time.monotonic()
+        assert consumer.poll(timeout_ms=200) == []
+        assert time.monotonic() - began_s >= 0.19
+        with pytest.raises(ValueError):
+            consumer.poll(0)
+
+
+def test_wrong_settings_of_a_consumer(broker: AnyBroker, topic: str) -> None:
+    for wrong in (
+        {"auto_offset_reset": "middle"},
+        {"group": "g", "heartbeat_interval_ms": 50_000},
+        {"group": "g", "partition_assignment_strategy": "by-dice"},
+    ):
+        with pytest.raises(ValueError):
+            broker.consumer(topic, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError):
+        broker.consumer([])
+    with pytest.raises(errors.UnknownTopic):
+        broker.consumer(new_name())
+    with pytest.raises(errors.InvalidGroupName):
+        broker.consumer(topic, group="")
+
+
+# -- reading in a group ------------------------------------------------------------------
+
+
+def test_a_group_goes_on_where_it_acknowledged(broker: AnyBroker, topic: str, group: str) -> None:
+    fill(broker, topic, 10)
+    with broker.consumer(topic, group=group) as consumer:
+        records = read(consumer, 10)
+        consumer.ack(records[3])
+        assert consumer.committed(topic, 0) == 4
+        assert consumer.lag()[topic, 0] == 6
+        consumer.ack(records[1])  # lower: nothing changes
+        assert consumer.committed(topic, 0) == 4
+    with broker.consumer(topic, group=group) as consumer:
+        assert values(read(consumer, 6)) == [b"%d" % number for number in range(4, 10)]
+        consumer.ack()
+    found = {each.partition: each for each in broker.group(group).offsets}
+    assert (found[0].committed, found[0].lag, found[0].durable_end) == (10, 0, 10)
+
+
+def test_a_groups_start_is_stored_before_it_polls(
+    broker: AnyBroker, topic: str, group: str
+) -> None:
+    fill(broker, topic, 3)
+    with broker.consumer(topic, group=group, start="end"):
+        pass
+    fill(broker, topic, 2, first=3)
+    with broker.consumer(topic, group=group) as consumer:
+        assert values(read(consumer, 2)) == [b"3", b"4"]
+
+
+def test_a_group_without_an_offset(broker: AnyBroker, topic: str, group: str) -> None:
+    with pytest.raises(errors.NoOffset) as caught:
+        broker.consumer(topic, group=group, auto_offset_reset="error")
+    assert (caught.value.group, caught.value.topic) == (group, topic)
+
+
+def test_groups_are_independent(broker: AnyBroker, topic: str) -> None:
+    fill(broker, topic, 3)
+    for group in (new_name(), new_name()):
+        with broker.consumer(topic, group=group) as consumer:
+            assert len(read(consumer, 3)) == 3
+            consumer.ack()
+        assert group in broker.groups()
+
+
+def test_ack_of_what_is_not_there(broker: AnyBroker, topic: str, group: str) -> None:
+    fill(broker, topic, 2)
+    with broker.consumer(topic, group=group) as consumer:
+        [first, second] = read(consumer, 2)
+        with pytest.raises(errors.OffsetOutOfRange):
+            consumer.ack(second._replace(offset=7))
+        with pytest.raises(errors.UnknownPartition):
+            consumer.ack(second._replace(topic="another"))
+        consumer.ack(first)
+        assert consumer.committed(topic, 0) == 1
+
+
+@pytest.mark.parametrize("strategy", ["cooperative-sticky", "range", "roundrobin"])
+def test_members_share_the_partitions(
+    broker: AnyBroker, topic: str, group: str, strategy: str
+) -> None:
+    told: list[tuple[str, str, list[tuple[str, int]]]] = []
+
+    def member(name: str) -> AnyConsumer:
+        return broker.consumer(
+            topic,
+            group=group,
+            partition_assignment_strategy=strategy,
+            session_timeout_ms=6_000,
+            heartbeat_interval_ms=200,
+            on_assigned=lambda places: told.append((name, "assigned", places)),
+            on_revoked=lambda places: told.append((name, "revoked", places)),
+        )
+
+    with member("one") as one:
+        until(lambda: one.poll(timeout_ms=50) is None or len(one.assignment()) == 2)
+        with member("two") as two:
+
+            def shared() -> bool:
+                one.poll(timeout_ms=50)
+                two.poll(timeout_ms=50)
+                return len(one.assignment()) == len(two.assignment()) == 1
+
+            until(shared)
+            assert one.assignment() != two.assignment()
+            members = broker.group(group).members
+            assert len(members) == 2
+            until(lambda: broker.group(group).state == "Stable")
+        until(lambda: one.poll(timeout_ms=50) is None or len(one.assignment()) == 2)
+    assert told[0] == ("one", "assigned", [(topic, 0), (topic, 1)])
+    assert [each[0] for each in told if each[1] == "revoked"].count("one") >= 2
+    assert any(each[:2] == ("two", "assigned") for each in told)
+
+
+def test_a_member_acknowledges_while_it_gives_up(broker: AnyBroker, topic: str, group: str) -> None:
+    fill(broker, topic, 4)
+    consumers: list[AnyConsumer] = []
+    with broker.consumer(
+        topic, group=group, on_revoked=lambda places: consumers[0].ack()
+    ) as consumer:
+        consumers.append(consumer)
+        assert len(read(consumer, 4)) == 4
+    assert {o.partition: o.committed for o in broker.group(group).offsets}[0] == 4
+
+
+def test_auto_commit(broker: AnyBroker, topic: str, group: str) -> None:
+    fill(broker, topic, 3)
+    with broker.consumer(topic, group=group, enable_auto_commit=True) as consumer:
+        assert len(read(consumer, 3)) == 3
+    assert {o.partition: o.committed for o in broker.group(group).offsets}[0] == 3
+
+
+def test_a_static_member(broker: AnyBroker, topic: str, group: str) -> None:
+    with broker.consumer(topic, group=group, group_instance_id="first") as consumer:
+        until(lambda: consumer.poll(timeout_ms=50) is None or len(consumer.assignment()) == 2)
+        [member] = broker.group(group).members
+        assert member.group_instance_id == "first"
+        assert member.assignment == ((topic, 0), (topic, 1))
+
+
+def test_reset_and_delete(broker: AnyBroker, topic: str, group: str) -> None:
+    fill(broker, topic, 5)
+    with broker.consumer(topic, group=group) as consumer:
+        read(consumer, 5)
+        consumer.ack()
+        with pytest.raises(errors.GroupBusy) as caught:
+            broker.reset_group(group, topic, {0: 1})
+        assert caught.value.group == group
+        with pytest.raises(errors.GroupBusy):
+            broker.delete_group(group)
+    broker.reset_group(group, topic, {0: 1})
+    assert {o.partition: o.committed for o in broker.group(group).offsets}[0] == 1
+    with pytest.raises(errors.OffsetOutOfRange):
+        broker.reset_group(group, topic, {0: 6})
+    with pytest.raises(errors.UnknownPartition):
+        broker.reset_group(group, topic, {4: 0})
+    with pytest.raises(errors.UnknownTopic):
+        broker.reset_group(group, new_name(), {0: 0})
+    broker.delete_group(group)
+    assert group not in broker.groups()
+    with pytest.raises(errors.UnknownGroup):
+        broker.group(group)
+    with pytest.raises(errors.UnknownGroup):
+        broker.delete_group(group)
+
+
+def test_a_topic_that_is_deleted_while_it_is_read(broker: AnyBroker, group: str) -> None:
+    name = new_name()
+    broker.create_topic(name)
+    fill(broker, name, 1)
+    with broker.consumer(name, start="start") as consumer:
+        assert len(read(consumer, 1)) == 1
+        broker.delete_topic(name)
+
+        def gone() -> bool:
+            try:
+                consumer.poll(timeout_ms=100)
+            except errors.UnknownTopic as error:
+                return error.topic == name
+            return False
+
+        until(gone)
+
+
+# -- asyncio -----------------------------------------------------------------------------
+
+
+def test_the_asyncio_twins(broker: AnyBroker, topic: str, group: str) -> None:
+    async def main() -> list[Record]:
+        async with AsyncProducer(broker) as producer:
+            sent = await asyncio.gather(
+                *(producer.send(topic, b"%d" % n, partition=0) for n in range(50))
+            )
+            assert [each.offset for each in sent] == list(range(50))
+            with pytest.raises(errors.UnknownTopic):
+                await producer.send(new_name(), b"x")
+        async with await AsyncConsumer.open(broker, topic, group=group) as consumer:
+            found: list[Record] = []
+            while len(found) < 50:
+                found += await consumer.poll(timeout_ms=WAIT_MS)
+            await consumer.ack(found)
+            assert consumer.committed(topic, 0) == 50
+            assert await consumer.lag() == {(topic, 0): 0, (topic, 1): 0}
+        return found
+
+    assert values(asyncio.run(main())) == [b"%d" % number for number in range(50)]
+
+
+def test_a_cancelled_poll_loses_nothing(broker: AnyBroker, topic: str, group: str) -> None:
+    async def main() -> None:
+        async with await AsyncConsumer.open(broker, topic, group=group) as consumer:
+            polling = asyncio.ensure_future(consumer.poll(timeout_ms=None))
+            await asyncio.sleep(0.2)
+            polling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await polling
+            async with AsyncProducer(broker) as producer:
+                await producer.send(topic, b"x", partition=0)
+            assert values(await consumer.poll(timeout_ms=WAIT_MS)) == [b"x"]
+
+    asyncio.run(main())
+
+
+# -- ends --------------------------------------------------------------------------------
+
+
+def test_everything_ends_with_the_broker(place: str) -> None:
+    name = new_name()
+    with connect(place) as broker:
+        broker.create_topic(name)
+        producer = broker.producer()
+        delivery = producer.send(name, b"x")
+        consumer = broker.consumer(name)
+    assert delivery.result(0).offset == 0
+    for use in (
+        lambda: producer.send(name, b"x"),
+        consumer.poll,
+        broker.topics,
+        lambda: broker.producer(),
+        lambda: broker.consumer(name),
+    ):
+        with pytest.raises(errors.BrokerClosed):
+            use()
+    broker.close()
+    with connect(place) as again:
+        again.delete_topic(name)
+
+
+def test_what_a_location_cannot_do_says_so(broker: AnyBroker, topic: str) -> None:
+    uses: list[Callable[[], object]] = [
+        broker.info,
+        lambda: list(broker.verify()),
+        broker.compact,
+        lambda: broker.producers(topic, 0),
+        broker.dead_letter_topics,
+        lambda: broker.ends(topic, 0).log_end,
+    ]
+    for use in uses:
+        if not broker.is_remote:
+            use()
+            continue
+        with pytest.raises(errors.UnsupportedByLocation) as caught:
+            use()
+        assert caught.value.location.startswith("kafka://") or caught.value.operation
+        assert "\n" not in str(caught.value)
