@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     )
     from seawall.broker.inspect import BrokerInfo, Finding
     from seawall.broker.interface import AnyBroker, AnyConsumer, AnyDelivery, AnyProducer
-    from seawall.broker.mirroring import Mirrored, MirrorProgress, mirror
+    from seawall.broker.mirror_session import Mirrored, MirrorProgress
+    from seawall.broker.mirroring import mirror
     from seawall.broker.producer import Producer
     from seawall.broker.producer_ids import ProducerInfo
     from seawall.broker.repair import Repaired
@@ -103,8 +104,8 @@ _WHERE = {
     "Hold": "seawall.broker.trimming",
     "Lag": "seawall.broker.handling",
     "LogEnds": "seawall.wal.log",
-    "MirrorProgress": "seawall.broker.mirroring",
-    "Mirrored": "seawall.broker.mirroring",
+    "MirrorProgress": "seawall.broker.mirror_session",
+    "Mirrored": "seawall.broker.mirror_session",
     "PartitionInfo": "seawall.broker.catalog",
     "Producer": "seawall.broker.producer",
     "ProducerInfo": "seawall.broker.producer_ids",

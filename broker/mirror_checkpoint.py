@@ -33,7 +33,7 @@ CHECKPOINT_TOPIC: Final = "__seawall_mirror"
 # What a partition's checkpoint may hold. Beyond it every second pair goes; between those that
 # are left, records are counted.
 MOST_PAIRS: Final = 256
-_CONFIG: Final = {"cleanup.policy": "compact", "segment.bytes": 1 << 20}
+_CONFIG: Final[dict[str, str | int]] = {"cleanup.policy": "compact", "segment.bytes": 1 << 20}
 READ_TIMEOUT_S: Final = 60.0
 
 Pair = tuple[int, int]

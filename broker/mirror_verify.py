@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -47,15 +47,18 @@ def compare(
     source: Side,
     target: Side,
     mapping: OffsetMap,
+    stops: Pair,
     *,
     is_compacted: bool,
     keeps_offsets: bool,
-    on_record: Callable[[], object] = lambda: None,
 ) -> Compared:
-    """Compare what was copied of a partition. With `is_compacted` either side may lack what
-    has a newer value: then the last values of the keys are compared."""
-    source_stop, target_stop = mapping.last
-    source_first, target_first, removed = _aligned(source, target, mapping)
+    """Compare a partition up to `stops`, an offset of the source and one of the target.
+
+    With `is_compacted` either side may lack what has a newer value: then the last values of
+    the keys are compared.
+    """
+    source_stop, target_stop = stops
+    source_first, target_first, removed = _aligned(source, target, mapping, source_stop)
     originals = read(source, source_first, source_stop)
     copies = read(target, target_first, target_stop)
     may_round = target.broker.is_remote
@@ -87,10 +90,11 @@ def compare(
                 ),
             )
         count += 1
-        on_record()
 
 
-def _aligned(source: Side, target: Side, mapping: OffsetMap) -> tuple[int, int, int]:
+def _aligned(
+    source: Side, target: Side, mapping: OffsetMap, source_stop: int
+) -> tuple[int, int, int]:
     """Offsets of both sides that belong together, the first that both still have; and how
     many are left out."""
     first: Pair = mapping.pairs[0]
@@ -106,7 +110,7 @@ def _aligned(source: Side, target: Side, mapping: OffsetMap) -> tuple[int, int, 
         pair = mapping.copied_before(target_start)
         source_at = max(pair[0], source_at)
         behind = target_start - max(pair[1], target_at)
-        for record in islice(read(source, source_at, mapping.last[0]), behind):
+        for record in islice(read(source, source_at, source_stop), behind):
             source_at = record.offset + 1
         target_at = target_start
     return source_at, target_at, max(0, source_at - first[0])

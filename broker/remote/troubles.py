@@ -55,7 +55,7 @@ class Troubles:
         topic = message.topic() if message is not None else None
         partition = message.partition() if message is not None else None
         code = error.code()
-        if code == KafkaError._PARTITION_EOF:
+        if code == KafkaError._PARTITION_EOF and topic is not None and partition is not None:
             # What comes before it has come, and behind the last record may be offsets without.
             self._at_end[topic, partition] = message.offset()
         elif code == KafkaError._MAX_POLL_EXCEEDED:
