@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from seawall.broker.errors import BatchTooLarge, BrokerError, ForeignRecord
 from seawall.broker.mirror_read import PROVENANCE_PREFIX
@@ -277,10 +277,18 @@ def batch_bytes(target: AnyBroker, names: Sequence[str]) -> int:
 
 
 def settled_end(target: AnyBroker, place: Place) -> int:
-    """Where the target ends. What a mirror sent that was killed may still be on its way in a
-    cluster, so there it is looked at until it stays the same."""
+    """Where the target ends.
+
+    What a mirror wrote that was killed may not be durable yet in a directory that others have
+    open: it is made so. In a cluster it may still be on its way: the end is looked at until
+    it stays the same.
+    """
+    if not target.is_remote:
+        engine = cast("Broker", target).engine
+        with translated(*place):
+            return engine.log(engine.partition_id(*place)).sync()
     end = target.ends(*place).durable_end
-    if target.is_remote and end:
+    if end:
         while True:
             time.sleep(SETTLE_S)
             before, end = end, target.ends(*place).durable_end

@@ -92,6 +92,8 @@ def resume(
             going_on = tail.by_count()
     else:
         going_on = at[0]
+    if going_on == target_end or not keeps_offsets:
+        checkpoint.mapping.add(going_on, target_end)
     return Resumed(
         checkpoint, going_on, target_end, removed - uncompared, max(0, target_end - target_next)
     )

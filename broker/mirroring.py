@@ -188,6 +188,7 @@ class _Run:
     def _session(self, planned: list[PlannedTopic], writer: MirrorWriter) -> bool:
         """Copy these topics. False if there are others by now, or more partitions."""
         known = self.checkpoints.read()
+        before = {place: checkpoint.encode() for place, checkpoint in known.items()}
         session = Session(self.source, self.target, writer, self.options, self.result)
         for each in planned:
             topics = self.source.topic(each.name), self.target.topic(each.name)
@@ -208,7 +209,7 @@ class _Run:
                 writer.begin(place, resumed.target_end)
         # The beginnings are stored before anything is written there.
         session.checkpoints = self.known
-        self.checkpoints.write({p: c for p, c in self.known.items() if p not in known})
+        self.checkpoints.write({p: c for p, c in self.known.items() if before.get(p) != c.encode()})
         self._begin_logs(session, writer)
         names = [each.name for each in planned]
         if not names and not self.options.follow:

@@ -82,11 +82,14 @@ class Log:
     def append_at(self, offset: int, batches: Sequence[bytearray]) -> Appended | None:
         """Like `append`, if the log ends at `offset`; else None, and nothing is changed."""
 
+        places: list[int] = []
+
         def choose(row: EndsRow) -> Sequence[bytearray]:
+            places.append(row.next_offset)
             return batches if row.next_offset == offset else ()
 
         after = self._appender.append_chosen(choose)
-        if after.next_offset == offset or not batches:
+        if places != [offset]:
             return None
         self._on_dirty(self)
         return Appended(offset, after.next_offset)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, cast
 
@@ -59,6 +60,10 @@ def other() -> Iterator[Broker]:
         yield opened
 
 
+# Young enough for every rule about age.
+FIRST_MS = time.time_ns() // 1_000_000 - 100_000
+
+
 def fill(broker: AnyBroker, topic: str, first: int, stop: int) -> None:
     """Records of all kinds: with and without key, value and headers, old and new."""
     partitions = len(broker.topic(topic).partitions)
@@ -70,7 +75,7 @@ def fill(broker: AnyBroker, topic: str, first: int, stop: int) -> None:
                 key=None if number % 3 == 2 else b"key-%d" % (number % 5),
                 headers=[("a", b"1"), ("a", None)] if number % 4 == 3 else None,
                 partition=number % partitions,
-                timestamp=1_600_000_000_000 + number * 7,
+                timestamp=FIRST_MS + number * 7,
             )
 
 
