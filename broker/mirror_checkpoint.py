@@ -36,6 +36,9 @@ MOST_PAIRS: Final = 256
 _CONFIG: Final[dict[str, str | int]] = {"cleanup.policy": "compact", "segment.bytes": 1 << 20}
 READ_TIMEOUT_S: Final = 60.0
 
+# Stands in the place of a partition in the key of the record that says whether one runs.
+_RUNNING: Final = ("", -1)
+
 Pair = tuple[int, int]
 
 
@@ -124,6 +127,8 @@ class Checkpoints:
         self._target = target
         self._source_id = source_id
         self._producer: AnyProducer | None = None
+        # Whether the last mirror of this source did not come to its end, as far as was read.
+        self.was_killed = False
 
     def create(self) -> None:
         """Make the topic, unless it is there."""
@@ -142,7 +147,9 @@ class Checkpoints:
                     raise TimeoutError(f"reading {CHECKPOINT_TOPIC!r} took too long")
                 for record in consumer.poll(5_000, 500):
                     place = self._place(record.key)
-                    if place is not None and record.value is not None:
+                    if place == _RUNNING:
+                        self.was_killed = record.value == b"true"
+                    elif place is not None and record.value is not None:
                         found[place] = Checkpoint.decode(record.value)
         return found
 
@@ -156,13 +163,20 @@ class Checkpoints:
 
     def write(self, changed: Mapping[Place, Checkpoint]) -> None:
         """Store checkpoints; they are durable when this returns."""
+        self._write({place: each.encode() for place, each in changed.items()})
+
+    def mark(self, *, is_running: bool) -> None:
+        """Say that a mirror writes to the target from now on, or that it has come to its end."""
+        self._write({_RUNNING: b"true" if is_running else b"false"})
+
+    def _write(self, changed: Mapping[Place, bytes]) -> None:
         if not changed:
             return
         if self._producer is None:
             self._producer = self._target.producer(linger_ms=0, idempotent=True)
-        for (topic, partition), checkpoint in changed.items():
+        for (topic, partition), value in changed.items():
             key = json.dumps([self._source_id, topic, partition]).encode()
-            self._producer.send(CHECKPOINT_TOPIC, checkpoint.encode(), key=key, partition=0)
+            self._producer.send(CHECKPOINT_TOPIC, value, key=key, partition=0)
         self._producer.flush()
 
     def close(self) -> None:

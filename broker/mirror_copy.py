@@ -31,7 +31,6 @@ MOST_HOLE_OFFSETS: Final = 1 << 31
 _FILE_HOLE: Final = 100_000
 
 CLOSE_MS: Final = 10_000
-SETTLE_S: Final = 0.25
 
 Provenance = Callable[[Record], Sequence[tuple[str, bytes | None]]]
 
@@ -190,7 +189,7 @@ class ClusterWriter:
         self._headers = headers
         self._lock = threading.Lock()
         self._sent: dict[Place, int] = {}
-        self._acknowledged: dict[Place, int] = {}
+        self._highest: dict[Place, int] = {}
         # Stored, but where was not told: the server had it already when it came again.
         self._unsure: set[Place] = set()
         self._failure: BrokerError | None = None
@@ -203,7 +202,8 @@ class ClusterWriter:
         )
 
     def begin(self, place: Place, target_end: int) -> None:
-        self._sent[place] = self._acknowledged[place] = target_end
+        self._sent[place] = target_end
+        self._highest[place] = target_end - 1
 
     def write(self, place: Place, records: Sequence[Record]) -> None:
         topic, partition = place
@@ -222,7 +222,8 @@ class ClusterWriter:
             self._sent[place] += 1
 
     def _settled(self, delivery: Any) -> None:
-        """In the producer's thread: the outcome of a record; those of a partition in order."""
+        """The outcome of a record: in the producer's thread or in that of `flush`, so that the
+        order in which this hears of them says nothing."""
         failure = delivery.exception(0)
         if failure is not None:
             self._failure = self._failure or failure
@@ -230,31 +231,33 @@ class ClusterWriter:
         metadata = delivery.metadata()
         place = metadata.topic, metadata.partition
         with self._lock:
-            expected = self._acknowledged[place]
-            self._acknowledged[place] = expected + 1
+            self._highest[place] = max(metadata.offset, self._highest[place])
             if metadata.offset < 0:
                 self._unsure.add(place)
-            elif metadata.offset != expected:
-                self._failure = self._failure or self._foreign(place, expected)
 
-    def _foreign(self, place: Place, offset: int) -> BrokerError:
+    def _foreign(self, place: Place, wanted: int, end: int) -> BrokerError:
         return ForeignRecord(
             topic=place[0],
             partition=place[1],
-            offset=offset,
+            offset=end,
             source_offset=None,
-            reason="something was written there while the mirror ran",
+            reason="something was written there while the mirror ran: it ends there, and should "
+            f"end at {wanted}",
         )
 
     def flush(self) -> None:
+        """So many records at offsets that all differ, the highest being the last that is free
+        for them: then there was nobody else."""
         self._producer.flush()
-        if self._failure is None and self._unsure:
-            for place in self._unsure:
-                if self._target.ends(*place).durable_end != self._sent[place]:
-                    self._failure = self._foreign(place, self._sent[place])
-            self._unsure.clear()
         if self._failure is not None:
             raise self._failure
+        for place, highest in self._highest.items():
+            end = highest + 1
+            if place in self._unsure:
+                end = self._target.ends(*place).durable_end
+            if end != self._sent[place]:
+                raise self._foreign(place, self._sent[place], end)
+        self._unsure.clear()
 
     def next_offset(self, place: Place) -> int:
         return self._sent[place]
@@ -276,22 +279,20 @@ def batch_bytes(target: AnyBroker, names: Sequence[str]) -> int:
     return min(limits)
 
 
-def settled_end(target: AnyBroker, place: Place) -> int:
-    """Where the target ends.
+def durable_end(target: AnyBroker, place: Place) -> int:
+    """Where the target ends. In a directory that others have open, what a mirror wrote that was
+    killed may not be durable yet: it is made so."""
+    if target.is_remote:
+        return target.ends(*place).durable_end
+    engine = cast("Broker", target).engine
+    with translated(*place):
+        return engine.log(engine.partition_id(*place)).sync()
 
-    What a mirror wrote that was killed may not be durable yet in a directory that others have
-    open: it is made so. In a cluster it may still be on its way: the end is looked at until
-    it stays the same.
-    """
-    if not target.is_remote:
-        engine = cast("Broker", target).engine
-        with translated(*place):
-            return engine.log(engine.partition_id(*place)).sync()
-    end = target.ends(*place).durable_end
-    if end:
-        while True:
-            time.sleep(SETTLE_S)
-            before, end = end, target.ends(*place).durable_end
-            if before == end:
-                break
-    return end
+
+def settle(target: AnyBroker, places: Sequence[Place], quiet_s: float) -> None:
+    """Wait until nothing has come for a while: what a mirror sent that was killed may still be
+    on its way to the log of a server."""
+    before: list[int] = []
+    while (ends := [target.ends(*place).durable_end for place in places]) != before:
+        before = ends
+        time.sleep(quiet_s)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from seawall.broker.config import COMPACT
 from seawall.broker.errors import ForeignRecord, MirrorConflict
 from seawall.broker.mirror_checkpoint import Checkpoint, OffsetMap
-from seawall.broker.mirror_copy import settled_end
+from seawall.broker.mirror_copy import durable_end
 from seawall.broker.mirror_read import Side, difference, read
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def resume(
     name = here.name
     source_ends = source.ends(name, partition)
     ids = str(here.uuid), str(there.uuid)
-    target_end = settled_end(target, (name, partition))
+    target_end = durable_end(target, (name, partition))
     if checkpoint is None or (checkpoint.source, checkpoint.target) != ids:
         if target_end == 0:
             first = source_ends.log_start, source_ends.log_start if keeps_offsets else 0

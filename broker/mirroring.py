@@ -22,6 +22,7 @@ from seawall.broker.mirror_copy import (
     MirrorWriter,
     as_it_is,
     batch_bytes,
+    settle,
     with_provenance,
 )
 from seawall.broker.mirror_groups import CopiedGroups, copy_groups
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 _POLL_MS: Final = 200
 # How often a mirror that follows looks for new topics and partitions.
 _LOOK_AGAIN_S: Final = 10.0
+# For so long nothing may come to a cluster after a mirror was killed.
+QUIET_S: Final = 3.0
 
 
 def mirror(
@@ -189,6 +192,10 @@ class _Run:
         """Copy these topics. False if there are others by now, or more partitions."""
         known = self.checkpoints.read()
         before = {place: checkpoint.encode() for place, checkpoint in known.items()}
+        if self.target.is_remote and self.checkpoints.was_killed:
+            there = [(e.name, n) for e in planned for n in range(e.target_partitions)]
+            settle(self.target, there, QUIET_S)
+        self.checkpoints.mark(is_running=True)
         session = Session(self.source, self.target, writer, self.options, self.result)
         for each in planned:
             topics = self.source.topic(each.name), self.target.topic(each.name)
@@ -213,6 +220,7 @@ class _Run:
         self._begin_logs(session, writer)
         names = [each.name for each in planned]
         if not names and not self.options.follow:
+            self.checkpoints.mark(is_running=False)
             return True
         last_look_s = last_groups_s = time.monotonic()
         for changed in session.run(names):
@@ -231,6 +239,7 @@ class _Run:
                     return False
         if self.options.groups:
             self._copy_groups(session)
+        self.checkpoints.mark(is_running=False)
         return True
 
     def _begin_logs(self, session: Session, writer: MirrorWriter) -> None:

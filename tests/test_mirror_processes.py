@@ -19,15 +19,16 @@ from seawall.broker.mirror_read import Side, read
 _SCRIPT = """
 import sys
 from seawall.broker import connect, mirror
-from seawall.broker import mirror_session
+from seawall.broker import mirror_session, mirroring
 
+mirroring.QUIET_S = 1.5
 mirror_session.POLL_RECORDS = 200
 with connect(sys.argv[1]) as source, connect(sys.argv[2]) as target:
     mirror(source, target, topics=["t"], checkpoint_interval_ms=float(sys.argv[3]),
            on_progress=lambda progress: print(progress.records, flush=True))
 """
 RECORDS = 12_000
-KILLS = 4
+KILLS = 3
 
 
 @pytest.fixture(scope="module", params=[locations.DIRECTORY, locations.SERVER])

@@ -299,10 +299,9 @@ def die(home: Broker, target: AnyBroker, after: int) -> None:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        from seawall.broker import mirror_copy, mirror_session
+        from seawall.broker import mirror_session
 
         patch.setattr(mirror_session, "POLL_RECORDS", 1 + after % 7)
-        patch.setattr(mirror_copy, "SETTLE_S", 0)
         try:
             mirror(
                 home,
@@ -317,7 +316,7 @@ def die(home: Broker, target: AnyBroker, after: int) -> None:
 @pytest.fixture(autouse=True)
 def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is on its way here from a mirror that was killed."""
-    monkeypatch.setattr("seawall.broker.mirror_copy.SETTLE_S", 0.01)
+    monkeypatch.setattr("seawall.broker.mirroring.QUIET_S", 0)
 
 
 def test_the_source_is_trimmed_between_two_runs(home: Broker, other: Broker) -> None:

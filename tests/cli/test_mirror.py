@@ -60,7 +60,8 @@ def test_differences_end_it(cli: Cli, source: str, tmp_path: Path) -> None:
 def test_a_busy_group_fails_it(cli: Cli, source: str, tmp_path: Path) -> None:
     target = str(tmp_path / "copy")
     cli("mirror", source, target)
-    cli("group", "reset", "g", "orders", "-o", "3", "-b", source)
+    with Broker.open(source) as broker:
+        broker.reset_group("g", "orders", {0: 3})
     with Broker.open(target) as broker, broker.consumer("orders", group="g") as member:
         member.poll(1, 1_000)
         ended = cli("mirror", source, target, "--groups")
