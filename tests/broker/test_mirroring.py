@@ -259,33 +259,35 @@ STEPS = st.lists(
 @given(steps=STEPS)
 @settings(max_examples=25)
 def test_a_mirror_that_dies_anywhere_goes_on(kind: str, steps: list[tuple[str, int]]) -> None:
-    with memory_folder() as a, memory_folder() as b:
-        with Broker.open(a) as home, Broker.open(b) as other:
-            target = numbering(other) if kind == "cluster" else other
-            home.create_topic("t")
-            written = lost = 0
-            for step, count in steps:
-                if step == "fill":
-                    fill(home, "t", written, written + count)
-                    written += count
-                elif step == "hole" and kind == "directory":
-                    hole(home, "t", count)
-                elif step == "trim" and kind == "directory":
-                    ends = home.ends("t", 0)
-                    home.delete_records("t", {0: min(ends.durable_end, ends.log_start + count)})
-                elif step == "mirror":
-                    lost += mirror(home, target).lost
-                elif step == "kill":
-                    die(home, target, count)
-            last = mirror(home, target, verify=True)
-            assert last.difference is None
-            originals, copies = contents(home, "t"), contents(other, "t")
-            if kind == "directory":
-                start = home.ends("t", 0).log_start
-                assert [r for r in copies if r.offset >= start] == originals
-            else:
-                assert without_offsets(copies) == without_offsets(originals)
-            assert list(other.verify()) == []
+    with ExitStack() as stack:
+        home, other = (
+            stack.enter_context(Broker.open(stack.enter_context(memory_folder()))) for _ in "ab"
+        )
+        target = numbering(other) if kind == "cluster" else other
+        home.create_topic("t")
+        written = lost = 0
+        for step, count in steps:
+            if step == "fill":
+                fill(home, "t", written, written + count)
+                written += count
+            elif step == "hole" and kind == "directory":
+                hole(home, "t", count)
+            elif step == "trim" and kind == "directory":
+                ends = home.ends("t", 0)
+                home.delete_records("t", {0: min(ends.durable_end, ends.log_start + count)})
+            elif step == "mirror":
+                lost += mirror(home, target).lost
+            elif step == "kill":
+                die(home, target, count)
+        last = mirror(home, target, verify=True)
+        assert last.difference is None
+        originals, copies = contents(home, "t"), contents(other, "t")
+        if kind == "directory":
+            start = home.ends("t", 0).log_start
+            assert [r for r in copies if r.offset >= start] == originals
+        else:
+            assert without_offsets(copies) == without_offsets(originals)
+        assert list(other.verify()) == []
 
 
 def die(home: Broker, target: AnyBroker, after: int) -> None:
