@@ -310,6 +310,8 @@ class AsyncConsumer:
         options = options_of(**settings)
         consumer = self._consumer
         consumer.check_usable()
+        if self._engine is None:
+            consumer.run(handler)  # which raises
         if not isinstance(consumer, GroupConsumer) or self._engine is None:
             raise NotInGroup()
         runner = self._runner = AsyncRunner(

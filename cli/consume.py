@@ -1,7 +1,6 @@
 """`seawall consume`: records out, and for a group, acknowledged once they are out."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -133,7 +132,8 @@ def consume(
                 render,
                 signals,
                 stops=stops,
-                acknowledge=_acknowledger(opened, consumer, signals) if group is not None else None,
+                acknowledge=group is not None,
+                is_remote=opened.is_remote,
                 skip_bad=skip_bad,
             )
             _print_and_report(printer, count, signals, quiet)
@@ -150,8 +150,9 @@ class Printer:
         signals: Signals,
         *,
         stops: dict[int, int],
-        acknowledge: "Callable[[list[Record]], object] | None",
+        acknowledge: bool,
         skip_bad: bool,
+        is_remote: bool = False,
     ) -> None:
         self.printed = 0
         self.skipped = 0
@@ -162,6 +163,7 @@ class Printer:
         self._stops = stops  # partition -> the offset before which it stops, if it does
         self._acknowledge = acknowledge
         self._skip_bad = skip_bad
+        self._is_remote = is_remote
 
     def run(self, count: int | None, meter: Meter) -> None:
         """Print until `count` records, all the stops, a signal or a closed pipe."""
@@ -179,18 +181,21 @@ class Printer:
             if wanted:
                 write_bytes(self._render(wanted), self._signals.wait)
                 self.printed += len(wanted)
-                if self._acknowledge is not None:
-                    self._ack(wanted, self._acknowledge)
+                if self._acknowledge:
+                    self._ack(wanted)
             meter.update(self.printed)
 
-    def _ack(
-        self, printed: "list[Record]", acknowledge: "Callable[[list[Record]], object]"
-    ) -> None:
+    def _ack(self, printed: "list[Record]") -> None:
         """Acknowledge; what was handed out, but lies behind a stop, is not among it."""
         from seawall.broker.errors import GroupFenced, PartitionRevoked
 
+        newest = list({r.partition: r for r in printed}.values())
         try:
-            acknowledge(list({r.partition: r for r in printed}.values()))
+            if self._is_remote:
+                # It takes as long as an outage does, and a signal ends the waiting.
+                self._signals.wait(self._consumer.ack, newest)
+            else:
+                self._consumer.ack(newest)
         except (GroupFenced, PartitionRevoked) as error:
             say(str(error))  # somebody prints it again, perhaps this one
 
@@ -225,14 +230,6 @@ class Printer:
         if not beyond:
             return records
         return [r for r in records if r.partition not in beyond or r.offset < beyond[r.partition]]
-
-
-def _acknowledger(
-    opened: "AnyBroker", consumer: "AnyConsumer", signals: Signals
-) -> "Callable[[list[Record]], object]":
-    """How to acknowledge. Over a network that may take as long as an outage does, and a
-    signal ends the waiting; in a directory it is not to be disturbed."""
-    return partial(signals.wait, consumer.ack) if opened.is_remote else consumer.ack
 
 
 def _print_and_report(printer: Printer, count: int | None, signals: Signals, quiet: bool) -> None:

@@ -33,10 +33,12 @@ def directory() -> Iterator[str]:
 @contextmanager
 def server() -> Iterator[str]:
     """A location that is a server of ours, in a process of its own."""
-    with memory_folder() as folder:
+    with (
+        memory_folder() as folder,
         # Groups come together at once.
-        with server_process(folder, group_initial_rebalance_delay_ms=0) as serving:
-            yield f"kafka://{serving.address}"
+        server_process(folder, group_initial_rebalance_delay_ms=0) as serving,
+    ):
+        yield f"kafka://{serving.address}"
 
 
 @contextmanager

@@ -70,6 +70,7 @@ TABLE: Final[dict[type[BrokerError], int]] = {
     errors.DirectoryError: KAFKA_STORAGE_ERROR,
     errors.CatalogError: KAFKA_STORAGE_ERROR,
     errors.CatalogBusy: REQUEST_TIMED_OUT,
+    errors.LocationError: UNKNOWN_SERVER_ERROR,  # no server of ours stands before another one
     errors.StateDamaged: KAFKA_STORAGE_ERROR,
     errors.StateLost: KAFKA_STORAGE_ERROR,
     # topics

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from seawall.broker.membership import MemberSettings
 
 _PAUSE_S = 0.05
+# How long a commit may take before the connection is looked at.
+LOOK_S = 0.5
 
 
 class Acknowledging(RemoteConsumer):
@@ -176,7 +178,7 @@ class Acknowledging(RemoteConsumer):
         if self._is_calling_back:
             answer = client.commit(offsets=offsets, asynchronous=False)
         else:
-            answer = _apart(lambda: client.commit(offsets=offsets, asynchronous=False))
+            answer = self._apart(lambda: client.commit(offsets=offsets, asynchronous=False))
         for each in answer or ():
             if each.error is not None:
                 raise KafkaException(each.error)
@@ -239,21 +241,30 @@ class Acknowledging(RemoteConsumer):
             ),
         )
 
+    def _apart(self, call: Callable[[], Any]) -> Any:
+        """Have a thread of its own make a call that nothing interrupts, and wait for that:
+        until the consumer is closed, or the connection given up."""
+        waiting: Future[Any] = Future()
 
-def _apart(call: Callable[[], Any]) -> Any:
-    """Have a thread of its own make a call that no signal interrupts, and wait for that."""
-    waiting: Future[Any] = Future()
+        def run() -> None:
+            try:
+                waiting.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
+                waiting.set_exception(error)
 
-    def run() -> None:
+        thread = threading.Thread(target=run, name="seawall-remote-commit", daemon=True)
+        thread.start()
+        failures = self._supervisor.failures
         try:
-            waiting.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
-            waiting.set_exception(error)
-
-    thread = threading.Thread(target=run, name="seawall-remote-commit", daemon=True)
-    thread.start()
-    try:
-        return waiting.result()
-    finally:
-        if waiting.done():
-            thread.join()
+            while True:
+                try:
+                    return waiting.result(LOOK_S)
+                except TimeoutError:
+                    # Nobody may be polling, so that nobody else hears of a loss.
+                    self._supervisor.suspect()
+                    self._check_usable()
+                    if self._supervisor.failures != failures:
+                        raise self._supervisor.lost() from None
+        finally:
+            if waiting.done():
+                thread.join()

@@ -7,10 +7,10 @@ refused at once.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaException
@@ -31,9 +31,14 @@ _LONGEST_PAUSE_S = 1.0
 class Asking:
     """Asks for one broker. Safe to use from any thread."""
 
-    def __init__(self, supervisor: Supervisor, client: Any, location: str) -> None:
+    def __init__(self, supervisor: Supervisor, make: Callable[[], Any], location: str) -> None:
         self.supervisor = supervisor
-        self.client = client
+        self._make = make
+        self.client = make()
+        # The outage that it was made after; and whether it has met one since.
+        self._epoch = supervisor.epoch
+        self.is_stale = False
+        self._lock = threading.Lock()
         self.location = location
         self.unusable: BrokerError | None = None
         # What the servers said about whoever connects; waiting does not change it.
@@ -45,6 +50,19 @@ class Asking:
     def check_usable(self) -> None:
         if self.unusable is not None:
             raise self.unusable
+
+    def _fresh(self) -> Any:
+        """The client; a new one after an outage. librdkafka's own may then wait for ever for
+        metadata that it does not ask for, having dropped all the brokers that it knew."""
+        client = self.client
+        if client is not None:
+            client.poll(0)  # its reports, which may say that it is stale
+        with self._lock:
+            self.check_usable()
+            if self.is_stale or self._epoch != self.supervisor.epoch:
+                self.is_stale, self._epoch = False, self.supervisor.epoch
+                self.client = self._make()
+            return self.client
 
     def ask(
         self,
@@ -65,13 +83,13 @@ class Asking:
                 raise self.supervisor.lost()
             epoch = self.supervisor.epoch
             try:
-                return question(self.client)
+                return question(self._fresh())
             except KafkaException as error:
                 failure = kafka_error(error)
                 if failure.code() not in AWAY:
                     raise named(failure, facts) from error
-                with suppress(AttributeError):
-                    self.client.poll(0)  # its reports
+                self._fresh()
+                self.is_stale = True
                 if self.refusal is not None:
                     refusal, self.refusal = self.refusal, None
                     raise refusal from error

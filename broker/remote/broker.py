@@ -37,7 +37,7 @@ from seawall.broker.remote import settings
 from seawall.broker.remote.asking import REQUEST_TIMEOUT_S, Asking
 from seawall.broker.remote.consumer import RemoteConsumer
 from seawall.broker.remote.delivery import RemoteDelivery
-from seawall.broker.remote.errors import named
+from seawall.broker.remote.errors import REFUSED, named
 from seawall.broker.remote.groups import Groups
 from seawall.broker.remote.only_directories import OnlyDirectories
 from seawall.broker.remote.opening import Opening
@@ -53,20 +53,11 @@ from seawall.wal.records import COMPRESSION_CODES
 if TYPE_CHECKING:
     from uuid import UUID
 
-User = TypeVar("User", bound=RemoteProducer | RemoteConsumer)
+User = TypeVar("User", RemoteProducer, RemoteConsumer)
 
 logger = logging.getLogger("seawall.broker")
 
 MOST_THREADS = 8
-# What no waiting changes.
-_REFUSED = frozenset(
-    {
-        KafkaError._AUTHENTICATION,
-        KafkaError._SSL,
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    }
-)
 
 
 class RemoteBroker(OnlyDirectories):
@@ -84,12 +75,12 @@ class RemoteBroker(OnlyDirectories):
         self._supervisor = Supervisor(
             self.location,
             lambda: list(cluster.servers),
-            reconnect,
+            settings.probing(cluster, reconnect),
             is_tls="ssl" in cluster.settings.get("security.protocol", "").lower(),
         )
         self._asking = Asking(
             self._supervisor,
-            self._made(AdminClient, settings.for_admin(cluster, self._on_error)),
+            lambda: self._made(AdminClient, settings.for_admin(cluster, self._on_admin_error)),
             self.location,
         )
         self._topics = Topics(self._asking)
@@ -106,9 +97,13 @@ class RemoteBroker(OnlyDirectories):
             text = reason.str() if isinstance(reason, KafkaError) else str(reason)
             raise InvalidLocation(location=self.location, reason=text) from error
 
+    def _on_admin_error(self, error: KafkaError) -> None:
+        self._asking.is_stale = True
+        self._on_error(error)
+
     def _on_error(self, error: KafkaError) -> None:
         """librdkafka's report on the whole of a client, in whatever thread polls it."""
-        if error.code() in _REFUSED:
+        if error.code() in REFUSED:
             self._asking.refusal = named(error, self._asking.facts())
         logger.debug("%s: %s", self.location, error.str())
         self._supervisor.suspect()
@@ -143,7 +138,7 @@ class RemoteBroker(OnlyDirectories):
     ) -> TopicInfo:
         """Create a topic; it can be used when this returns. See `Broker.create_topic`.
 
-        Its replication factor and all that ``config`` does not say is the cluster's choice.
+        What ``config`` does not say, replication included, is the cluster's choice.
         """
         return self._changes.create(name, partitions, config or {}, if_not_exists=if_not_exists)
 
@@ -208,8 +203,8 @@ class RemoteBroker(OnlyDirectories):
     ) -> RemoteProducer:
         """A producer. Close it, or use it as a context manager. See `Broker.producer`.
 
-        Here it is ``idempotent`` unless told otherwise, and ``delivery_timeout_ms`` is
-        None: a record waits in the buffer for as long as no server answers.
+        Here it is ``idempotent``, and without a ``delivery_timeout_ms`` a record waits in
+        the buffer for as long as no server answers.
         """
         if compression not in COMPRESSION_CODES:
             raise ValueError(
@@ -272,9 +267,8 @@ class RemoteBroker(OnlyDirectories):
     ) -> RemoteConsumer:
         """A consumer of all partitions of one or several topics. See `Broker.consumer`.
 
-        ``partitions`` are for consumers without a group: no coordinator keeps others from
-        them, so in a group they raise `UnsupportedByLocation`. So do eager and cooperative
-        strategies together.
+        In a group ``partitions`` raise `UnsupportedByLocation`, because no coordinator keeps
+        others from them, and so do eager and cooperative strategies together.
         """
         names = list(dict.fromkeys([topics] if isinstance(topics, str) else topics))
         if not names:
@@ -359,7 +353,6 @@ class RemoteBroker(OnlyDirectories):
     # -- the end ---------------------------------------------------------------------
 
     def check_usable(self) -> None:
-        """Raise `BrokerClosed` after `close`, and `ForkedBroker` in a child after a fork."""
         self._asking.check_usable()
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -25,6 +25,7 @@ from seawall.broker.errors import (
     ForkedBroker,
     NotInGroup,
     UnknownPartition,
+    UnsupportedByLocation,
 )
 from seawall.broker.remote.errors import kafka_error
 from seawall.broker.remote.supervisor import Link
@@ -327,6 +328,15 @@ class RemoteConsumer(Troubles):
         """Without a group there is nothing to acknowledge for: raises `NotInGroup`."""
         self._check_usable()
         raise NotInGroup()
+
+    def run(self, handler: object, **settings: object) -> NoReturn:
+        """Raises `UnsupportedByLocation`: how often a record was delivered is noted in a
+        directory only."""
+        self._check_usable()
+        raise UnsupportedByLocation(
+            operation="run handlers; poll, handle and acknowledge in a loop of your own",
+            location=self._asking.location,
+        )
 
     # -- the rest --------------------------------------------------------------------
 

@@ -51,7 +51,6 @@ class Facts:
     size_bytes: int = 0
     max_bytes: int = 0
     reason: str = ""
-    code: str = ""
 
 
 # What says that no server, or not the right one, was reached in time: try again, and look.
@@ -62,6 +61,7 @@ AWAY = frozenset(
         KafkaError._TIMED_OUT,
         KafkaError._TIMED_OUT_QUEUE,
         KafkaError._RESOLVE,
+        KafkaError._NOENT,  # no leaders are known, for a moment
         KafkaError._WAIT_COORD,
         KafkaError._DESTROY_BROKER,
         KafkaError.NETWORK_EXCEPTION,
@@ -74,6 +74,15 @@ AWAY = frozenset(
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.KAFKA_STORAGE_ERROR,
+    }
+)
+# What no waiting changes.
+REFUSED = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError._SSL,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     }
 )
 # The member is none any more, or not in this generation.
@@ -159,7 +168,7 @@ def named(error: KafkaError, facts: Facts) -> BrokerError:
         return RemoteError(
             location=facts.location, code=error.name(), reason=reason, topic=facts.topic
         )
-    return make(replace(facts, reason=reason, code=error.name()))
+    return make(replace(facts, reason=reason))
 
 
 def kafka_error(error: KafkaException) -> KafkaError:

@@ -22,6 +22,7 @@ from seawall.broker.group_running import GroupOptions
 from seawall.broker.remote.acknowledging import Acknowledging
 from seawall.broker.remote.consumer import Place, RemoteConsumer
 from seawall.broker.remote.errors import AWAY, kafka_error
+from seawall.broker.remote.supervisor import Link
 
 if TYPE_CHECKING:
     from seawall.broker.membership import MemberSettings
@@ -32,6 +33,8 @@ logger = logging.getLogger("seawall.broker")
 
 _PAUSE_S = 0.05
 COMMITTED_TIMEOUT_S = 5.0
+# How long closing may take while no server answers; librdkafka ends behind it.
+CLOSING_S = 2.0
 MOST_LOOKS = 5
 
 
@@ -223,8 +226,13 @@ class RemoteGroupConsumer(Acknowledging):
         client = self._client
         self._unusable, unusable = None, self._unusable
         try:
-            if client is not None:
+            if client is not None and self._supervisor.link is Link.UP:
                 client.close()
+            elif client is not None:
+                # It waits for a commit that is on its way, and that for a server.
+                closing = threading.Thread(target=client.close, daemon=True)
+                closing.start()
+                closing.join(CLOSING_S)
         finally:
             self._unusable = unusable
             self._client = None

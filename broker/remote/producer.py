@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +30,7 @@ from seawall.broker.errors import (
     InvalidRecord,
     RecordTooLarge,
     UnknownPartition,
+    UnknownTopic,
 )
 from seawall.broker.producer import NO_KEY, RECORD_OVERHEAD_BYTES, MustWait
 from seawall.broker.remote.delivery import SUSPICIOUS_S, RemoteDelivery
@@ -47,6 +49,8 @@ logger = logging.getLogger("seawall.broker")
 
 _POLL_S = 0.1
 _ROOM_S = 0.02
+# How long new partitions may take to be known to librdkafka.
+NEWS_S = 5.0
 # How long a flush of librdkafka may take that only is to wake its threads.
 _HURRY_S = 0.002
 # How long a program that just ends waits for its acknowledgements.
@@ -205,6 +209,13 @@ class RemoteProducer:
                 self._ended.wait(_ROOM_S)
                 client = self._usable()
             except KafkaException as error:
+                failure = kafka_error(error)
+                if failure.code() == KafkaError._UNKNOWN_PARTITION and partition is not None:
+                    # The topic has it, and librdkafka has not heard yet.
+                    deadline_s = deadline_s or time.monotonic() + NEWS_S
+                    if time.monotonic() < deadline_s:
+                        self._hear(client, topic, may_wait)
+                        continue
                 facts = self._asking.facts(
                     topic=topic,
                     partition=partition,
@@ -212,7 +223,15 @@ class RemoteProducer:
                     size_bytes=size,
                     max_bytes=route.max_record_bytes,
                 )
-                raise named(kafka_error(error), facts) from error
+                raise named(failure, facts) from error
+
+    def _hear(self, client: Client, topic: str, may_wait: bool) -> None:
+        """Have librdkafka ask for the partitions of a topic."""
+        if not may_wait:
+            raise MustWait
+        with suppress(KafkaException):
+            client.list_topics(topic, timeout=NEWS_S)
+        self._ended.wait(_ROOM_S)
 
     def _look_up(self, topic: str, may_wait: bool) -> Route:
         if not may_wait:
@@ -264,7 +283,8 @@ class RemoteProducer:
                     max_bytes=route.max_record_bytes if route else 0,
                 ),
             )
-            self._routes.pop(delivery.topic, None)  # what was known of it may be wrong
+            if isinstance(failure, (UnknownTopic, UnknownPartition)):
+                self._routes.pop(delivery.topic, None)
         self._failed.append(delivery)
         delivery.settle(None, failure)
 

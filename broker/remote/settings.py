@@ -6,6 +6,7 @@ Names and meanings: https://github.com/confluentinc/librdkafka/blob/master/CONFI
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from seawall.broker.location import Cluster
     from seawall.broker.membership import MemberSettings
+    from seawall.broker.remote.supervisor import ReconnectSettings
 
 Settings = dict[str, Any]
 
@@ -27,6 +29,14 @@ MOST_MESSAGE_BYTES = 1_000_000_000
 # Settings that some kind of client does not know would be logged with each client.
 _ONLY_CONSUMERS = ("fetch.", "queued.", "isolation.level", "check.crcs", "auto.commit")
 _ONLY_PRODUCERS = ("queue.buffering", "batch.", "linger.ms", "compression.", "partitioner")
+
+
+def probing(cluster: Cluster, reconnect: ReconnectSettings) -> ReconnectSettings:
+    """How to probe: no longer than a request may take."""
+    given = cluster.settings.get("socket.timeout.ms", "")
+    if not given.isdigit() or not int(given):
+        return reconnect
+    return replace(reconnect, probe_timeout_ms=min(reconnect.probe_timeout_ms, int(given)))
 
 
 def common(cluster: Cluster, on_error: Callable[[KafkaError], object]) -> Settings:

@@ -209,6 +209,9 @@ class Supervisor:
             failure = ConnectionLost(location=self.location, attempts=attempts, reason=str(error))
             most = settings.reconnect_attempts
             has_given_up = most is not None and attempts >= most
+            if has_given_up:
+                for let_go in list(self.on_given_up):
+                    let_go(failure)
             with self._changed:
                 self._failure = failure
                 self._link = Link.GIVEN_UP if has_given_up else Link.DOWN
@@ -216,8 +219,6 @@ class Supervisor:
                 self._changed.notify_all()
             if has_given_up:
                 logger.error("%s", failure)
-                for let_go in list(self.on_given_up):
-                    let_go(failure)
                 return
             retry = self._backoff.next()
             logger.warning("connection lost; %s (%s)", retry, error)

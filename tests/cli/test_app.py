@@ -93,7 +93,6 @@ def test_without_a_verb_the_help_is_what_it_says(cli: Cli, arguments: str) -> No
         (["group", "reset", "g", "-t", "t", "-o", "1:2"], "a range, where one position is wanted"),
         (["topic", "list", "-b", ""], "the location is empty"),
         (["-b", "", "topic", "list"], "the location is empty"),
-        (["topic", "list", "-b", "kafka://x:9092"], "opens directories only"),
     ],
 )
 def test_wrong_usage_is_one_line(cli: Cli, arguments: list[str], complaint: str) -> None:

@@ -72,4 +72,6 @@ def test_an_unknown_topic_and_an_unknown_place(cli: Cli, orders: str) -> None:
     for arguments in (("nosuch",), ("nosuch", "--dry-run"), ("-b", "nowhere")):
         ended = cli("repair", *arguments)
         assert (ended.code, ended.out, ended.err.count("\n")) == (1, b"", 1)
-    assert cli("repair", "-b", "kafka://host:9092").code == 2
+    ended = cli("repair", "-b", "kafka://host:9092")
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
+    assert "kafka://host:9092 cannot do this" in ended.err

@@ -1,0 +1,437 @@
+"""Servers that die, hang and come back, in real time: nothing acknowledged is lost, nothing
+unacknowledged is skipped, and what comes twice was not acknowledged.
+
+``SEAWALL_OUTAGES`` is how many times the server is killed under load (3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from clients.endpoints import free_port
+from server_processes import ServerProcess, server_process
+from storage import memory_folder
+
+from seawall.broker import AnyBroker, AnyConsumer, AnyDelivery, Record, connect
+from seawall.broker.errors import BrokerClosed, ConnectionLost, OutcomeUnknown, PartitionRevoked
+from seawall.broker.torture.proxy import CHUNK_BYTES, Proxy
+
+OUTAGES = int(os.environ.get("SEAWALL_OUTAGES", "3"))
+AWAY_S = (0.0, 0.3, 1.0)
+PATIENCE_S = 30.0
+QUICK = {"reconnect_backoff_ms": 20, "reconnect_backoff_max_ms": 300}
+
+
+@pytest.fixture
+def folder() -> Iterator[str]:
+    with memory_folder() as path:
+        yield path
+
+
+def location(port: int, settings: str = "") -> str:
+    return f"kafka://127.0.0.1:{port}?{settings or 'client.id=test'}"
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not come about in time"
+        time.sleep(0.01)
+
+
+def read(consumer: AnyConsumer, count: int) -> list[Record]:
+    found: list[Record] = []
+
+    def enough() -> bool:
+        found.extend(consumer.poll(count - len(found), 100))
+        return len(found) >= count
+
+    until(enough)
+    return found
+
+
+class Server:
+    """A server at one port, with what it had, each time it is started."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.port = free_port()
+        self.process: ServerProcess | None = None
+
+    def start(self, **options: object) -> None:
+        self.process = ServerProcess(
+            self._folder, port=self.port, group_initial_rebalance_delay_ms=0, **options
+        )
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.signal(signal.SIGCONT)
+            self.process.kill()
+            self.process = None
+
+
+@contextmanager
+def serving(folder: str) -> Iterator[Server]:
+    server = Server(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+class Load:
+    """A producer and a member of a group, at work in threads, and what they saw."""
+
+    def __init__(self, broker: AnyBroker) -> None:
+        self._broker = broker
+        self._ended = threading.Event()
+        self.sent = 0
+        self.accepted: dict[tuple[int, int], bytes] = {}
+        self.refused: list[BaseException] = []
+        self.seen: Counter[tuple[int, int]] = Counter()
+        self.values: dict[tuple[int, int], bytes | None] = {}
+        self.acknowledged: dict[int, int] = {}
+        # Offsets that came although they were acknowledged.
+        self.repeated: list[tuple[int, int]] = []
+        self.failures: list[BaseException] = []
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(each,))
+            for each in (self._produce, self._consume)
+        ]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            self.failures.append(error)
+            raise
+
+    def _produce(self) -> None:
+        with self._broker.producer(on_delivery=self._delivered) as producer:
+            while not self._ended.is_set():
+                producer.send("orders", b"%d" % self.sent)
+                self.sent += 1
+                time.sleep(0.002)
+
+    def _delivered(self, delivery: AnyDelivery) -> None:
+        error = delivery.exception()
+        if error is not None:
+            self.refused.append(error)
+        else:
+            _, partition, offset, _ = delivery.result()
+            self.accepted[partition, offset] = b""
+
+    def _consume(self) -> None:
+        with self._broker.consumer("orders", group="billing") as consumer:
+            quiet_since_s = time.monotonic()
+            while not self._ended.is_set() or time.monotonic() - quiet_since_s < 2:
+                records = consumer.poll(50, 100)
+                for record in records:
+                    quiet_since_s = time.monotonic()
+                    place = record.partition, record.offset
+                    self.seen[place] += 1
+                    self.values[place] = record.value
+                    if record.offset < self.acknowledged.get(record.partition, 0):
+                        self.repeated.append(place)
+                if records:
+                    self._ack(consumer, records)
+
+    def _ack(self, consumer: AnyConsumer, records: list[Record]) -> None:
+        try:
+            consumer.ack(records)
+        except PartitionRevoked:
+            return
+        for record in records:
+            done = self.acknowledged.get(record.partition, 0)
+            self.acknowledged[record.partition] = max(done, record.offset + 1)
+
+
+def test_kills_under_load(folder: str) -> None:
+    retries: list[int] = []
+    with (
+        serving(folder) as server,
+        connect(
+            location(server.port), on_reconnect=lambda number, *_: retries.append(number), **QUICK
+        ) as broker,
+    ):
+        broker.create_topic("orders", 2)
+        with Load(broker) as load:
+            for outage in range(OUTAGES):
+                seen = len(load.seen)
+                until(lambda seen=seen: len(load.seen) > seen + 100)
+                server.kill()
+                time.sleep(AWAY_S[outage % len(AWAY_S)])
+                server.start()
+            seen = len(load.seen)
+            until(lambda: len(load.seen) > seen + 100)
+        assert load.failures == []
+        assert load.refused == []
+        assert len(load.accepted) == load.sent
+        ends = {number: broker.ends("orders", number).durable_end for number in (0, 1)}
+        everything = {(number, offset) for number in ends for offset in range(ends[number])}
+        # Each record is there once, and was handed out.
+        assert set(load.accepted) == everything == set(load.seen)
+        assert Counter(load.values.values()) == Counter(b"%d" % n for n in range(load.sent))
+        assert load.repeated == []
+        assert load.acknowledged == ends
+        assert {o.partition: o.committed for o in broker.group("billing").offsets} == ends
+    assert retries.count(1) >= OUTAGES - 1  # one that is back at once may not be noticed
+
+
+def test_a_member_comes_back_and_gets_what_it_had_not_acknowledged_once(folder: str) -> None:
+    lost = []
+    with (
+        serving(folder) as server,
+        connect(location(server.port), **QUICK) as broker,
+    ):
+        broker.create_topic("orders")
+        with broker.producer() as producer:
+            for number in range(10):
+                producer.send("orders", b"%d" % number)
+        with broker.consumer("orders", group="billing", on_lost=lost.append) as consumer:
+            records = read(consumer, 10)
+            consumer.ack(records[2])
+            server.kill()
+            server.start()
+            consumer.ack(records[5])  # it joins anew for that
+            assert consumer.committed("orders", 0) == 6
+            assert [each.offset for each in read(consumer, 4)] == [6, 7, 8, 9]
+            assert consumer.poll(timeout_ms=300) == []
+            consumer.ack()
+            assert consumer.lag() == {("orders", 0): 0}
+        assert lost == [[("orders", 0)]]
+
+
+def test_a_reader_without_a_group_goes_on_at_its_position(folder: str) -> None:
+    with (
+        serving(folder) as server,
+        connect(location(server.port), **QUICK) as broker,
+        broker.producer() as producer,
+    ):
+        broker.create_topic("orders")
+        producer.send("orders", b"0").result(10)
+        with broker.consumer("orders", start="start") as consumer:
+            assert len(read(consumer, 1)) == 1
+            server.kill()
+            waiting = producer.send("orders", b"1")
+            assert consumer.poll(timeout_ms=300) == []
+            assert not waiting.done()
+            server.start()
+            assert waiting.result(PATIENCE_S).offset == 1
+            assert [each.value for each in read(consumer, 1)] == [b"1"]
+
+
+def test_a_server_that_is_not_there_yet_is_waited_for(folder: str) -> None:
+    server = Server(folder)
+    told: list[tuple[int, float, Exception]] = []
+    connected: list[float] = []
+    with connect(
+        location(server.port),
+        on_reconnect=lambda *facts: told.append(facts),
+        on_connected=connected.append,
+        **QUICK,
+    ) as broker:
+        found: list[object] = []
+        thread = threading.Thread(target=lambda: found.append(broker.topics()))
+        thread.start()
+        try:
+            until(lambda: len(told) >= 3)
+            assert found == []
+        finally:
+            server.start()
+            began_s = time.monotonic()
+            thread.join()
+        assert found == [[]]
+        # One step of the back-off, and some time for a busy machine.
+        assert time.monotonic() - began_s < 5
+        assert [attempt for attempt, _, _ in told] == list(range(1, len(told) + 1))
+        assert all(0 <= delay_s <= 0.3 for _, delay_s, _ in told)
+        until(lambda: connected)
+        server.kill()
+
+
+def test_giving_up_is_told_to_all_who_wait(folder: str) -> None:
+    with (
+        serving(folder) as server,
+        connect(location(server.port), reconnect_attempts=2, **QUICK) as broker,
+    ):
+        broker.create_topic("orders")
+        producer = broker.producer()
+        producer.send("orders", b"0").result(10)
+        with broker.consumer("orders", group="billing") as consumer:
+            [record] = read(consumer, 1)
+            server.kill()
+            delivery = producer.send("orders", b"1")
+            with pytest.raises(ConnectionLost) as caught:
+                consumer.poll(timeout_ms=PATIENCE_S * 1000)
+            assert caught.value.attempts == 2
+            assert isinstance(delivery.exception(PATIENCE_S), (ConnectionLost, OutcomeUnknown))
+            with pytest.raises(ConnectionLost):
+                broker.topics()
+            with pytest.raises(ConnectionLost):
+                consumer.ack(record)
+            # And all of it goes on once there is a server again.
+            server.start()
+            assert [topic.name for topic in broker.topics()] == ["orders"]
+            consumer.ack(record)
+            assert producer.send("orders", b"2").result(PATIENCE_S).offset in (1, 2)
+        producer.close()
+
+
+def test_a_server_that_hangs_is_noticed(folder: str) -> None:
+    told: list[int] = []
+    with (
+        serving(folder) as server,
+        connect(
+            location(server.port, "socket.timeout.ms=500"),
+            on_reconnect=lambda number, *_: told.append(number),
+            **QUICK,
+        ) as broker,
+        broker.producer() as producer,
+    ):
+        broker.create_topic("orders")
+        producer.send("orders", b"0").result(10)
+        assert server.process is not None
+        server.process.signal(signal.SIGSTOP)  # it accepts connections still
+        waiting = producer.send("orders", b"1")
+        until(lambda: len(told) >= 2)
+        assert not waiting.done()
+        server.process.signal(signal.SIGCONT)
+        assert waiting.result(PATIENCE_S).offset == 1
+        assert broker.ends("orders", 0).durable_end == 2
+
+
+def test_a_listener_that_accepts_and_hangs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with (
+            connect(location(port, "socket.timeout.ms=200"), reconnect_attempts=1, **QUICK) as hung,
+            pytest.raises(ConnectionLost) as caught,
+        ):
+            hung.topics()
+    assert "did not answer within 0.2 s" in caught.value.reason
+
+
+def test_closing_does_not_wait_for_a_server_that_is_away(folder: str) -> None:
+    with (
+        serving(folder) as server,
+        connect(location(server.port), **QUICK) as broker,
+    ):
+        broker.create_topic("orders")
+        with broker.producer() as producer:
+            producer.send("orders", b"0").result(10)
+        consumer = broker.consumer(
+            "orders", group="billing", session_timeout_ms=2_000, heartbeat_interval_ms=500
+        )
+        alone = broker.consumer("orders")
+        [record] = read(consumer, 1)
+        server.kill()
+        refused: list[BaseException] = []
+
+        def ack() -> None:
+            try:
+                consumer.ack(record)
+            except BrokerClosed as error:
+                refused.append(error)
+
+        acking = threading.Thread(target=ack)
+        acking.start()
+        until(lambda: not broker_is_up(broker))
+        began_s = time.monotonic()
+        consumer.close()
+        alone.close()
+        broker.close()
+        assert time.monotonic() - began_s < 10
+        acking.join()
+        assert len(refused) == 1
+
+
+def broker_is_up(broker: AnyBroker) -> bool:
+    return bool(broker._supervisor.require(0))  # type: ignore[attr-defined]
+
+
+class Cutter(Proxy):
+    """Cuts each connection in the middle of an answer, `left` bytes from now."""
+
+    left: int | None = None
+    cuts = 0
+
+    async def _pump(
+        self, source: socket.socket, sink: socket.socket, *, are_answers: bool = False
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while data := await loop.sock_recv(source, CHUNK_BYTES):
+                left = self.left if are_answers else None
+                if left is not None and len(data) >= left:
+                    self.left, self.cuts = None, self.cuts + 1
+                    await loop.sock_sendall(sink, data[:left])
+                    return
+                if left is not None:
+                    self.left = left - len(data)
+                await loop.sock_sendall(sink, data)
+        except OSError:
+            pass
+
+
+def test_answers_that_are_cut_in_the_middle(folder: str) -> None:
+    port = free_port()
+    with (
+        Cutter(port) as proxy,
+        server_process(folder, port=port, advertise=f"127.0.0.1:{proxy.port}"),
+        connect(location(proxy.port), **QUICK) as broker,
+        broker.producer() as producer,
+    ):
+        broker.create_topic("orders")
+        cuts = (3, 50, 5_000, 20_000)
+        found: list[int] = []
+        sent: list[AnyDelivery] = []
+        with broker.consumer("orders", group="billing") as consumer:
+            for number, left in enumerate(cuts, 1):
+                proxy.left = left
+                sent += [producer.send("orders", b"x" * 1000) for _ in range(30)]
+                for record in read(consumer, 30):
+                    found.append(record.offset)
+                    consumer.ack(record)
+                until(lambda number=number: proxy.cuts == number)
+        assert [each.result(PATIENCE_S).offset for each in sent] == list(range(len(sent)))
+        assert found == list(range(len(sent)))
+
+
+def test_a_connection_that_is_cut_is_only_an_interruption(folder: str) -> None:
+    port = free_port()
+    with (
+        Proxy(port) as proxy,
+        server_process(folder, port=port, advertise=f"127.0.0.1:{proxy.port}"),
+        connect(location(proxy.port), **QUICK) as broker,
+        broker.producer() as producer,
+    ):
+        broker.create_topic("orders")
+        with broker.consumer("orders", group="billing") as consumer:
+            for number in range(5):
+                producer.send("orders", b"%d" % number)
+                [record] = read(consumer, 1)
+                assert record.value == b"%d" % number
+                proxy.cut()
+                consumer.ack(record)
+        assert broker.group("billing").offsets[0].committed == 5

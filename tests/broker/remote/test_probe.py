@@ -1,0 +1,99 @@
+"""Probing: a server answers, or something else, or nothing."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from seawall.broker import Broker
+from seawall.broker.kafka.threaded import ServerThread
+from seawall.broker.remote.probe import REQUEST, NoAnswer, probe
+
+
+@contextmanager
+def listener(behave: Callable[[socket.socket], object]) -> Iterator[int]:
+    """Something that listens, and does this to its first connection."""
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            behave(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join()
+
+
+def answer(data: bytes) -> Callable[[socket.socket], object]:
+    def behave(connection: socket.socket) -> None:
+        assert connection.recv(1000) == struct.pack(">i", len(REQUEST)) + REQUEST
+        connection.sendall(data)
+
+    return behave
+
+
+def test_a_server_answers(broker: Broker) -> None:
+    with ServerThread(broker, listen="127.0.0.1:0") as server:
+        host, _, port = server.address.rpartition(":")
+        probe(host, int(port), 5)
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"", "closed the connection"),
+        (b"\0\0\0\x0a\0\0", "closed the connection"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak Kafka"),
+        (struct.pack(">iih", 6, 7, 0), "does not speak Kafka"),
+        (struct.pack(">i", 3), "does not speak Kafka"),
+    ],
+)
+def test_something_else_answers(data: bytes, complaint: str) -> None:
+    with listener(answer(data)) as port, pytest.raises(NoAnswer, match=complaint):
+        probe("127.0.0.1", port, 5)
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(NoAnswer, match="refused"):
+        probe("127.0.0.1", port, 5)
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_a_listener_that_hangs(is_tls: bool) -> None:
+    def hang(connection: socket.socket) -> None:
+        while connection.recv(1000):
+            pass
+
+    began_s = time.monotonic()
+    with listener(hang) as port, pytest.raises(NoAnswer, match=r"within 0.2 s"):
+        probe("127.0.0.1", port, 0.2, is_tls=is_tls)
+    assert time.monotonic() - began_s < 5
+
+
+def test_an_answer_that_comes_drop_by_drop_is_none() -> None:
+    def drip(connection: socket.socket) -> None:
+        connection.recv(1000)
+        try:
+            for byte in struct.pack(">iih", 1000, 0x5EA0, 0) + bytes(994):
+                connection.sendall(bytes([byte]))
+                time.sleep(0.05)
+        except OSError:
+            pass
+
+    with listener(drip) as port, pytest.raises(NoAnswer, match="did not answer"):
+        probe("127.0.0.1", port, 0.3)
+
+
+def test_a_name_that_is_none() -> None:
+    with pytest.raises(NoAnswer):
+        probe("no-such-host.invalid", 1, 5)

@@ -1,0 +1,164 @@
+"""The supervisor under a clock of the test's: when it tries, what it tells, when it gives up."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seawall.broker.errors import BrokerClosed, ConnectionLost
+from seawall.broker.remote.probe import NoAnswer
+from seawall.broker.remote.supervisor import Link, ReconnectSettings, Supervisor
+
+
+class World:
+    """A clock, a number of rounds that fail before a server answers, and what was told."""
+
+    def __init__(self, failures: float, **settings: float | None) -> None:
+        self.now_s = 1000.0
+        self.failures = failures
+        self.looked_s: list[float] = []
+        self.told: list[tuple[int, float, Exception]] = []
+        self.connected: list[float] = []
+        self.supervisor = Supervisor(
+            "kafka://a:1,b:2",
+            lambda: [("a", 1), ("b", 2)],
+            ReconnectSettings(
+                on_reconnect=lambda *facts: self.told.append(facts),
+                on_connected=self.connected.append,
+                **settings,  # type: ignore[arg-type]
+            ),
+            look=self.look,
+            random=lambda: 0.5,
+            clock_s=lambda: self.now_s,
+            sleep=self.sleep,
+        )
+
+    def look(self, host: str, port: int) -> None:
+        if host == "a":
+            self.looked_s.append(self.now_s - 1000)
+        if len(self.looked_s) <= self.failures:
+            raise NoAnswer(f"{host}:{port}: refused")
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+def test_nothing_is_told_while_a_server_answers() -> None:
+    world = World(0)
+    assert world.supervisor.link is Link.UNKNOWN
+    assert world.supervisor.require()
+    world.supervisor.suspect()
+    assert world.supervisor.require()
+    assert (world.told, world.connected, world.supervisor.epoch) == ([], [], 0)
+
+
+def test_waits_double_up_to_the_maximum(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "seawall.broker")
+    world = World(6, reconnect_backoff_ms=200, reconnect_backoff_max_ms=2_000)
+    world.supervisor.watch()
+    delays = [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]  # half of 0.2, 0.4, …, 2
+    assert [told[:2] for told in world.told] == list(enumerate(delays, 1))
+    assert world.looked_s == pytest.approx([0, 0.1, 0.3, 0.7, 1.5, 2.5, 3.5])
+    assert world.connected == pytest.approx([3.5])
+    assert world.supervisor.link is Link.UP
+    assert all(isinstance(told[2], ConnectionLost) for told in world.told)
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[3] == "connection lost; retry 4 in 0.8 s (b:2: refused)"
+    assert messages[-1] == "connected again after 3.5 s"
+
+
+@given(
+    failures=st.integers(0, 40),
+    base_ms=st.integers(1, 1_000),
+    most_ms=st.integers(1_000, 60_000),
+)
+def test_no_wait_is_longer_than_its_ceiling(failures: int, base_ms: int, most_ms: int) -> None:
+    world = World(failures, reconnect_backoff_ms=base_ms, reconnect_backoff_max_ms=most_ms)
+    world.supervisor.watch()
+    assert [told[0] for told in world.told] == list(range(1, failures + 1))
+    for attempt, delay_s, _ in world.told:
+        assert delay_s * 1000 == pytest.approx(min(most_ms, base_ms * 2 ** (attempt - 1)) / 2)
+    assert len(world.looked_s) == failures + 1
+
+
+def test_each_outage_begins_anew() -> None:
+    world = World(2)
+    world.supervisor.watch()
+    world.failures = len(world.looked_s) + 1
+    world.supervisor.watch()
+    assert [told[:2] for told in world.told] == [(1, 0.05), (2, 0.1), (1, 0.05)]
+    assert world.supervisor.epoch == 2
+
+
+def test_it_gives_up_when_it_may() -> None:
+    world = World(float("inf"), reconnect_attempts=3)
+    let_go: list[ConnectionLost] = []
+    world.supervisor.on_given_up.append(let_go.append)
+    with pytest.raises(ConnectionLost) as caught:
+        world.supervisor.require()
+    assert (caught.value.attempts, caught.value.location) == (3, "kafka://a:1,b:2")
+    assert caught.value.reason == "b:2: refused"
+    assert len(world.looked_s) == 4
+    assert let_go == [caught.value]
+    # The next use is tried as often again, and works once a server is there.
+    world.failures = 5
+    assert world.supervisor.require()
+    assert world.supervisor.link is Link.UP
+
+
+def test_no_attempt_at_all() -> None:
+    world = World(float("inf"), reconnect_attempts=0)
+    with pytest.raises(ConnectionLost, match="tried once"):
+        world.supervisor.require()
+    assert world.told == []
+
+
+def test_waiting_has_an_end() -> None:
+    stuck = threading.Event()
+
+    def look(host: str, port: int) -> None:
+        stuck.wait()
+
+    supervisor = Supervisor("kafka://a:1", lambda: [("a", 1)], ReconnectSettings(), look=look)
+    assert supervisor.require(0.05) is False
+    stuck.set()
+    assert supervisor.require(5)
+    supervisor.end(BrokerClosed(what="broker"))
+    with pytest.raises(BrokerClosed):
+        supervisor.require()
+
+
+def test_closing_ends_every_wait() -> None:
+    def refuse(host: str, port: int) -> None:
+        raise NoAnswer("refused")
+
+    supervisor = Supervisor("kafka://a:1", lambda: [("a", 1)], ReconnectSettings(), look=refuse)
+    raised: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            supervisor.require()
+        except BrokerClosed as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    supervisor.end(BrokerClosed(what="broker"))
+    for thread in threads:
+        thread.join()
+    assert len(raised) == 3
+
+
+def test_a_callback_that_fails_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(2)
+    world.connected = None  # type: ignore[assignment]
+    settings = ReconnectSettings(on_reconnect=lambda *_: 1 / 0, on_connected=lambda _: 1 / 0)
+    world.supervisor.settings = settings
+    world.supervisor.watch()
+    assert world.supervisor.link is Link.UP
+    assert sum("callback failed" in each.getMessage() for each in caplog.records) == 3

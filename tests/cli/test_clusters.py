@@ -1,0 +1,161 @@
+"""The commands with ``-b kafka://…``: the same as for a directory, and what waiting looks like."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import locations
+import pytest
+from clients.endpoints import free_port
+from commands import Cli, pipe_of, running
+from server_processes import ServerProcess
+from storage import memory_folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    with locations.server() as location:
+        yield location
+
+
+def test_topics_records_and_groups(cli: Cli, cluster: str, tmp_path: object) -> None:
+    at = ("-b", cluster)
+    assert cli("topic", "create", "orders", "-p", "2", "-q", *at).code == 0
+    again = cli("topic", "create", "orders", *at)
+    assert (again.code, again.err.count("\n")) == (1, 1)
+    assert "topic 'orders' exists already" in again.err
+    lines = f"{tmp_path}/lines"
+    with open(lines, "w") as file:
+        file.write("".join(f"k{n}:v{n}\n" for n in range(20)))
+    produced = cli("produce", "orders", lines, "-K", ":", *at)
+    assert (produced.code, produced.err) == (0, "seawall: 20 lines acknowledged\n")
+    consumed = cli("consume", "orders", "-e", "-q", "-f", "%k %s\\n", *at)
+    assert sorted(consumed.lines) == sorted(f"k{n} v{n}".encode() for n in range(20))
+    first = cli("consume", "orders", "-g", "billing", "-n", "5", "-q", *at)
+    rest = cli("consume", "orders", "-g", "billing", "-e", "-q", *at)
+    assert (first.code, rest.code, first.err, rest.err) == (0, 0, "", "")
+    assert sorted(first.lines + rest.lines) == sorted(f"v{n}".encode() for n in range(20))
+    described = json.loads(cli("group", "describe", "billing", "--json", *at).out)
+    assert sum(each["committed"] for each in described["offsets"]) == 20
+    assert sum(each["lag"] for each in described["offsets"]) == 0
+    assert cli("group", "list", "-q", *at).out == b"billing\n"
+    assert cli("group", "reset", "billing", "-t", "orders", "-o", "start", *at).code == 0
+    altered = cli("topic", "alter", "orders", "-p", "3", "-c", "retention.ms=5000000", *at)
+    assert altered.err == "seawall: topic 'orders' has 3 partitions; retention.ms=5000000\n"
+    facts = json.loads(cli("topic", "describe", "orders", "--json", *at).out)
+    assert [each["partition"] for each in facts["partitions"]] == [0, 1, 2]
+    assert sum(each["records"] for each in facts["partitions"]) == 20
+    assert cli("topic", "delete-records", "orders", "-o", "end", *at).code == 0
+    assert cli("consume", "orders", "-e", "-q", *at).out == b""
+    assert cli("group", "delete", "billing", *at).code == 0
+    assert cli("topic", "delete", "orders", *at).code == 0
+    assert cli("topic", "list", "-q", *at).out == b""
+    assert b"log.retention" in cli("config", *at).out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("verify",),
+        ("repair",),
+        ("compact",),
+        ("info",),
+        ("dlq", "list"),
+        ("serve",),
+    ],
+    ids=" ".join,
+)
+def test_what_only_a_directory_can_do(cli: Cli, cluster: str, command: tuple[str, ...]) -> None:
+    ended = cli(*command, "-b", cluster)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (1, b"", 1)
+    assert ended.err.startswith(f"seawall: {cluster} cannot do this: ")
+
+
+@pytest.mark.parametrize("location", ["kafka://", "kafka://h:x", "kafka://h?no.such=1", "http://h"])
+def test_what_is_no_location(cli: Cli, location: str) -> None:
+    ended = cli("topic", "list", "-b", location)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (1, b"", 1)
+    assert "is not a location" in ended.err
+
+
+@pytest.mark.parametrize(
+    "command", [("consume", "orders"), ("produce", "orders"), ("topic", "list")], ids=" ".join
+)
+def test_a_server_that_is_away_is_waited_for_until_ctrl_c(command: tuple[str, ...]) -> None:
+    location = f"kafka://127.0.0.1:{free_port()}"
+    with running(*command, "-b", location) as process:
+        errors = pipe_of(process.stderr)
+        for attempt in (1, 2, 3):
+            line = errors.readline().decode()
+            assert line.startswith(f"seawall: connection lost; retry {attempt} in ")
+        process.send_signal(signal.SIGINT)
+        rest = errors.read().decode()
+        assert process.wait(20) == 130
+    if command[0] != "topic":
+        assert rest.splitlines()[-1] == "seawall: interrupted; nothing was done"
+
+
+def test_produce_and_consume_go_through_an_outage() -> None:
+    port = free_port()
+    with memory_folder() as folder:
+        server = ServerProcess(folder, port=port, group_initial_rebalance_delay_ms=0)
+        try:
+            at = ("-b", f"kafka://127.0.0.1:{port}")
+            with running("topic", "create", "orders", *at) as creating:
+                assert creating.wait(20) == 0
+            with (
+                running("produce", "orders", *at) as producing,
+                running("consume", "orders", "-g", "g", *at) as consuming,
+            ):
+                lines, records = pipe_of(producing.stdin), pipe_of(consuming.stdout)
+                lines.write(b"before\n")
+                lines.flush()
+                assert records.readline() == b"before\n"
+                server.kill()
+                lines.write(b"meanwhile\n")
+                lines.flush()
+                time.sleep(0.5)
+                server = ServerProcess(folder, port=port, group_initial_rebalance_delay_ms=0)
+                assert records.readline() == b"meanwhile\n"
+                lines.close()
+                assert producing.wait(20) == 0
+                said = pipe_of(producing.stderr).read().decode().splitlines()
+                assert "seawall: connection lost; retry 1 in " in "\n".join(said)
+                assert any(line.startswith("seawall: connected again after ") for line in said)
+                assert said[-1] == "seawall: 2 lines acknowledged"
+                os.kill(consuming.pid, signal.SIGTERM)
+                assert consuming.wait(20) == 143
+                assert b"terminated; 2 records printed" in pipe_of(consuming.stderr).read()
+        finally:
+            server.kill()
+
+
+def test_a_signal_ends_a_produce_whose_server_is_away() -> None:
+    port = free_port()
+    with memory_folder() as folder:
+        server = ServerProcess(folder, port=port)
+        try:
+            at = ("-b", f"kafka://127.0.0.1:{port}")
+            with running("topic", "create", "orders", *at) as creating:
+                assert creating.wait(20) == 0
+            with running("produce", "orders", "-q", *at) as producing:
+                lines, errors = pipe_of(producing.stdin), pipe_of(producing.stderr)
+                lines.write(b"1\n2\n")
+                lines.flush()
+                time.sleep(1)
+                server.kill()
+                lines.write(b"3\n")
+                lines.flush()
+                assert b"connection lost" in errors.readline()
+                producing.send_signal(signal.SIGTERM)
+                assert producing.wait(20) == 143
+                last = errors.read().decode().splitlines()[-1]
+            assert last.startswith("seawall: terminated; ")
+            assert "2 lines acknowledged, resume with: tail -n +3" in last
+        finally:
+            if server.process.poll() is None:
+                server.kill()
