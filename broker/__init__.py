@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     )
     from seawall.broker.inspect import BrokerInfo, Finding
     from seawall.broker.interface import AnyBroker, AnyConsumer, AnyDelivery, AnyProducer
+    from seawall.broker.mirror_session import Mirrored, MirrorProgress
+    from seawall.broker.mirroring import mirror
     from seawall.broker.producer import Producer
     from seawall.broker.producer_ids import ProducerInfo
     from seawall.broker.repair import Repaired
@@ -61,6 +63,8 @@ __all__ = [
     "Hold",
     "Lag",
     "LogEnds",
+    "MirrorProgress",
+    "Mirrored",
     "PartitionInfo",
     "Producer",
     "ProducerInfo",
@@ -73,6 +77,7 @@ __all__ = [
     "TopicInfo",
     "Trimmed",
     "connect",
+    "mirror",
 ]
 
 _WHERE = {
@@ -99,6 +104,8 @@ _WHERE = {
     "Hold": "seawall.broker.trimming",
     "Lag": "seawall.broker.handling",
     "LogEnds": "seawall.wal.log",
+    "MirrorProgress": "seawall.broker.mirror_session",
+    "Mirrored": "seawall.broker.mirror_session",
     "PartitionInfo": "seawall.broker.catalog",
     "Producer": "seawall.broker.producer",
     "ProducerInfo": "seawall.broker.producer_ids",
@@ -111,6 +118,7 @@ _WHERE = {
     "TopicInfo": "seawall.broker.catalog",
     "Trimmed": "seawall.broker.trimming",
     "connect": "seawall.broker.connecting",
+    "mirror": "seawall.broker.mirroring",
 }
 
 

@@ -68,6 +68,9 @@
         │   ├── MissingExtra        a package is not installed
         │   ├── ConnectionLost      no server answers, and it was tried long enough
         │   └── RemoteError         what a server said, and nothing else fits
+        ├── MirrorError             topic; copying topics from one broker to another
+        │   ├── MirrorConflict      the two sides do not go together
+        │   └── ForeignRecord       the target holds what the mirror has not written
         ├── StateDamaged            path; acknowledgements and log starts: state.lmdb
         ├── StateLost               run/ends was lost while the directory was open
         ├── BrokerClosed            used after close()
@@ -116,6 +119,7 @@ from seawall.broker.errors_groups import (
     PartitionRevoked,
     UnknownGroup,
 )
+from seawall.broker.errors_mirror import ForeignRecord, MirrorConflict, MirrorError
 from seawall.broker.errors_records import (
     AppendLockTimeout,
     BatchTooLarge,
@@ -167,6 +171,7 @@ __all__ = [
     "FencedInstanceId",
     "ForeignDirectory",
     "ForeignNamespace",
+    "ForeignRecord",
     "ForkedBroker",
     "GroupBusy",
     "GroupError",
@@ -187,6 +192,8 @@ __all__ = [
     "LockTimeout",
     "LogDamaged",
     "LogFenced",
+    "MirrorConflict",
+    "MirrorError",
     "MissingExtra",
     "NoDeadLetters",
     "NoOffset",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from seawall.broker.config import TopicConfig, parse_config
+from seawall.broker.config import TopicConfig, effective_config, parse_config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,10 @@ class PartitionInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicInfo:
-    """A topic as the catalogue has it. ``config`` holds what was set, not the defaults."""
+    """A topic as the catalogue has it. ``config`` holds what was set, not the defaults.
+
+    ``told`` is everything that servers say to be in force, defaults included.
+    """
 
     id: int
     name: str
@@ -28,8 +31,14 @@ class TopicInfo:
     created_ms: int
     partitions: tuple[PartitionInfo, ...]
     config: Mapping[str, str]
+    told: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def settings(self) -> TopicConfig:
         """The settings in force, parsed."""
         return parse_config(self.config)
+
+    @property
+    def in_force(self) -> Mapping[str, str]:
+        """The settings in force as text, wherever the topic is."""
+        return self.told or effective_config(self.config)

@@ -32,6 +32,7 @@ COMMANDS = {
     "topic": Entry("seawall.cli.topic", "List, create, describe, alter and delete topics."),
     "group": Entry("seawall.cli.group", "List, describe, reset and delete consumer groups."),
     "dlq": Entry("seawall.cli.dlq", "List, show, redrive and purge dead letters."),
+    "mirror": Entry("seawall.cli.mirror", "Copy topics and groups from one broker to another."),
     "compact": Entry("seawall.cli.compact", "Remove what may go, and show what keeps the rest."),
     "config": Entry("seawall.cli.config", "Show or change the settings of the broker itself."),
     "context": Entry("seawall.cli.context", "Give locations names, and choose one of them."),

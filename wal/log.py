@@ -22,7 +22,7 @@ from seawall.wal.checked import CheckedAppender
 from seawall.wal.checkpoint import checkpoint
 from seawall.wal.committer import Committer
 from seawall.wal.context import LogContext, write_error
-from seawall.wal.ends import DELETED
+from seawall.wal.ends import DELETED, EndsRow
 from seawall.wal.errors import OffsetOutOfRange, WalError
 from seawall.wal.files import remove_file
 from seawall.wal.folder_lock import lock_folder
@@ -78,6 +78,21 @@ class Log:
         appended = self._appender.append(batches)
         self._on_dirty(self)
         return appended
+
+    def append_at(self, offset: int, batches: Sequence[bytearray]) -> Appended | None:
+        """Like `append`, if the log ends at `offset`; else None, and nothing is changed."""
+
+        places: list[int] = []
+
+        def choose(row: EndsRow) -> Sequence[bytearray]:
+            places.append(row.next_offset)
+            return batches if row.next_offset == offset else ()
+
+        after = self._appender.append_chosen(choose)
+        if places != [offset]:
+            return None
+        self._on_dirty(self)
+        return Appended(offset, after.next_offset)
 
     def append_checked(self, batches: Sequence[bytearray]) -> list[Placed]:
         """Append batches of producers that have an id, each only if it is not there yet.

@@ -66,6 +66,8 @@ class RemoteConsumer(Troubles):
         # The next offset to hand out, and the next to come from librdkafka.
         self._positions: dict[Place, int] = {}
         self._expected: dict[Place, int] = {}
+        # Where librdkafka met the end of a partition last.
+        self._at_end: dict[Place, int] = {}
         self._pending: deque[Record] = deque()
         # What iteration has read, but not handed out yet.
         self._rest: deque[Record] = deque()
@@ -240,6 +242,16 @@ class RemoteConsumer(Troubles):
         position = self._position((topic, partition))
         return first_offsets(self._rest.copy()).get((topic, partition), position)
 
+    def reached(self, topic: str, partition: int) -> int:
+        """Like `position`, but behind offsets without a record, as far as it is known that
+        nothing else was there. Only for consumers without a group."""
+        place = topic, partition
+        position = self.position(topic, partition)
+        at_end = self._at_end.get(place, position)
+        if at_end <= position or self._rest or any((e[0], e[1]) == place for e in self._pending):
+            return position
+        return at_end
+
     def _position(self, place: Place) -> int:
         position = self._positions.get(place)
         if position is None:
@@ -265,6 +277,7 @@ class RemoteConsumer(Troubles):
     def _go_to(self, place: Place, offset: int) -> None:
         self._forget_pending({place})
         self._positions[place] = self._expected[place] = offset
+        self._at_end.pop(place, None)
         wanted = TopicPartition(*place, offset)
         deadline_s = time.monotonic() + SEEK_S
         while True:

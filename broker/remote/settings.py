@@ -115,7 +115,7 @@ def for_consumer(
         "group.id": group if group is not None else "seawall-without-group",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        "enable.partition.eof": False,
+        "enable.partition.eof": group is None,
         "auto.offset.reset": auto_offset_reset,
         "max.partition.fetch.bytes": fetch_bytes,
         "fetch.wait.max.ms": 250,

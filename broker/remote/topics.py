@@ -216,6 +216,7 @@ def _info(described: Any, entries: Mapping[str, Any]) -> TopicInfo:
             for each in sorted(described.partitions, key=lambda each: each.id)
         ),
         config=set_here,
+        told={name: each.value or "" for name, each in entries.items()},
     )
 
 

@@ -28,7 +28,6 @@ logger = logging.getLogger("seawall.broker")
 
 LOOK_INTERVAL_S = 3.0
 LOOK_TIMEOUT_S = 1.0
-_NO_ERROR = (KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED)
 _UNKNOWN = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_TOPIC,
@@ -46,6 +45,7 @@ class Troubles:
     _supervisor: Supervisor
     _topics: Topics
     _positions: dict[tuple[str, int], int]
+    _at_end: dict[tuple[str, int], int]
     _raised: Exception | None
     # When something came last, or was looked for.
     _heard_s: float
@@ -55,9 +55,11 @@ class Troubles:
         topic = message.topic() if message is not None else None
         partition = message.partition() if message is not None else None
         code = error.code()
-        if code in _NO_ERROR:
-            if code == KafkaError._MAX_POLL_EXCEEDED:
-                logger.warning("%s", error.str())
+        if code == KafkaError._PARTITION_EOF and topic is not None and partition is not None:
+            # What comes before it has come, and behind the last record may be offsets without.
+            self._at_end[topic, partition] = message.offset()
+        elif code == KafkaError._MAX_POLL_EXCEEDED:
+            logger.warning("%s", error.str())
         elif code in AWAY:
             self._supervisor.suspect()
         elif code in _UNKNOWN:

@@ -427,3 +427,15 @@ def test_a_fork_in_the_middle_of_work(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert store.values() == [b"x"] * max(appended)
+
+
+def test_an_append_at_another_end_changes_nothing(store: Store) -> None:
+    log = store.log
+    assert log.append_at(1, [batch(b"a")]) is None
+    assert log.ends().log_end == 0
+    appended = log.append_at(0, [batch(b"a"), batch(b"b")])
+    assert appended is not None
+    assert (appended.base_offset, appended.next_offset) == (0, 2)
+    assert log.append_at(0, [batch(b"c")]) is None
+    assert log.append_at(1, [batch(b"c")]) is None
+    assert log.commit(2) == 2
