@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -74,6 +75,9 @@ class Confluent:
 
 
 class KafkaPython:
+    """Polled by a thread of its own: two that are polled in turn by one thread, for a moment
+    each, keep one another from ever joining."""
+
     def __init__(self, address: str, topic: str, group: str, **settings: Any) -> None:
         from kafka import KafkaConsumer
 
@@ -91,21 +95,39 @@ class KafkaPython:
             fetch_max_wait_ms=50,
             **settings,
         )
+        self._lock = threading.Lock()  # the consumer is for one thread at a time
+        self._found: list[tuple[int, int]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.005):
+            with self._lock:
+                batches = self.consumer.poll(timeout_ms=50)
+                self._found += [
+                    (each.partition, each.offset) for batch in batches.values() for each in batch
+                ]
 
     def poll(self) -> list[tuple[int, int]]:
-        batches = self.consumer.poll(timeout_ms=50)
-        return [(each.partition, each.offset) for batch in batches.values() for each in batch]
+        time.sleep(0.02)
+        with self._lock:
+            found, self._found = self._found, []
+        return found
 
     def assignment(self) -> set[int]:
-        return {each.partition for each in self.consumer.assignment()}
+        with self._lock:
+            return {each.partition for each in self.consumer.assignment()}
 
     def commit(self) -> None:
         from kafka.errors import KafkaError
 
-        with contextlib.suppress(KafkaError):
+        with self._lock, contextlib.suppress(KafkaError):
             self.consumer.commit()
 
     def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
         self.consumer.close(autocommit=False)
 
 

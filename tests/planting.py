@@ -31,13 +31,16 @@ LAYERS = ("wal", "broker", "cli")
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
 
 # Nothing that a search says of a promise has a line that begins with one of these: they come
-# from a patch that does not fit what is around it. (An `OSError` a user may really meet.)
+# from a patch that does not fit what is around it. (An `OSError` a user may really meet, and a
+# log that ends before what it has just been given is a broken promise.)
 PROGRAMMING_ERRORS = [
     name
     for name, kind in vars(builtins).items()
     if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, OSError)
 ]
-_PROGRAMMING_ERROR = re.compile(rf"^\s*({'|'.join(PROGRAMMING_ERRORS)})(:|$)", re.MULTILINE)
+_PROGRAMMING_ERROR = re.compile(
+    rf"^\s*(?!ValueError: cannot commit up to)({'|'.join(PROGRAMMING_ERRORS)})(:|$)", re.MULTILINE
+)
 
 
 class PatchError(Exception):

@@ -123,6 +123,8 @@ def test_members_join_leave_and_are_killed_and_so_is_the_server(broker: Broker, 
             return [each.committed for each in broker.group("g").offsets] == [5] * PARTITIONS
 
         read_until(members, is_all_committed, read)
+        for each in members:
+            read += each.poll()  # what came just before it was committed
         assert len(set(read)) == 5 * PARTITIONS
 
         server.kill()

@@ -110,10 +110,12 @@ TABLE: Final[dict[type[BrokerError], int]] = {
     errors.FencedInstanceId: FENCED_INSTANCE_ID,
     errors.PartitionRevoked: ILLEGAL_GENERATION,
     errors.InconsistentGroupProtocol: INCONSISTENT_GROUP_PROTOCOL,
-    # of handlers and dead letters, which no request has
+    # of handlers, dead letters and mirrors, which no request has
     errors.HandlerFailed: UNKNOWN_SERVER_ERROR,
     errors.NoDeadLetters: UNKNOWN_TOPIC_OR_PARTITION,
     errors.UnknownOrigin: UNKNOWN_TOPIC_OR_PARTITION,
+    errors.MirrorConflict: UNKNOWN_SERVER_ERROR,
+    errors.ForeignRecord: UNKNOWN_SERVER_ERROR,
 }
 
 
