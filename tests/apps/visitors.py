@@ -65,7 +65,7 @@ def consume(address: str, note: Any, done: threading.Event) -> None:
     consumer.subscribe([TOPIC])
     idle_since_s = time.monotonic()
     try:
-        while not done.is_set() or time.monotonic() - idle_since_s < 1:
+        while not done.is_set() or time.monotonic() - idle_since_s < 5:
             messages = [m for m in consumer.consume(500, 0.1) if m.error() is None]
             ends: dict[int, int] = {}
             for message in messages:

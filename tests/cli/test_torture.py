@@ -110,7 +110,9 @@ def test_a_search_that_is_stopped_leaves_nothing_behind(
         time.sleep(0.3)
         process.send_signal(number)
         assert process.wait(30) == code
-        assert b"Traceback" not in pipe_of(process.stderr).read()
+        said = pipe_of(process.stderr).read()
+        # The signal may come in a callback of the garbage collector's, where Python only tells.
+        assert said.count(b"Traceback") == said.count(b"Exception ignored in")
     assert list(scratch.iterdir()) == []
 
 

@@ -27,8 +27,17 @@ EVERYBODY_CAN = set(SCENARIOS[0].features[:2]) | set(SCENARIOS[2].features[:2])
 
 @pytest.fixture(scope="module")
 def results() -> Results:
+    clients = [client for client in CLIENTS if not client.missing]
     with memory_folder() as folder, Seawall(Path(folder)) as server:
-        return run_all(server, [client for client in CLIENTS if not client.missing])
+        found = run_all(server, clients)
+    # Whoever failed beside the others, has one more try by itself; what failed is told.
+    failed = [each for each in clients if failures({each.name: found[each.name]})]
+    for each in failed:
+        print(failures({each.name: found[each.name]}), file=sys.stderr)
+    if failed:
+        with memory_folder() as folder, Seawall(Path(folder)) as server:
+            found = {**found, **run_all(server, failed)}
+    return found
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
