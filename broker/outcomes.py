@@ -150,7 +150,9 @@ class Outcomes:
                 self.consumer.held_back -= {entry.partition.place}
             if has_room or not self.dispatcher.unfinished:
                 self._wake()
-            self.changed.notify_all()
+                self.changed.notify_all()
+            elif self.is_stopping or entry.partition.is_leaving:
+                self.changed.notify_all()
 
     def failed(self, entry: Entry, record: DeliveredRecord, error: Exception) -> None:
         """A handler raised: decide what becomes of the record."""
