@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from seawall.broker.group_kept_format import KeptGroup
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.coordinator_roster import Roster
 from seawall.broker.kafka.coordinator_states import Event, State, move
@@ -142,6 +143,39 @@ class Rebalancing(Roster):
             assignment=member.assignment,
         )
 
+    # -- after a server that ended ----------------------------------------------------
+
+    def restore(self, now_ms: float, kept: KeptGroup) -> None:
+        """Be the group that was stored, with sessions that begin now. For a new one.
+
+        Whoever waited for an answer of the server before asks again. In a generation whose
+        leader has not divided yet, it still may.
+        """
+        self.generation = kept.generation
+        self.protocols.kind, self.protocols.name = kept.protocol_type, kept.protocol
+        self.leader = kept.leader
+        for each in kept.members:
+            member = WireMember(
+                member_id=each.member_id,
+                instance_id=each.instance_id,
+                client_id=each.client_id,
+                client_host=each.client_host,
+                session_timeout_ms=each.session_timeout_ms,
+                rebalance_timeout_ms=each.rebalance_timeout_ms,
+                protocols=each.protocols,
+                assignment=each.assignment,
+                owes_sync=each.owes_sync and not kept.is_assigned,
+            )
+            self.members[each.member_id] = member
+            if each.instance_id is not None:
+                self._static[each.instance_id] = each.member_id
+            self._refresh(now_ms, member)
+        self.state = move(move(self.state, Event.REBALANCE), Event.BEGUN)
+        if kept.is_assigned:
+            self.state = move(self.state, Event.ASSIGNED)
+        else:
+            self._sync_deadline_ms = now_ms + self._rebalance_timeout_ms()
+
     # -- the store's answers ---------------------------------------------------------
 
     def saved(self, now_ms: float, generation: int) -> None:
@@ -168,8 +202,14 @@ class Rebalancing(Roster):
             self._answer(self._held[0], JoinAnswer(code=codes.COORDINATOR_NOT_AVAILABLE))
             self._held = None
         else:
-            # What was said of the assignment is for those who look on.
-            self._settle(now_ms, begins=False)
+            # Nobody is told what a server that comes back would not know.
+            for each in self.members.values():
+                each.assignment = b""
+                if each.syncing is not None:
+                    self._answer(each.syncing, SyncAnswer(code=codes.COORDINATOR_NOT_AVAILABLE))
+                    each.syncing = None
+                    self._refresh(now_ms, each)
+            self._prepare(now_ms)
 
     def _settle(self, now_ms: float, *, begins: bool) -> None:
         if begins:
