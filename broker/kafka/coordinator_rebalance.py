@@ -23,6 +23,10 @@ from seawall.broker.kafka.coordinator_values import (
 
 # After the disk failed.
 RETRY_MS = 1_000
+# From when a server comes back, those who join wait so long for members of which nothing was
+# heard since: Kafka's default heartbeat.interval.ms. Their clients may have ended, or may be the
+# very ones that join, having given up their ids when no server was there for long.
+UNHEARD_WAIT_MS = 3_000
 
 
 class Rebalancing(Roster):
@@ -32,6 +36,7 @@ class Rebalancing(Roster):
     _rebalance_deadline_ms = math.inf
     _sync_deadline_ms = math.inf
     _retry_ms = math.inf
+    _unheard_until_ms = -math.inf
 
     # -- rebalancing -----------------------------------------------------------------
 
@@ -49,6 +54,15 @@ class Rebalancing(Roster):
         self._sync_deadline_ms = math.inf
         self._rebalance_deadline_ms = now_ms + self._rebalance_timeout_ms()
 
+    def _joined_at_ms(self) -> float:
+        """From when on those who have joined wait for no others; infinity if that is open."""
+        missing = [each for each in self.members.values() if each.joining is None]
+        if not missing:
+            return -math.inf
+        if len(missing) == len(self.members) or any(each.is_heard for each in missing):
+            return math.inf
+        return self._unheard_until_ms
+
     def _rebalance_timeout_ms(self) -> float:
         return max((each.rebalance_timeout_ms for each in self.members.values()), default=0)
 
@@ -61,7 +75,7 @@ class Rebalancing(Roster):
             if self.members and (
                 is_early
                 or any(until > now_ms for _, until in self.pending.values())
-                or any(each.joining is None for each in self.members.values())
+                or now_ms < self._joined_at_ms()
             ):
                 return
         for each in list(self.members.values()):
@@ -165,11 +179,13 @@ class Rebalancing(Roster):
                 protocols=each.protocols,
                 assignment=each.assignment,
                 owes_sync=each.owes_sync and not kept.is_assigned,
+                is_heard=False,
             )
             self.members[each.member_id] = member
             if each.instance_id is not None:
                 self._static[each.instance_id] = each.member_id
             self._refresh(now_ms, member)
+        self._unheard_until_ms = now_ms + UNHEARD_WAIT_MS
         self.state = move(move(self.state, Event.REBALANCE), Event.BEGUN)
         if kept.is_assigned:
             self.state = move(self.state, Event.ASSIGNED)

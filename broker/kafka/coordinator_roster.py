@@ -80,7 +80,7 @@ class Roster:
             raise RuntimeError(f"group {self.name!r} is being stored")
 
     def _find(self, member_id: str, instance_id: str | None) -> tuple[WireMember | None, int]:
-        """A member, or why there is none: UNKNOWN_MEMBER_ID or FENCED_INSTANCE_ID."""
+        """A member that asks, or why there is none: UNKNOWN_MEMBER_ID or FENCED_INSTANCE_ID."""
         if instance_id is not None:
             holder = self._static.get(instance_id)
             if holder is None:
@@ -88,7 +88,10 @@ class Roster:
             if holder != member_id:
                 return None, codes.FENCED_INSTANCE_ID
         member = self.members.get(member_id)
-        return member, codes.NONE if member else codes.UNKNOWN_MEMBER_ID
+        if member is None:
+            return None, codes.UNKNOWN_MEMBER_ID
+        member.is_heard = True
+        return member, codes.NONE
 
     def _check(self, member_id: str, generation: int, instance_id: str | None) -> int:
         if self.state is State.DEAD:

@@ -95,6 +95,8 @@ class WireMember:
     syncing: Waiter | None = None
     # Whether it still has to ask for what the leader said, in the present generation.
     owes_sync: bool = False
+    # Whether it has asked for anything since it became one, or since the server came back.
+    is_heard: bool = True
     expires_ms: float = math.inf
 
     def take(self, request: JoinRequest) -> None:

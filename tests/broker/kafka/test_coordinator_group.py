@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from seawall.broker.group_kept_format import KeptGroup
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.coordinator_group import PENDING_WAIT_MS, Group
-from seawall.broker.kafka.coordinator_rebalance import RETRY_MS
+from seawall.broker.kafka.coordinator_rebalance import RETRY_MS, UNHEARD_WAIT_MS
 from seawall.broker.kafka.coordinator_states import TRANSITIONS, Event, IllegalMove, State, move
 from seawall.broker.kafka.coordinator_values import (
     GroupSettings,
@@ -731,6 +731,67 @@ def test_a_generation_that_had_begun_and_whose_leader_is_gone() -> None:
     assert bench.group.members == {}
     bench.restart()
     assert bench.group.is_idle
+
+
+def test_who_joins_waits_for_nobody_who_has_not_come_back() -> None:
+    """A client that gave its id up while no server was there does not wait for itself."""
+    bench = Bench()
+    long = {"session_timeout_ms": 30_000}
+    ids = [bench.enter(name, **long) for name in "ab"]
+    bench.wait(DELAY_MS)
+    for each in ids:
+        bench.sync(each, each)
+    bench.restart()
+    bench.enter("c", **long)
+    bench.wait(UNHEARD_WAIT_MS - 1)
+    assert "c" not in bench.answers
+    bench.wait(1)
+    assert bench.answers["c"].generation == 2
+    assert set(bench.group.members) == {bench.answers["c"].member_id}
+    assert bench.heartbeat(ids[0]) == codes.UNKNOWN_MEMBER_ID
+
+
+def test_who_joins_waits_for_those_who_have_come_back() -> None:
+    bench = Bench()
+    long = {"session_timeout_ms": 30_000}
+    ids = [bench.enter(name, **long) for name in "ab"]
+    bench.wait(DELAY_MS)
+    for each in ids:
+        bench.sync(each, each)
+    bench.restart()
+    assert bench.heartbeat(ids[0]) == codes.NONE
+    bench.enter("c", **long)
+    bench.wait(UNHEARD_WAIT_MS)
+    assert "c" not in bench.answers
+    assert set(bench.group.members) > set(ids)
+    assert bench.join("a again", ids[0], **long).generation == 2
+    assert ids[1] not in bench.group.members
+
+
+def test_a_static_member_that_has_not_come_back_is_passed_over_and_stays() -> None:
+    bench = Bench()
+    leader, away = static(bench, "a", "b")
+    long = {"session_timeout_ms": 30_000}
+    away = bench.join("b2", instance_id="b", **long).member_id
+    bench.restart()
+    assert bench.join("a2", leader, instance_id="a", **long) is None
+    bench.wait(UNHEARD_WAIT_MS)
+    assert bench.answers["a2"].generation == 2
+    assert away in bench.group.members
+
+
+def test_nobody_is_hurried_if_nobody_waits() -> None:
+    bench = Bench()
+    long = {"session_timeout_ms": 30_000}
+    ids = [bench.enter(name, **long) for name in "ab"]
+    bench.wait(DELAY_MS)
+    for each in ids:
+        bench.sync(each, each)
+    bench.restart()
+    bench.leave((ids[0], None))
+    bench.wait(UNHEARD_WAIT_MS + 1_000)
+    assert bench.heartbeat(ids[1]) == codes.REBALANCE_IN_PROGRESS
+    assert bench.join("b again", ids[1], **long).generation == 2
 
 
 def test_the_last_one_to_leave_leaves_nothing_to_go_on_with() -> None:
