@@ -197,6 +197,31 @@ def test_a_stable_group_does_not_notice_a_restart_of_the_server(
                 each.close()
 
 
+def test_clients_that_are_started_again_with_the_server_do_not_wait_for_themselves(
+    broker: Broker,
+) -> None:
+    """Nor for the sessions of those that died with it, of a minute here."""
+    fill(broker, 5)
+    long = {"session.timeout.ms": 60_000}
+    with server_process(broker.path) as server:
+        one = Confluent(server.address, "t", "g", **long)
+        read: list[tuple[int, int]] = []
+        read_until([one], lambda: len(set(read)) == 5 * PARTITIONS, read)
+        one.commit()
+        server.kill()
+        one.close()
+        fill(broker, 1)
+        with server_process(broker.path, port=server.port):
+            again = Confluent(server.address, "t", "g", **long)
+            began_s = time.monotonic()
+            read = []
+            read_until([again], lambda: len(read) >= PARTITIONS, read)
+            assert time.monotonic() - began_s < TIMEOUT_S / 2
+            assert sorted(read) == [(each, 5) for each in range(PARTITIONS)]
+            assert len(broker.group("g").members) == 1
+            again.close()
+
+
 def test_a_static_member_that_restarts_while_the_server_does(broker: Broker) -> None:
     """It gets its partitions, and what came since its last commit, once."""
     fill(broker, 5)

@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 TOPIC, GROUP = "payments", "ledger"
 PATIENCE_S = 120.0
 OUTSTANDING = 2_000
-# A member that lost its id waits for its older self, and its session, before it reads on.
+# A member that gave its id up waits some seconds for its older self before it reads on.
 IDLE_S = 8.0
 BACKOFF = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "log_level": 0}
 

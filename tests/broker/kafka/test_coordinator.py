@@ -14,6 +14,7 @@ from wire_groups import WireMember
 
 from seawall.broker import Broker
 from seawall.broker.errors import GroupBusy, GroupHeldByServer, StorageFull
+from seawall.broker.group_wire import WireGroups
 from seawall.broker.groups import expire
 from seawall.broker.kafka.consumer_protocol import encode_assignment
 from seawall.broker.kafka.coordinator_group import Group
@@ -218,6 +219,35 @@ def test_a_group_that_is_loaded_is_not_deleted(
         broker.consumer("orders", group="g")
     member.wire = wire
     assert member.heartbeat() == 0
+    wire.close()
+
+
+def test_groups_that_cannot_be_loaded_keep_no_server_from_starting(
+    serving: Callable[..., ServerThread],
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whoever asks for a group tries again."""
+    server = serving()
+    wire = Wire(server.address)
+    member = WireMember(wire).enter(PLACE)
+    wire.close()
+    server.stop()
+
+    def fails(*_: object) -> None:
+        raise StorageFull(path="state.lmdb", reason="No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(WireGroups, "take_over", fails)
+        member.wire = wire = Wire(serving().address)
+        eventually(lambda: "could not be loaded" in caplog.text)
+        assert member.heartbeat() not in (0, 25)
+        assert broker.group("g").members == (), "nobody holds them meanwhile"
+        [deleted] = wire.ask(42, 2, groups_names=("g",)).results
+        assert deleted.error_code != 0
+    assert member.heartbeat() == 0
+    assert len(broker.group("g").members) == 1
     wire.close()
 
 
