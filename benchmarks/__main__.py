@@ -40,6 +40,7 @@ ROWS = {
     "startup": ("compiled",),
     "visibility": ("compiled",),
     "serve": ("compiled",),
+    "restart": ("compiled",),
 }
 
 

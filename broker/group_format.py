@@ -3,14 +3,15 @@
 A group, big endian::
 
     generation     u64
-    empty since    i64 ms since the epoch; 0 while it has members
+    empty since    i64 ms since the epoch; 0 while it has members that may live
     assignor       u16 length, bytes   who divides its partitions
 
 A member is a JSON object with sorted keys and without spaces, one for each field of
 `Member` under the field's name; it is written when somebody comes or goes, and not for an
 acknowledgement. A client of `seawall serve` is a member, too: its one assignor is "kafka:" and
 its group's protocol type, its process the server's, its host where it connects from; and its
-id ends with what the server's sign of life is called (see `liveness`).
+id ends with what the server's sign of life is called, which is the same for all servers of the
+directory, one after the other (see `liveness`).
 """
 
 from __future__ import annotations
@@ -30,13 +31,17 @@ MAX_HOST_BYTES = 255
 # nothing of servers, finds no assignor in common with these.
 WIRE_ASSIGNOR = "kafka:"
 
+# Member ids of clients end with it.
+SERVER_LIFE = "server"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """A registered group.
 
     ``generation`` grows whenever its partitions are divided anew. ``empty_since_ms`` is 0
-    while it has members. ``assignor`` divided its partitions last, "" before that.
+    while it has members; not if they are a server's, and it was seen that there is none.
+    ``assignor`` divided its partitions last, "" before that.
     """
 
     name: str

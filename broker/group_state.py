@@ -190,10 +190,11 @@ class GroupState:
     def refresh(self, group: str, partitions: Layout, is_dead: IsDead) -> list[Member]:
         """Let go of members that are dead, and divide anew if anything makes it necessary.
 
-        Returns those that were let go. Writes nothing if all is as it should be.
+        Returns those that were let go. Writes nothing if all is as it should be. Clients of a
+        server are its own concern, and that of the server that follows it.
         """
         with self._state.read() as view:
-            members = self._members(view, group)
+            members = [each for each in self._members(view, group) if not each.is_wire]
             division = divide(members, partitions)
             is_right = division is None or all(
                 each.target == division.targets[each.member_id] for each in members
@@ -202,6 +203,8 @@ class GroupState:
             return []
         with self._state.write() as transaction:
             members = self._members(transaction, group)
+            if any(each.is_wire for each in members):
+                return []
             dead = [each for each in members if is_dead(each)]
             if members:
                 living = [each for each in members if each not in dead]
@@ -264,12 +267,20 @@ class GroupState:
             self._forget(transaction, group)
         return True
 
-    def expire(self, group: str, before_ms: int) -> bool:
+    def expire(self, group: str, before_ms: int, is_dead: IsDead) -> bool:
         """Forget a group that has been empty, and has committed nothing, since `before_ms`
-        (KIP-211)."""
+        (KIP-211). The clients of a server that is away leave it empty from when that is
+        first seen here."""
         with self._state.write() as transaction:
             found = self._group(transaction, group)
-            if found is None or self._members(transaction, group):
+            members = self._members(transaction, group)
+            if found is None:
+                return False
+            is_held = any(not each.is_wire or not is_dead(each) for each in members)
+            if is_held == (found.empty_since_ms > 0):
+                found = replace(found, empty_since_ms=0 if is_held else self._state.clock_ms())
+                transaction.put(layout.group_key(group), pack_group(found))
+            if is_held:
                 return False
             times = [found.empty_since_ms]
             for partition_id in self._state.partitions_of(transaction, group):
@@ -317,7 +328,8 @@ class GroupState:
     def _begin(
         self, transaction: WriteTransaction, group: str, old: Group, *, is_empty: bool
     ) -> None:
-        """Store a group under its next generation."""
+        """Store a group under its next generation. What a server has kept of it is over."""
+        transaction.delete_range(*layout.group_range(b"W", group))
         empty_since_ms = 0
         if is_empty:
             empty_since_ms = old.empty_since_ms or self._state.clock_ms()
@@ -343,6 +355,7 @@ class GroupState:
             transaction.delete(layout.offset_key(partition_id, group))
         transaction.delete_range(*layout.group_range(b"P", group))
         transaction.delete_range(*layout.group_range(b"M", group))
+        transaction.delete_range(*layout.group_range(b"W", group))
         transaction.delete(layout.group_key(group))
 
     def _check_member(self, view: ReadTransaction, group: str, member_id: str) -> Member:

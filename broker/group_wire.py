@@ -5,23 +5,39 @@ of that. So other processes see its clients, no embedded consumer joins them, th
 rises whoever begins it, and a commit is checked in the transaction that stores it: it counts
 only while its member is one in the generation that it names.
 
-That a server lives says one lock for all of its clients (see `liveness`).
+That a server lives says one lock for all of its clients (see `liveness`). They stay members
+when it ends, so that the next one can go on with them (`take_over`); but as long as nobody has
+that lock, any embedded consumer or operator who changes the group puts an end to that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from seawall.broker import state_format as layout
 from seawall.broker.errors import GroupBusy, GroupError, UnknownGroup
 from seawall.broker.group_format import Member, pack_group
 from seawall.broker.group_holds import check_free
+from seawall.broker.group_kept_format import (
+    KeptGroup,
+    pack_kept,
+    pack_kept_member,
+    unpack_kept,
+)
 from seawall.broker.group_state import GroupState, IsDead
 from seawall.broker.names import check_group_name
 from seawall.broker.state import State
-from seawall.broker.state_format import Committed
+from seawall.broker.state_format import Committed, Malformed
+from seawall.wal.errors import ValueDamaged
 from seawall.wal.kv_view import ReadTransaction, WriteTransaction
+
+logger = logging.getLogger("seawall.groups")
+
+# What is kept of one group at the most. The members of a larger one join anew.
+MOST_KEPT_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,54 +52,52 @@ class WireCommit:
 
 
 class WireGroups(GroupState):
-    """The groups of one directory, for the server that is called `server_id`.
+    """The groups of one directory, for its server: there is one at a time.
 
     All methods may raise what `State`'s may, and then nothing has changed.
     """
 
-    def __init__(self, state: State, *, server_id: str, is_dead: IsDead) -> None:
+    def __init__(self, state: State, *, is_dead: IsDead) -> None:
         super().__init__(state)
-        self._server_id = server_id
         self._is_dead = is_dead
-
-    def is_ours(self, member: Member) -> bool:
-        """Whether it is a client of this server."""
-        return member.is_wire and member.member_id.endswith("-" + self._server_id)
 
     # -- members ---------------------------------------------------------------------
 
-    def begin_generation(self, group: str, assignor: str, members: Sequence[Member]) -> int:
+    def begin_generation(self, group: str, members: Sequence[Member], kept: KeptGroup) -> int:
         """Store who is in a group from now on; gives the generation that begins with it.
 
+        `kept` is what a later server goes on from, whatever generation it names.
         Raises `InvalidGroupName`, and `GroupBusy` if embedded consumers hold the group.
         """
         check_group_name(group)
         with self._state.write() as transaction:
             there = self._members(transaction, group)
-            if not members and not any(self.is_ours(each) for each in there):
+            if not members and not any(each.is_wire for each in there):
                 found = self._group(transaction, group)
                 return found.generation if found else 0
-            others = [each for each in there if not self.is_ours(each)]
-            check_free(group, others, self._is_dead)
+            check_free(group, [each for each in there if not each.is_wire], self._is_dead)
             begun = self._begun(transaction, group)
             if members:  # who divided last is known also when all are gone
-                begun = replace(begun, assignor=assignor)
+                begun = replace(begun, assignor=kept.protocol)
             self._replace_members(transaction, group, there, members)
             self._begin(transaction, group, begun, is_empty=not members)
-            return begun.generation + 1
+            generation = begun.generation + 1
+            self._keep(transaction, group, replace(kept, generation=generation))
+            return generation
 
-    def update(self, group: str, generation: int, members: Sequence[Member]) -> None:
-        """Store what has changed about the members within a generation.
+    def update(self, group: str, members: Sequence[Member], kept: KeptGroup) -> None:
+        """Store what has changed about the members within the generation of `kept`.
 
-        Raises `GroupFenced` if it is over, or if none of this server's clients is in it.
+        Raises `GroupFenced` if it is over, or if no client is in it.
         """
         with self._state.write() as transaction:
             there = self._members(transaction, group)
             found = self._group(transaction, group)
-            is_held = any(self.is_ours(each) for each in there)
-            if found is None or found.generation != generation or not is_held:
+            is_held = any(each.is_wire for each in there)
+            if found is None or found.generation != kept.generation or not is_held:
                 raise self._fenced(transaction, group, members[0].member_id)
             self._replace_members(transaction, group, there, members)
+            self._keep(transaction, group, kept)
 
     def held(self, generations: Mapping[str, int]) -> set[str]:
         """Those groups that are this server's still, in these generations."""
@@ -96,17 +110,88 @@ class WireGroups(GroupState):
                     found.add(name)
         return found
 
-    def release(self, goes: Callable[[Member], bool]) -> None:
-        """End the memberships of those clients, of any server, that go."""
+    def take_over(self, pid: int, boot: str) -> dict[str, KeptGroup]:
+        """Go on with the clients of the server before; gives their groups by name.
+
+        For a new server, once it holds their sign of life: so whoever looks from here on sees
+        that they live, and in the groups of those who came before, they are none any more.
+        In groups that it cannot go on with, they end. `pid` and `boot` are its own.
+        """
+        found = {}
         with self._state.write() as transaction:
-            for key, _ in list(transaction.iterate(b"G", b"H")):
-                name = layout.group_of(key)
-                there = self._members(transaction, name)
-                staying = [each for each in there if not (each.is_wire and goes(each))]
-                if len(staying) < len(there):
-                    self._replace_members(transaction, name, there, staying)
-                    begun = self._begun(transaction, name)
-                    self._begin(transaction, name, begun, is_empty=not staying)
+            keys = transaction.keys(b"M", b"N") + transaction.keys(b"W", b"X")
+            for name in dict.fromkeys(layout.split_key(key)[0] for key in keys):
+                try:
+                    kept = self._taken_over(transaction, name, pid, boot)
+                except (ValueDamaged, Malformed) as error:
+                    logger.warning("group %s cannot be read, and is left alone: %s", name, error)
+                    continue
+                if kept is not None:
+                    found[name] = kept
+        return found
+
+    def _taken_over(
+        self, transaction: WriteTransaction, name: str, pid: int, boot: str
+    ) -> KeptGroup | None:
+        group, kept = self._group(transaction, name), None
+        try:
+            kept = self._kept(transaction, name)
+            members = self._members(transaction, name)
+        except (ValueDamaged, Malformed) as error:
+            if kept is None:
+                members = self._members(transaction, name)
+            elif group is None or kept.generation != group.generation:
+                raise  # it may be others' whose entries cannot be read
+            else:
+                members, kept = [], None
+                transaction.delete_range(*layout.group_range(b"M", name))
+                self._begin(transaction, name, group, is_empty=True)
+            logger.warning(
+                "group %s: its clients join anew, since who they are cannot be read: %s",
+                name,
+                error,
+            )
+        wire = {each.member_id: each for each in members if each.is_wire}
+        if not wire:
+            transaction.delete_range(*layout.group_range(b"W", name))
+            return None
+        if (
+            kept is None
+            or group is None
+            or kept.generation != group.generation
+            or wire.keys() != {each.member_id for each in kept.members}
+        ):
+            staying = [each for each in members if not each.is_wire]
+            self._replace_members(transaction, name, members, staying)
+            begun = self._begun(transaction, name)
+            self._begin(transaction, name, begun, is_empty=not staying)
+            return None
+        taken = [replace(each, pid=pid, boot=boot) for each in members]
+        self._replace_members(transaction, name, members, taken)
+        if group.empty_since_ms:
+            there = replace(group, empty_since_ms=0)
+            transaction.put(layout.group_key(name), pack_group(there))
+        return kept
+
+    def _kept(self, view: ReadTransaction, name: str) -> KeptGroup | None:
+        stored = view.get(layout.kept_key(name))
+        if stored is None:
+            return None
+        entries = view.iterate(*layout.group_range(b"W", name))
+        found = {layout.split_key(key)[1]: value for key, value in entries}
+        del found[""]
+        return unpack_kept(stored, found)
+
+    def _keep(self, transaction: WriteTransaction, name: str, kept: KeptGroup) -> None:
+        transaction.delete_range(*layout.group_range(b"W", name))
+        if not kept.members:
+            return
+        entries = {layout.kept_key(name): pack_kept(kept)}
+        for each in kept.members:
+            entries[layout.kept_key(name, each.member_id)] = pack_kept_member(each)
+        if sum(map(len, entries.values())) <= MOST_KEPT_BYTES:
+            for key, value in entries.items():
+                transaction.put(key, value)
 
     def _replace_members(
         self,

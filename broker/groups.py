@@ -208,6 +208,7 @@ def expire(engine: Engine, retention_ms: int) -> list[str]:
             continue  # or what was redriven once would be so again
         for member in engine.groups.refresh(group.name, engine.layout(), engine.lives.is_dead):
             engine.lives.clear(member)
-        if engine.groups.expire(group.name, time.time_ns() // 1_000_000 - retention_ms):
+        before_ms = time.time_ns() // 1_000_000 - retention_ms
+        if engine.groups.expire(group.name, before_ms, engine.lives.is_dead):
             expired.append(group.name)
     return expired

@@ -11,7 +11,9 @@ member was last heard of::
 
 A static member (one with an instance id, KIP-345) may be away for as long as its session
 lasts, so for it a free lock means nothing. The clients of a server have one life in common,
-the server's: when that is over, none of them is a member any more, static or not.
+the server's: while nobody holds that, none of them counts as a member, static or not. The
+next server holds it under the same name, and so they are members again, unless somebody has
+changed the group meanwhile.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ import contextlib
 import os
 import struct
 import time
+import uuid
 from collections.abc import Callable, Collection
 
 import google_crc32c
 
-from seawall.broker.group_format import Member
+from seawall.broker.group_format import SERVER_LIFE, Member
 from seawall.wal import forks
 from seawall.wal.files import (
     CREATE,
@@ -64,6 +67,11 @@ class Life:
             beat += _CRC.pack(google_crc32c.value(beat))
             write_fully(self._files, descriptor.number, beat, 0)
 
+    def take_name(self, path: str) -> None:
+        """Be found under this name from now on, whoever had it before."""
+        self._files.rename(self._path, path)
+        self._path = path
+
     def silent_ns(self) -> int:
         """How long ago it last was."""
         return self._clock_ns() - self.beaten_ns
@@ -101,6 +109,20 @@ class Lives:
         """A new member's life."""
         make_directory(self._files, self._folder)
         return Life(self._files, self._path(member_id), self._clock_ns)
+
+    def begin_server(self) -> Life:
+        """The life of all clients of a server, for whoever holds the server's lease.
+
+        The file is a new one in the place of the old: those who are just looking at that hold
+        its lock for a moment, and must not keep us from having ours.
+        """
+        life = self.begin(f"new-{uuid.uuid4().hex}")
+        try:
+            life.take_name(self._path(SERVER_LIFE))
+        except BaseException:
+            life.end()
+            raise
+        return life
 
     def is_dead(self, member: Member) -> bool:
         """Whether a member's process died, or was not heard of for its session."""

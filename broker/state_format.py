@@ -13,10 +13,13 @@ value also carries the CRC that `kv` adds::
                                   when                         i64 ms since the epoch
                                   metadata  the rest, bytes    for the consumer's own use
     "P" group 0x00 partition      empty: the "O" entries of a group
+    "W" group 0x00                what a server goes on from   see `group_kept_format`
+    "W" group 0x00 member id      the same, of a member
 
 where "partition" is 8 bytes and a group's name is 1 to 255 bytes without 0x00. So the
 "O" entries of one partition lie together, which is what trimming and recovery ask for,
-and "P" finds those of a group. Each "O" has its "P" and the other way round.
+and "P" finds those of a group. Each "O" has its "P" and the other way round. Programs that
+knew no "W" pass over it, so it came without a new format.
 """
 
 from __future__ import annotations
@@ -91,11 +94,22 @@ def member_key(group: str, member_id: str) -> bytes:
     return b"M" + group.encode() + b"\0" + member_id.encode()
 
 
+def kept_key(group: str, member_id: str = "") -> bytes:
+    """The key of what a server goes on from, or of one member's part of it."""
+    return b"W" + group.encode() + b"\0" + member_id.encode()
+
+
 def group_range(kind: bytes, group: str) -> tuple[bytes, bytes]:
-    """The first key, and the end, of a group's places (``b"P"``) or members (``b"M"``); no
-    name holds these bytes."""
+    """The first key, and the end, of a group's places (``b"P"``), members (``b"M"``) or what
+    a server goes on from (``b"W"``); no name holds these bytes."""
     prefix = kind + group.encode()
     return prefix + b"\0", prefix + b"\1"
+
+
+def split_key(key: bytes) -> tuple[str, str]:
+    """The group and the member in a key that `member_key` or `kept_key` made."""
+    group, _, member_id = key[1:].partition(b"\0")
+    return group.decode("utf-8", "replace"), member_id.decode("utf-8", "replace")
 
 
 def partition_of_place(key: bytes) -> int:

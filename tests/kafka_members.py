@@ -21,7 +21,11 @@ BACKOFF_MS = 100
 
 class KafkaMember(Protocol):
     """`poll` gives (partition, offset) of what was read. `commit` may do nothing: there may
-    be nothing to commit, or the group is rebalancing."""
+    be nothing to commit, or the group is rebalancing. `calls` counts how often the client
+    told of partitions that were assigned, revoked or lost. Settings with the underscores of
+    Python's clients are given with dots to librdkafka."""
+
+    calls: int
 
     def poll(self) -> list[tuple[int, int]]: ...
     def assignment(self) -> set[int]: ...
@@ -35,7 +39,9 @@ class Confluent:
     def __init__(self, address: str, topic: str, group: str, **settings: Any) -> None:
         from confluent_kafka import Consumer
 
+        self.calls = 0
         self.revoked: list[set[int]] = []
+        settings = {name.replace("_", "."): value for name, value in settings.items()}
         self.consumer = Consumer(
             {
                 "bootstrap.servers": address,
@@ -52,9 +58,13 @@ class Confluent:
                 **settings,
             }
         )
-        self.consumer.subscribe([topic], on_revoke=self._on_revoke)
+        self.consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
+
+    def _on_assign(self, _: Any, partitions: list[Any]) -> None:
+        self.calls += 1
 
     def _on_revoke(self, _: Any, partitions: list[Any]) -> None:
+        self.calls += 1
         self.revoked.append({each.partition for each in partitions})
 
     def poll(self) -> list[tuple[int, int]]:
@@ -74,27 +84,41 @@ class Confluent:
         self.consumer.close()
 
 
+def _listener(kind: Any, member: KafkaMember) -> Any:
+    class Counting(kind):  # type: ignore[misc]
+        def on_partitions_assigned(self, _: Any) -> None:
+            member.calls += 1
+
+        def on_partitions_revoked(self, _: Any) -> None:
+            member.calls += 1
+
+    return Counting()
+
+
 class KafkaPython:
     """Polled by a thread of its own: two that are polled in turn by one thread, for a moment
     each, keep one another from ever joining."""
 
     def __init__(self, address: str, topic: str, group: str, **settings: Any) -> None:
-        from kafka import KafkaConsumer
+        from kafka import ConsumerRebalanceListener, KafkaConsumer
 
+        self.calls = 0
         self.consumer = KafkaConsumer(
-            topic,
             bootstrap_servers=address,
             group_id=group,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
-            session_timeout_ms=SESSION_MS,
-            heartbeat_interval_ms=HEARTBEAT_MS,
-            reconnect_backoff_ms=BACKOFF_MS,
-            reconnect_backoff_max_ms=BACKOFF_MS,
-            retry_backoff_ms=BACKOFF_MS,
-            fetch_max_wait_ms=50,
-            **settings,
+            **{
+                "session_timeout_ms": SESSION_MS,
+                "heartbeat_interval_ms": HEARTBEAT_MS,
+                "reconnect_backoff_ms": BACKOFF_MS,
+                "reconnect_backoff_max_ms": BACKOFF_MS,
+                "retry_backoff_ms": BACKOFF_MS,
+                "fetch_max_wait_ms": 50,
+                **settings,
+            },
         )
+        self.consumer.subscribe([topic], listener=_listener(ConsumerRebalanceListener, self))
         self._lock = threading.Lock()  # the consumer is for one thread at a time
         self._found: list[tuple[int, int]] = []
         self._stop = threading.Event()
@@ -135,26 +159,29 @@ class Aiokafka:
     """Its loop runs in a thread, as it would in a program that does nothing else."""
 
     def __init__(self, address: str, topic: str, group: str, **settings: Any) -> None:
+        self.calls = 0
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         self.consumer = self._run(self._start(address, topic, group, settings))
 
     async def _start(self, address: str, topic: str, group: str, settings: Any) -> Any:
-        from aiokafka import AIOKafkaConsumer
+        from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 
         consumer = AIOKafkaConsumer(
-            topic,
             bootstrap_servers=address,
             group_id=group,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
-            session_timeout_ms=SESSION_MS,
-            heartbeat_interval_ms=HEARTBEAT_MS,
-            retry_backoff_ms=BACKOFF_MS,
-            fetch_max_wait_ms=50,
-            **settings,
+            **{
+                "session_timeout_ms": SESSION_MS,
+                "heartbeat_interval_ms": HEARTBEAT_MS,
+                "retry_backoff_ms": BACKOFF_MS,
+                "fetch_max_wait_ms": 50,
+                **settings,
+            },
         )
+        consumer.subscribe([topic], listener=_listener(ConsumerRebalanceListener, self))
         await consumer.start()
         return consumer
 

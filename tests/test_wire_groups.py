@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,122 @@ def test_members_join_leave_and_are_killed_and_so_is_the_server(broker: Broker, 
             assert time.monotonic() - began_s < TIMEOUT_S / 2
             members.pop().close()
             assert broker.group("g").state == "Empty"
+
+
+@pytest.mark.parametrize("ends", ["killed", "stopped"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stable_group_does_not_notice_a_restart_of_the_server(
+    broker: Broker, kind: str, ends: str
+) -> None:
+    """Three members go on from where they are: no callback, no generation, nothing twice."""
+    fill(broker, 5)
+    members: list[KafkaMember] = []
+    read: list[tuple[int, int]] = []
+
+    def are_committed(offset: int) -> bool:
+        for each in members:
+            each.commit()
+        return [each.committed for each in broker.group("g").offsets] == [offset] * PARTITIONS
+
+    with server_process(broker.path) as server:
+        try:
+            for _ in range(3):
+                members.append(KINDS[kind](server.address, "t", "g", session_timeout_ms=20_000))
+            read_until(members, lambda: shares(members) == [2, 2, 2], read)
+            read_until(members, lambda: len(set(read)) == 5 * PARTITIONS, read)
+            read_until(members, lambda: are_committed(5), read)
+            before = broker.group("g")
+            shares_before = [each.assignment() for each in members]
+            calls_before = [each.calls for each in members]
+
+            # Read before the end, and not acknowledged; then nothing is there for a while.
+            read.clear()
+            fill(broker, 1)
+            read_until(members, lambda: len(read) == PARTITIONS, read)
+            server.kill() if ends == "killed" else server.stop()
+            fill(broker, 2)
+            assert broker.group("g").state == "Empty"
+            with server_process(broker.path, port=server.port) as again:
+                everything = [(each, offset) for each in range(PARTITIONS) for offset in (5, 6, 7)]
+                read_until(members, lambda: len(read) >= len(everything), read)
+                read_until(members, lambda: are_committed(8), read)
+                assert sorted(read) == everything, "each once"
+                after = broker.group("g")
+                assert after.generation == before.generation
+                assert [replace(each, pid=0) for each in after.members] == [
+                    replace(each, pid=0) for each in before.members
+                ]
+                assert {each.pid for each in after.members} == {again.process.pid}
+                assert [each.assignment() for each in members] == shares_before
+                assert [each.calls for each in members] == calls_before
+                while members:
+                    members.pop().close()
+        finally:
+            for each in members:
+                each.close()
+
+
+def test_clients_that_are_started_again_with_the_server_do_not_wait_for_themselves(
+    broker: Broker,
+) -> None:
+    """Nor for the sessions of those that died with it, of a minute here."""
+    fill(broker, 5)
+    long = {"session.timeout.ms": 60_000}
+    with server_process(broker.path) as server:
+        one = Confluent(server.address, "t", "g", **long)
+        read: list[tuple[int, int]] = []
+        read_until([one], lambda: len(set(read)) == 5 * PARTITIONS, read)
+        one.commit()
+        server.kill()
+        one.close()
+        fill(broker, 1)
+        with server_process(broker.path, port=server.port):
+            again = Confluent(server.address, "t", "g", **long)
+            began_s = time.monotonic()
+            read = []
+            read_until([again], lambda: len(read) >= PARTITIONS, read)
+            assert time.monotonic() - began_s < TIMEOUT_S / 2
+            assert sorted(read) == [(each, 5) for each in range(PARTITIONS)]
+            assert len(broker.group("g").members) == 1
+            again.close()
+
+
+def test_a_static_member_that_restarts_while_the_server_does(broker: Broker) -> None:
+    """It gets its partitions, and what came since its last commit, once."""
+    fill(broker, 5)
+    static = {"enable.auto.commit": False, **PATIENT}
+    with server_process(broker.path) as server:
+        one = Confluent(server.address, "t", "g", **static, **{"group.instance.id": "one"})
+        two = Confluent(server.address, "t", "g", **static, **{"group.instance.id": "two"})
+        read: list[tuple[int, int]] = []
+        read_until([one, two], lambda: shares([one, two]) == [3, 3], read)
+        read_until([one, two], lambda: len(set(read)) == 5 * PARTITIONS, read)
+        for each in (one, two):
+            each.commit()
+        share, calls, generation = two.assignment(), one.calls, broker.group("g").generation
+        fill(broker, 1)
+        read_until([one, two], lambda: len(set(read)) == 6 * PARTITIONS, read)
+        one.commit()
+        server.kill()
+        two.close()  # without having committed what it read last
+        fill(broker, 1)
+        with server_process(broker.path, port=server.port):
+            two = Confluent(server.address, "t", "g", **static, **{"group.instance.id": "two"})
+            mine: list[tuple[int, int]] = []
+            theirs: list[tuple[int, int]] = []
+            read_until([two], lambda: len(mine) >= 2 * len(share), mine)
+            read_until([one], lambda: len(theirs) >= len(one.assignment()), theirs)
+            two.commit()
+            for each in (one, two):
+                mine += each.poll()
+            assert two.assignment() == share
+            assert sorted(mine) == [(each, offset) for each in sorted(share) for offset in (5, 6)]
+            assert sorted(theirs) == [(each, 6) for each in sorted(one.assignment())]
+            assert (one.calls, broker.group("g").generation) == (calls, generation)
+            committed = {each.partition: each.committed for each in broker.group("g").offsets}
+            assert {committed[each] for each in share} == {7}
+            for each in (one, two):
+                each.close()
 
 
 def test_cooperative_members_keep_what_does_not_move(broker: Broker, server: ServerThread) -> None:

@@ -111,6 +111,19 @@ class ReadTransaction:
         except lmdb.Error as error:
             raise translate(error, self._path) from error
 
+    def keys(self, start: bytes, end: bytes) -> list[bytes]:
+        """The keys with ``start <= key < end``. Their values are not looked at."""
+        try:
+            with self._transaction.cursor() as cursor:
+                found = []
+                more = cursor.set_range(start)
+                while more and cursor.key() < end:
+                    found.append(cursor.key())
+                    more = cursor.next()
+                return found
+        except lmdb.Error as error:
+            raise translate(error, self._path) from error
+
     def first_at_or_after(self, key: bytes, end: bytes | None = None) -> tuple[bytes, bytes] | None:
         """The entry with the smallest key in ``key <= … < end``."""
         return next(self.iterate(key, end), None)

@@ -85,21 +85,46 @@ class Coordinator:
         self._tasks = {self._task(self._stop_with_node())}
         self._is_closing = False
 
+    # -- beginning ---------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Load the groups of the server before, in the background; requests wait for it."""
+        self._tasks.add(self._task(self._begin()))
+
+    async def _begin(self) -> None:
+        try:
+            await self.loaded()
+        except (BrokerError, OSError) as error:
+            # The first request tries again, and hears of it.
+            logger.warning("the groups of clients could not be loaded: %s", error)
+
+    async def loaded(self) -> CoordinatorStore:
+        """Wait until the groups of the server before are there. Raises `BrokerError`."""
+        if self._store is None:
+            if self._opening is None or (self._opening.done() and self._opening.exception()):
+                self._opening = self._task(self._open())
+            return await asyncio.shield(self._opening)
+        return self._store
+
+    async def _open(self) -> CoordinatorStore:
+        store = await self._node.run(CoordinatorStore, self._node.broker.engine)
+        kept = await self._node.run(store.take_over)
+        self._store = store
+        if not self._is_closing:
+            for name, group in kept.items():
+                slot = self._slots[name] = _Slot(Group(name, self._settings, store.new_member_id))
+                slot.group.restore(self._now_ms(), group)
+                self._go_on(name, slot)
+            self._tasks.add(self._task(self._beat(store)))
+        return store
+
     # -- what handlers ask -------------------------------------------------------------
 
     async def store(self) -> CoordinatorStore:
         """What is on disk, once this server's sign of life is. Raises `KafkaError`."""
         if self._is_closing:
             raise KafkaError(codes.NOT_COORDINATOR, "the server is stopping")
-        if self._store is None:
-            if self._opening is None or (self._opening.done() and self._opening.exception()):
-                self._opening = self._task(
-                    self._node.run(CoordinatorStore, self._node.broker.engine)
-                )
-            self._store = await asyncio.shield(self._opening)
-            if len(self._tasks) == 1:
-                self._tasks.add(self._task(self._beat(self._store)))
-        return self._store
+        return await self.loaded()
 
     async def join(self, group: str, request: JoinRequest) -> JoinAnswer:
         """Become a member; waits for the others."""
@@ -352,12 +377,13 @@ class Coordinator:
         while saving := [slot.saving for slot in self._slots.values() if slot.saving]:
             await asyncio.wait(saving)
         await self._commits.close()
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        for task in self._tasks:
+        for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         if self._opening is not None:
-            with contextlib.suppress(BrokerError):
+            with contextlib.suppress(BrokerError, OSError):
                 store = await self._opening
                 await self._node.run(store.close)

@@ -8,7 +8,8 @@ asked of the group before `saved` or `not_saved` says how it went. Nobody waits 
 The rules are Kafka's (``GroupMetadataManager``, KIP-62, KIP-345, KIP-394, KIP-814), but for
 these, which suit a broker at hand: the initial delay is counted from the last newcomer; a
 client that was given an id and does not join is waited for one second at the most; one whose
-connection closes while its join waits has a session from then on, and no longer than that.
+connection closes while its join waits has a session from then on, and no longer than that; one
+of which nothing was heard since the server came back is waited for three seconds from then.
 """
 
 from __future__ import annotations
@@ -49,11 +50,9 @@ class Group(Rebalancing):
         times = [self._retry_ms, *(each.expires_ms for each in self.members.values())]
         times += [holds for holds, _ in self.pending.values()]
         if self.state is State.PREPARING:
-            is_complete = all(each.joining is not None for each in self.members.values())
             times.append(self._rebalance_deadline_ms)
-            if is_complete:
-                waits = [until for _, until in self.pending.values()]
-                times.append(max([self._not_before_ms, *waits]))
+            waits = [until for _, until in self.pending.values()]
+            times.append(max([self._not_before_ms, self._joined_at_ms(), *waits]))
         elif self.state in (State.COMPLETING, State.STABLE):
             times.append(self._sync_deadline_ms)
         return min(times)
@@ -170,6 +169,7 @@ class Group(Rebalancing):
             member_id=self._new_member_id(request.instance_id or ""),
             joining=None,
             syncing=None,
+            is_heard=True,
         )
         new.take(request)
         del self.members[old.member_id]

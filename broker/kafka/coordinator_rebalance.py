@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from seawall.broker.group_kept_format import KeptGroup
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.coordinator_roster import Roster
 from seawall.broker.kafka.coordinator_states import Event, State, move
@@ -22,6 +23,10 @@ from seawall.broker.kafka.coordinator_values import (
 
 # After the disk failed.
 RETRY_MS = 1_000
+# From when a server comes back, those who join wait so long for members of which nothing was
+# heard since: Kafka's default heartbeat.interval.ms. Their clients may have ended, or may be the
+# very ones that join, having given up their ids when no server was there for long.
+UNHEARD_WAIT_MS = 3_000
 
 
 class Rebalancing(Roster):
@@ -31,6 +36,7 @@ class Rebalancing(Roster):
     _rebalance_deadline_ms = math.inf
     _sync_deadline_ms = math.inf
     _retry_ms = math.inf
+    _unheard_until_ms = -math.inf
 
     # -- rebalancing -----------------------------------------------------------------
 
@@ -48,6 +54,15 @@ class Rebalancing(Roster):
         self._sync_deadline_ms = math.inf
         self._rebalance_deadline_ms = now_ms + self._rebalance_timeout_ms()
 
+    def _joined_at_ms(self) -> float:
+        """From when on those who have joined wait for no others; infinity if that is open."""
+        missing = [each for each in self.members.values() if each.joining is None]
+        if not missing:
+            return -math.inf
+        if len(missing) == len(self.members) or any(each.is_heard for each in missing):
+            return math.inf
+        return self._unheard_until_ms
+
     def _rebalance_timeout_ms(self) -> float:
         return max((each.rebalance_timeout_ms for each in self.members.values()), default=0)
 
@@ -60,7 +75,7 @@ class Rebalancing(Roster):
             if self.members and (
                 is_early
                 or any(until > now_ms for _, until in self.pending.values())
-                or any(each.joining is None for each in self.members.values())
+                or now_ms < self._joined_at_ms()
             ):
                 return
         for each in list(self.members.values()):
@@ -142,6 +157,41 @@ class Rebalancing(Roster):
             assignment=member.assignment,
         )
 
+    # -- after a server that ended ----------------------------------------------------
+
+    def restore(self, now_ms: float, kept: KeptGroup) -> None:
+        """Be the group that was stored, with sessions that begin now. For a new one.
+
+        Whoever waited for an answer of the server before asks again. In a generation whose
+        leader has not divided yet, it still may.
+        """
+        self.generation = kept.generation
+        self.protocols.kind, self.protocols.name = kept.protocol_type, kept.protocol
+        self.leader = kept.leader
+        for each in kept.members:
+            member = WireMember(
+                member_id=each.member_id,
+                instance_id=each.instance_id,
+                client_id=each.client_id,
+                client_host=each.client_host,
+                session_timeout_ms=each.session_timeout_ms,
+                rebalance_timeout_ms=each.rebalance_timeout_ms,
+                protocols=each.protocols,
+                assignment=each.assignment,
+                owes_sync=each.owes_sync and not kept.is_assigned,
+                is_heard=False,
+            )
+            self.members[each.member_id] = member
+            if each.instance_id is not None:
+                self._static[each.instance_id] = each.member_id
+            self._refresh(now_ms, member)
+        self._unheard_until_ms = now_ms + UNHEARD_WAIT_MS
+        self.state = move(move(self.state, Event.REBALANCE), Event.BEGUN)
+        if kept.is_assigned:
+            self.state = move(self.state, Event.ASSIGNED)
+        else:
+            self._sync_deadline_ms = now_ms + self._rebalance_timeout_ms()
+
     # -- the store's answers ---------------------------------------------------------
 
     def saved(self, now_ms: float, generation: int) -> None:
@@ -168,8 +218,14 @@ class Rebalancing(Roster):
             self._answer(self._held[0], JoinAnswer(code=codes.COORDINATOR_NOT_AVAILABLE))
             self._held = None
         else:
-            # What was said of the assignment is for those who look on.
-            self._settle(now_ms, begins=False)
+            # Nobody is told what a server that comes back would not know.
+            for each in self.members.values():
+                each.assignment = b""
+                if each.syncing is not None:
+                    self._answer(each.syncing, SyncAnswer(code=codes.COORDINATOR_NOT_AVAILABLE))
+                    each.syncing = None
+                    self._refresh(now_ms, each)
+            self._prepare(now_ms)
 
     def _settle(self, now_ms: float, *, begins: bool) -> None:
         if begins:

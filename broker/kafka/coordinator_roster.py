@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from seawall.broker.group_kept_format import KeptGroup, KeptMember
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.coordinator_protocols import Protocols
 from seawall.broker.kafka.coordinator_states import Event, State, move
 from seawall.broker.kafka.coordinator_values import (
     GroupSettings,
     JoinAnswer,
-    SavedMember,
     Snapshot,
     SyncAnswer,
     Waiter,
@@ -80,7 +80,7 @@ class Roster:
             raise RuntimeError(f"group {self.name!r} is being stored")
 
     def _find(self, member_id: str, instance_id: str | None) -> tuple[WireMember | None, int]:
-        """A member, or why there is none: UNKNOWN_MEMBER_ID or FENCED_INSTANCE_ID."""
+        """A member that asks, or why there is none: UNKNOWN_MEMBER_ID or FENCED_INSTANCE_ID."""
         if instance_id is not None:
             holder = self._static.get(instance_id)
             if holder is None:
@@ -88,7 +88,10 @@ class Roster:
             if holder != member_id:
                 return None, codes.FENCED_INSTANCE_ID
         member = self.members.get(member_id)
-        return member, codes.NONE if member else codes.UNKNOWN_MEMBER_ID
+        if member is None:
+            return None, codes.UNKNOWN_MEMBER_ID
+        member.is_heard = True
+        return member, codes.NONE
 
     def _check(self, member_id: str, generation: int, instance_id: str | None) -> int:
         if self.state is State.DEAD:
@@ -126,20 +129,26 @@ class Roster:
         self._answers.append((waiter, answer))
 
     def _save(self, *, begins: bool) -> None:
-        self.unsaved = Snapshot(
-            begins=begins,
+        members = tuple(
+            KeptMember(
+                member_id=each.member_id,
+                instance_id=each.instance_id,
+                client_id=each.client_id,
+                client_host=each.client_host,
+                session_timeout_ms=each.session_timeout_ms,
+                rebalance_timeout_ms=each.rebalance_timeout_ms,
+                protocols=each.protocols,
+                assignment=b"" if begins else each.assignment,
+                owes_sync=each.joining is not None if begins else each.owes_sync,
+            )
+            for each in self.members.values()
+        )
+        group = KeptGroup(
             generation=self.generation,
+            is_assigned=not begins,
             protocol_type=self.protocols.kind,
             protocol=self.protocols.name,
-            members=tuple(
-                SavedMember(
-                    member_id=each.member_id,
-                    instance_id=each.instance_id,
-                    client_id=each.client_id,
-                    client_host=each.client_host,
-                    metadata=each.protocols.get(self.protocols.name, b""),
-                    assignment=b"" if begins else each.assignment,
-                )
-                for each in self.members.values()
-            ),
+            leader=self.leader or "",
+            members=members,
         )
+        self.unsaved = Snapshot(begins=begins, group=group)

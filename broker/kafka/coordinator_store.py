@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from seawall.broker.engine import Engine
 from seawall.broker.errors import BrokerError, GroupFenced, InvalidGroupName
-from seawall.broker.group_format import WIRE_ASSIGNOR, Member
+from seawall.broker.group_format import SERVER_LIFE, WIRE_ASSIGNOR, Member
+from seawall.broker.group_kept_format import KeptGroup, KeptMember
 from seawall.broker.group_state import MAX_METADATA_BYTES
 from seawall.broker.group_wire import WireCommit, WireGroups
 from seawall.broker.kafka import codes
@@ -19,7 +20,7 @@ from seawall.broker.kafka.consumer_protocol import (
     assigned_partitions,
     subscribed_topics,
 )
-from seawall.broker.kafka.coordinator_values import SavedMember, Snapshot
+from seawall.broker.kafka.coordinator_values import Snapshot
 from seawall.broker.names import check_group_name
 from seawall.broker.translation import translated
 from seawall.wal.errors import LogGone
@@ -60,14 +61,13 @@ class CoordinatorStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.server_id = uuid.uuid4().hex
-        self.groups = WireGroups(
-            engine.state, server_id=self.server_id, is_dead=engine.lives.is_dead
-        )
-        self._life = engine.lives.begin(f"server-{self.server_id}")
+        self.groups = WireGroups(engine.state, is_dead=engine.lives.is_dead)
+        self._life = engine.lives.begin_server()
+
+    def take_over(self) -> dict[str, KeptGroup]:
+        """The groups of the server before that this one goes on with, by name. Once."""
         try:
-            # What a server that was killed has left.
-            self.groups.release(engine.lives.is_dead)
+            return self.groups.take_over(os.getpid(), self._engine.lives.boot)
         except BaseException:
             self._life.end()
             raise
@@ -79,36 +79,34 @@ class CoordinatorStore:
         return silent_ms < SERVER_SESSION_MS / 2
 
     def new_member_id(self, prefix: str) -> str:
-        """An id that no other member has ever had. It ends with the server's."""
+        """An id that no other member has ever had. It ends with what says that they live."""
         printable = "".join(each for each in prefix if each.isprintable())
         cut = printable.encode("utf-8", "replace")[:MAX_CLIENT_ID_BYTES].decode("utf-8", "ignore")
-        return f"{cut}-{uuid.uuid4().hex}-{self.server_id}"
+        return f"{cut}-{uuid.uuid4().hex}-{SERVER_LIFE}"
 
     def close(self) -> None:
-        """End the memberships of all clients."""
-        try:
-            self.groups.release(self.groups.is_ours)
-        finally:
-            self._life.end()
+        """Let others have the groups. Until somebody does, the next server has them."""
+        self._life.end()
 
     # -- members ---------------------------------------------------------------------
 
     def save(self, group: str, snapshot: Snapshot) -> int:
         """Store a group; gives its generation. Raises what `WireGroups` raises."""
         layout = self._engine.layout()
-        members = [self._member(snapshot, each, layout) for each in snapshot.members]
+        kept = snapshot.group
+        members = [self._member(kept, each, layout) for each in kept.members]
         if snapshot.begins:
-            return self.groups.begin_generation(group, snapshot.protocol, members)
-        self.groups.update(group, snapshot.generation, members)
-        return snapshot.generation
+            return self.groups.begin_generation(group, members, kept)
+        self.groups.update(group, members, kept)
+        return kept.generation
 
     def _member(
-        self, snapshot: Snapshot, member: SavedMember, layout: Mapping[str, Sequence[int]]
+        self, group: KeptGroup, member: KeptMember, layout: Mapping[str, Sequence[int]]
     ) -> Member:
         topics: tuple[str, ...] = ()
         owned: list[int] = []
-        if snapshot.protocol_type == CONSUMER:
-            topics = subscribed_topics(member.metadata)
+        if group.protocol_type == CONSUMER:
+            topics = subscribed_topics(member.protocols.get(group.protocol, b""))
             for topic, number in assigned_partitions(member.assignment):
                 if 0 <= number < len(layout.get(topic, ())):
                     owned.append(layout[topic][number])
@@ -124,7 +122,7 @@ class CoordinatorStore:
             session_timeout_ms=SERVER_SESSION_MS,
             topics=topics,
             partitions=None,
-            assignors=(WIRE_ASSIGNOR + snapshot.protocol_type,),
+            assignors=(WIRE_ASSIGNOR + group.protocol_type,),
             target=partitions,
             owned=partitions,
         )

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from seawall.broker.group_kept_format import KeptGroup
 
 Waiter = Any
 
@@ -93,6 +95,8 @@ class WireMember:
     syncing: Waiter | None = None
     # Whether it still has to ask for what the leader said, in the present generation.
     owes_sync: bool = False
+    # Whether it has asked for anything since it became one, or since the server came back.
+    is_heard: bool = True
     expires_ms: float = math.inf
 
     def take(self, request: JoinRequest) -> None:
@@ -105,30 +109,15 @@ class WireMember:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SavedMember:
-    """What is stored of a member."""
-
-    member_id: str
-    instance_id: str | None
-    client_id: str
-    client_host: str
-    metadata: bytes = b""
-    assignment: bytes = b""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """What is to be stored of a group before anybody is answered.
 
-    ``begins``: a generation begins, whose number the store gives; else it is ``generation``
-    still, and nobody else may have begun one.
+    ``begins``: a generation begins, whose number the store gives; else it is that of
+    ``group`` still, and nobody else may have begun one.
     """
 
     begins: bool
-    generation: int
-    protocol_type: str
-    protocol: str
-    members: tuple[SavedMember, ...] = field(default=())
+    group: KeptGroup
 
 
 class Trouble(Enum):

@@ -16,6 +16,7 @@ from seawall.broker.kafka.schema import Values
 
 async def handle(request: Any, context: RequestContext) -> Values:
     coordinator = context.node.part(Coordinator)
+    await coordinator.loaded()
     results = []
     for name in dict.fromkeys(request.groups_names):
         code = codes.NON_EMPTY_GROUP

@@ -23,6 +23,7 @@ _SAYS_NOT_FOUND: Final = 6
 
 async def handle(request: Any, context: RequestContext) -> Values:
     coordinator = context.node.part(Coordinator)
+    await coordinator.loaded()
     wants_operations = getattr(request, "include_authorized_operations", False)
     operations = _OPERATIONS if wants_operations else _NOT_ASKED
     answered = []

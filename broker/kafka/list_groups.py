@@ -19,6 +19,7 @@ CLASSIC: Final = "classic"
 
 async def handle(request: Any, context: RequestContext) -> Values:
     coordinator = context.node.part(Coordinator)
+    await coordinator.loaded()
     views = await context.run(stored_views, context.engine)
     views |= {group.name: view_of(group) for group in coordinator.groups()}
     states = {each.lower() for each in getattr(request, "states_filter", ())}

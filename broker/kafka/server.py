@@ -11,6 +11,7 @@ from typing import Any
 from seawall.broker.broker import Broker
 from seawall.broker.kafka.addresses import join_address, split_address
 from seawall.broker.kafka.connection import LINGER_S, Connection
+from seawall.broker.kafka.coordinator import Coordinator
 from seawall.broker.kafka.listener import Listener
 from seawall.broker.kafka.node import Node
 from seawall.broker.kafka.settings import ServerSettings
@@ -61,6 +62,7 @@ class Server:
             raise
         # What may go by retention goes, as with every process that writes.
         await node.run(self._broker.engine.compactor.start)
+        node.part(Coordinator).begin()
         self._node = node
         self._sweeper = node.loop.create_task(self._sweep())
 

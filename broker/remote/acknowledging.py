@@ -1,8 +1,8 @@
 """Acknowledging as a member of a cluster's group: durable on return, never backwards.
 
-While no server answers it waits. A server that was started again does not know its members;
-then the acknowledgement joins anew, and is made in the new membership if the partition is
-this member's again.
+While no server answers it waits. A member that is none any more, because the server was away for
+too long or others had the group, joins anew, and the acknowledgement is made in the new
+membership if the partition is this member's again.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 What is promised is what `seawall.broker.group_consumer` promises: a group begins at a place
 that is stored, `ack` is durable on return and never goes back, and whoever comes back reads
-on from what was acknowledged. A server that is started again does not know its members;
-then an acknowledgement joins anew and is made in the new membership, if the partition is
-this member's again.
+on from what was acknowledged. A server that is started again may not know its members, if
+others had the group meanwhile; then an acknowledgement joins anew and is made in the new
+membership, if the partition is this member's again.
 """
 
 from __future__ import annotations

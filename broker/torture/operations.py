@@ -353,7 +353,8 @@ def lapse(performer: Performer, step: Step) -> None:
     """Forget a group because nobody was in it for long."""
     if step["group"] in performer.broker.groups():
         with performer.marked("forget", group=step["group"]), translated():
-            performer.broker.engine.groups.expire(step["group"], FOR_EVER_MS)
+            engine = performer.broker.engine
+            engine.groups.expire(step["group"], FOR_EVER_MS, engine.lives.is_dead)
 
 
 # -- the directory -------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 TOPIC, GROUP = "payments", "ledger"
 PATIENCE_S = 120.0
 OUTSTANDING = 2_000
+# A member that gave its id up waits some seconds for its older self before it reads on.
+IDLE_S = 8.0
 BACKOFF = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "log_level": 0}
 
 
@@ -65,7 +67,7 @@ def consume(address: str, note: Any, done: threading.Event) -> None:
     consumer.subscribe([TOPIC])
     idle_since_s = time.monotonic()
     try:
-        while not done.is_set() or time.monotonic() - idle_since_s < 5:
+        while not done.is_set() or time.monotonic() - idle_since_s < IDLE_S:
             messages = [m for m in consumer.consume(500, 0.1) if m.error() is None]
             ends: dict[int, int] = {}
             for message in messages:
@@ -78,7 +80,9 @@ def consume(address: str, note: Any, done: threading.Event) -> None:
             try:
                 committed = consumer.commit(offsets=wanted, asynchronous=False)
             except KafkaException:
-                continue  # the service is away: whatever it was, it comes again or it does not
+                # The service is away: whatever it was, it comes again or it does not.
+                idle_since_s = time.monotonic()  # it may have waited for long
+                continue
             for each in committed or ():
                 if each.error is None:
                     note("acknowledged", each.partition, each.offset - 1)

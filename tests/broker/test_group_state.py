@@ -297,16 +297,16 @@ def test_a_group_expires_when_nobody_was_there_for_long(groups: GroupState, cloc
     a = member("a")
     groups.join("g", a, {10: 5}, TWO, all_alive)
     clock.now_ms += 1_000
-    assert not groups.expire("g", clock.now_ms)  # it has a member
+    assert not groups.expire("g", clock.now_ms, all_alive)  # it has a member
     groups.leave("g", a.member_id, TWO, all_alive)
     left_ms = clock.now_ms
     clock.now_ms += 1_000
-    assert not groups.expire("g", left_ms)
+    assert not groups.expire("g", left_ms, all_alive)
     groups.reset("g", {10: 6}, all_alive)  # somebody still cares
-    assert not groups.expire("g", left_ms + 1)
-    assert groups.expire("g", clock.now_ms + 1)
+    assert not groups.expire("g", left_ms + 1, all_alive)
+    assert groups.expire("g", clock.now_ms + 1, all_alive)
     assert groups.groups() == []
-    assert not groups.expire("g", clock.now_ms + 1)
+    assert not groups.expire("g", clock.now_ms + 1, all_alive)
 
 
 # -- against a model -----------------------------------------------------------------

@@ -123,6 +123,21 @@ def test_a_value_too_short_for_its_checksum_is_damaged(stored: bytes) -> None:
     assert (caught.value.path, caught.value.key) == ("the path", b"k")
 
 
+def test_keys_are_found_without_looking_at_values(path: Path) -> None:
+    environment = open_environment(path)
+    try:
+        with environment.write() as transaction:
+            for key in (b"a", b"b", b"b\0", b"c"):
+                transaction.put(key, b"1")
+            transaction._transaction.put(b"b", b"damaged")
+        with environment.read() as view:
+            assert view.keys(b"b", b"c") == [b"b", b"b\0"]
+            assert view.keys(b"a", b"z") == [b"a", b"b", b"b\0", b"c"]
+            assert view.keys(b"d", b"e") == view.keys(b"b", b"b") == []
+    finally:
+        environment.close()
+
+
 def test_damage_is_named_by_every_way_to_read(path: Path) -> None:
     with_two = open_environment(path)
     with with_two.write() as transaction:

@@ -14,7 +14,9 @@ from wire_groups import WireMember
 
 from seawall.broker import Broker
 from seawall.broker.errors import GroupBusy, GroupHeldByServer, StorageFull
+from seawall.broker.group_wire import WireGroups
 from seawall.broker.groups import expire
+from seawall.broker.kafka.consumer_protocol import encode_assignment
 from seawall.broker.kafka.coordinator_group import Group
 from seawall.broker.kafka.coordinator_store import CoordinatorStore
 from seawall.broker.kafka.threaded import ServerThread
@@ -172,7 +174,7 @@ def test_stopping_sends_everybody_away(
         pass  # at once
 
 
-def test_a_member_from_before_a_restart_is_none(
+def test_members_go_on_after_a_clean_restart(
     serving: Callable[..., ServerThread], broker: Broker
 ) -> None:
     put(broker, b"a", b"b")
@@ -182,15 +184,131 @@ def test_a_member_from_before_a_restart_is_none(
     assert member.commit({PLACE: 1}) == {PLACE: 0}
     wire.close()
     server.stop()
+    assert broker.group("g").members == ()
     member.wire = wire = Wire(serving().address)
-    assert member.commit({PLACE: 2}) == {PLACE: 25}
-    assert member.heartbeat() == 25
-    assert member.sync().error_code == 25
-    assert member.join().error_code == 25
-    old, member.member_id = member.generation, ""
-    assert member.join().generation_id > old
-    assert broker.group("g").offsets[0].committed == 1
+    assert member.commit({PLACE: 2}) == {PLACE: 0}
+    assert member.heartbeat() == 0
+    assert member.sync().assignment == encode_assignment([PLACE])
+    [shown] = broker.group("g").members
+    assert (shown.member_id, shown.assignment) == (member.member_id, (PLACE,))
+    # One that is started again itself has the same, and its older self is none.
+    again = WireMember(wire, instance_id="i")
+    assert (again.join().error_code, again.generation) == (0, member.generation)
+    assert again.sync().assignment == encode_assignment([PLACE])
+    assert member.heartbeat() == 82
+    assert again.commit({PLACE: 1}) == {PLACE: 0}
     wire.close()
+
+
+def test_a_group_that_is_loaded_is_not_deleted(
+    serving: Callable[..., ServerThread], broker: Broker
+) -> None:
+    server = serving()
+    wire = Wire(server.address)
+    member = WireMember(wire).enter(PLACE)
+    wire.close()
+    server.stop()
+    wire = Wire(serving().address)  # and the first that it asks:
+    [deleted] = wire.ask(42, 2, groups_names=("g",)).results
+    assert deleted.error_code == 68
+    [described] = wire.ask(15, 5, groups=("g",), include_authorized_operations=False).groups
+    assert (described.group_state, len(described.members)) == ("Stable", 1)
+    [listed] = wire.ask(16, 4, states_filter=()).groups
+    assert listed.group_state == "Stable"
+    with pytest.raises(GroupHeldByServer):
+        broker.consumer("orders", group="g")
+    member.wire = wire
+    assert member.heartbeat() == 0
+    wire.close()
+
+
+def test_groups_that_cannot_be_loaded_keep_no_server_from_starting(
+    serving: Callable[..., ServerThread],
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whoever asks for a group tries again."""
+    server = serving()
+    wire = Wire(server.address)
+    member = WireMember(wire).enter(PLACE)
+    wire.close()
+    server.stop()
+
+    def fails(*_: object) -> None:
+        raise StorageFull(path="state.lmdb", reason="No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(WireGroups, "take_over", fails)
+        member.wire = wire = Wire(serving().address)
+        eventually(lambda: "could not be loaded" in caplog.text)
+        assert member.heartbeat() not in (0, 25)
+        assert broker.group("g").members == (), "nobody holds them meanwhile"
+        [deleted] = wire.ask(42, 2, groups_names=("g",)).results
+        assert deleted.error_code != 0
+    assert member.heartbeat() == 0
+    assert len(broker.group("g").members) == 1
+    wire.close()
+
+
+def test_a_loaded_member_that_does_not_come_back(
+    serving: Callable[..., ServerThread], broker: Broker
+) -> None:
+    server = serving()
+    wire = Wire(server.address)
+    WireMember(wire, session_ms=500).enter(PLACE)
+    wire.close()
+    server.stop()
+    serving()  # nobody asks it anything
+    eventually(lambda: len(broker.group("g").members) == 1)
+    eventually(lambda: len(broker.group("g").members) == 0)
+
+
+def test_a_group_that_was_used_while_no_server_was_there(
+    serving: Callable[..., ServerThread], broker: Broker
+) -> None:
+    put(broker, b"a", b"b")
+    server = serving()
+    wire = Wire(server.address)
+    member = WireMember(wire).enter(PLACE)
+    other = WireMember(wire, "h").enter(PLACE)
+    deleted = WireMember(wire, "d").enter(PLACE)
+    for each in (member, other, deleted):
+        each.commit({PLACE: 1})
+    wire.close()
+    server.stop()
+    with broker.consumer("orders", group="g") as consumer:
+        assert [each.value for each in consumer.poll(timeout_ms=1000)] == [b"b"]
+    broker.reset_group("h", "orders", {0: 0})
+    broker.delete_group("d")
+    wire = Wire(serving().address)
+    for each in (member, other, deleted):
+        each.wire = wire
+        assert each.commit({PLACE: 2}) == {PLACE: 25}
+        assert each.heartbeat() == 25
+        assert each.sync().error_code == 25
+        assert each.join().error_code == 25
+        old, each.member_id = each.generation, ""
+        assert each.join().generation_id > old
+    assert broker.group("h").offsets[0].committed == 0
+    wire.close()
+
+
+def test_members_go_on_after_the_server_was_killed(broker: Broker) -> None:
+    put(broker, b"a", b"b", b"c")
+    with server_process(broker.path) as server:
+        wire = Wire(server.address)
+        member = WireMember(wire).enter(PLACE)
+        assert member.commit({PLACE: 1}) == {PLACE: 0}
+        server.kill()
+        wire.close()
+        with server_process(broker.path) as again:
+            member.wire = Wire(again.address)
+            assert member.commit({PLACE: 3}) == {PLACE: 0}
+            assert member.heartbeat() == 0
+            assert broker.group("g").members[0].pid == again.process.pid
+            member.wire.close()
+    assert broker.group("g").offsets[0].committed == 3
 
 
 def test_killing_the_server_frees_its_groups_at_once(broker: Broker) -> None:
@@ -242,7 +360,10 @@ def test_a_server_that_was_stopped_for_long_finds_its_groups_gone(broker: Broker
 
 
 def test_a_stopped_server_s_sign_of_life_stays(broker: Broker) -> None:
-    """Whoever takes its clients for dead leaves the file that all of them have in common."""
+    """Whoever takes its clients for dead leaves the file that all of them have in common.
+
+    Looking after old groups takes nobody away; an operator does.
+    """
     with server_process(broker.path, session_ms=400, beat_s=0.1) as server:
         wire = Wire(server.address)
         member = WireMember(wire).enter(PLACE)
@@ -250,6 +371,7 @@ def test_a_stopped_server_s_sign_of_life_stays(broker: Broker) -> None:
         time.sleep(0.6)
         assert expire(broker.engine, 1 << 40) == []
         assert broker.group("g").members == ()
+        broker.reset_group("g", "orders", {0: 0})
         server.signal(signal.SIGCONT)
         eventually(lambda: member.heartbeat() == 25)
         member.member_id = ""

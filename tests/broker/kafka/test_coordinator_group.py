@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -13,9 +13,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from seawall.broker.group_kept_format import KeptGroup
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.coordinator_group import PENDING_WAIT_MS, Group
-from seawall.broker.kafka.coordinator_rebalance import RETRY_MS
+from seawall.broker.kafka.coordinator_rebalance import RETRY_MS, UNHEARD_WAIT_MS
 from seawall.broker.kafka.coordinator_states import TRANSITIONS, Event, IllegalMove, State, move
 from seawall.broker.kafka.coordinator_values import (
     GroupSettings,
@@ -58,12 +59,21 @@ class Bench:
         self.now_ms = 0.0
         self.stored = 0
         self.answers: dict[object, Any] = {}
+        self.kept: KeptGroup | None = None
+
+    def restart(self) -> None:
+        """The server ends, whatever it was about, and another one goes on."""
+        settings, new_member_id = self.group._settings, self.group._new_member_id
+        self.group = Group("g", settings, new_member_id)
+        if self.kept is not None and self.kept.members:
+            self.group.restore(self.now_ms, self.kept)
 
     def settle(self, trouble: Trouble | None = None) -> None:
         group = self.group
         while group.unsaved is not None:
             if trouble is None:
                 self.stored += group.unsaved.begins
+                self.kept = replace(group.unsaved.group, generation=self.stored)
                 group.saved(self.now_ms, self.stored)
             else:
                 group.not_saved(self.now_ms, trouble)
@@ -593,7 +603,7 @@ def test_a_full_disk_when_all_have_gone() -> None:
 
 
 def test_a_full_disk_when_the_leader_has_divided() -> None:
-    """The assignment is stored for those who look on."""
+    """Nobody is told what the next server would not know (Kafka, too, begins anew then)."""
     bench = Bench()
     member_id = bench.enter("a")
     bench.wait(DELAY_MS)
@@ -606,7 +616,11 @@ def test_a_full_disk_when_the_leader_has_divided() -> None:
     )
     bench.group.sync(bench.now_ms, asked, "s")
     bench.settle(Trouble.STORAGE)
-    assert bench.answers["s"].assignment == b"x"
+    assert bench.answers["s"] == SyncAnswer(code=codes.COORDINATOR_NOT_AVAILABLE)
+    assert bench.group.state is State.PREPARING
+    assert bench.heartbeat(member_id) == codes.REBALANCE_IN_PROGRESS
+    assert bench.join("a again", member_id).generation == 2
+    assert bench.sync("s again", member_id, assignments={member_id: b"y"}).assignment == b"y"
 
 
 def test_a_full_disk_when_a_static_member_is_replaced() -> None:
@@ -618,9 +632,193 @@ def test_a_full_disk_when_a_static_member_is_replaced() -> None:
     assert bench.join("a3", instance_id="a").code == codes.NONE
 
 
+# -- a server after another ----------------------------------------------------------
+
+
+def test_members_go_on_without_a_rebalance() -> None:
+    bench = Bench()
+    leader, other = bench.stable("a", "b")
+    bench.restart()
+    assert (bench.group.state, bench.group.generation) == (State.STABLE, 1)
+    for each in (leader, other):
+        assert bench.heartbeat(each) == codes.NONE
+        assert bench.commits(each) == codes.NONE
+        assert bench.commits(each, 0) == codes.ILLEGAL_GENERATION
+    assert bench.sync("b late", other).assignment == other.encode()
+    assert (bench.join("b asks again", other).generation, bench.stored) == (1, 1)
+    assert bench.group.leader == leader
+    assert bench.join("a wants a rebalance", leader) is None
+
+
+def test_sessions_begin_anew() -> None:
+    bench = Bench()
+    heard, silent = bench.stable("a", "b")
+    bench.now_ms += 100 * SESSION_MS  # nobody counts while no server is there
+    bench.restart()
+    bench.wait(SESSION_MS - 1)
+    assert set(bench.group.members) == {heard, silent}
+    assert bench.heartbeat(heard) == codes.NONE
+    bench.wait(1)
+    assert set(bench.group.members) == {heard}
+    assert bench.heartbeat(heard) == codes.REBALANCE_IN_PROGRESS
+    assert bench.heartbeat(silent) == codes.UNKNOWN_MEMBER_ID
+    assert bench.join("a again", heard).generation == 2
+
+
+def test_those_who_had_synced_owe_nothing_after_a_restart() -> None:
+    bench = Bench()
+    leader, other = bench.stable("a", "b")
+    bench.restart()
+    for _ in range(int(2 * REBALANCE_MS / 500)):
+        assert bench.heartbeat(leader) == bench.heartbeat(other) == codes.NONE
+        bench.wait(500)
+    assert bench.group.state is State.STABLE
+
+
+def test_a_static_member_that_restarts_with_the_server_keeps_its_place() -> None:
+    bench = Bench()
+    leader, follower = static(bench, "a", "b")
+    bench.restart()
+    again = bench.join("b2", instance_id="b")
+    assert (again.code, again.generation, again.leader) == (codes.NONE, 1, leader)
+    assert bench.sync("b2 sync", again.member_id, instance_id="b").assignment == follower.encode()
+    # And it stays fenced across the next one.
+    bench.restart()
+    assert bench.heartbeat(follower, instance_id="b") == codes.FENCED_INSTANCE_ID
+    assert bench.heartbeat(again.member_id, instance_id="b") == codes.NONE
+    assert bench.heartbeat(leader, instance_id="a") == codes.NONE
+
+
+def test_a_rebalance_that_was_not_stored_has_not_begun() -> None:
+    bench = Bench()
+    leader, other = bench.stable("a", "b")
+    bench.enter("c")
+    assert bench.group.state is State.PREPARING
+    bench.restart()
+    assert bench.heartbeat(leader) == bench.heartbeat(other) == codes.NONE
+    # Whoever had asked asks again.
+    assert bench.join("a again", leader) is None
+    assert bench.heartbeat(other) == codes.REBALANCE_IN_PROGRESS
+
+
+def test_a_generation_that_had_begun_goes_on() -> None:
+    """Whoever was told of it, and whoever was not: nobody else has to join again."""
+    bench = Bench()
+    leader, other = bench.enter("a"), bench.enter("b")
+    bench.wait(DELAY_MS)
+    bench.restart()
+    assert (bench.group.state, bench.group.generation) == (State.COMPLETING, 1)
+    assert bench.heartbeat(other) == codes.NONE
+    assert bench.heartbeat(other, generation=0) == codes.ILLEGAL_GENERATION
+    assert bench.commits(other) == codes.REBALANCE_IN_PROGRESS
+    told = bench.join("a was not told", leader)
+    assert (told.generation, len(told.members)) == (1, 2)
+    assert bench.sync("b sync", other) is None
+    assert bench.sync("a sync", leader, assignments={other: b"yours"}).code == codes.NONE
+    assert bench.answers["b sync"].assignment == b"yours"
+    assert bench.stored == 1
+
+
+def test_a_generation_that_had_begun_and_whose_leader_is_gone() -> None:
+    bench = Bench()
+    leader, other = bench.enter("a"), bench.enter("b")
+    bench.wait(DELAY_MS)
+    bench.restart()
+    for _ in range(int(REBALANCE_MS / 500)):
+        bench.heartbeat(leader)  # it lives, and divides nothing
+        bench.heartbeat(other)
+        bench.wait(500)
+    assert bench.group.members == {}
+    bench.restart()
+    assert bench.group.is_idle
+
+
+def test_who_joins_waits_for_nobody_who_has_not_come_back() -> None:
+    """A client that gave its id up while no server was there does not wait for itself."""
+    bench = Bench()
+    long = {"session_timeout_ms": 30_000}
+    ids = [bench.enter(name, **long) for name in "ab"]
+    bench.wait(DELAY_MS)
+    for each in ids:
+        bench.sync(each, each)
+    bench.restart()
+    bench.enter("c", **long)
+    bench.wait(UNHEARD_WAIT_MS - 1)
+    assert "c" not in bench.answers
+    bench.wait(1)
+    assert bench.answers["c"].generation == 2
+    assert set(bench.group.members) == {bench.answers["c"].member_id}
+    assert bench.heartbeat(ids[0]) == codes.UNKNOWN_MEMBER_ID
+
+
+def test_who_joins_waits_for_those_who_have_come_back() -> None:
+    bench = Bench()
+    long = {"session_timeout_ms": 30_000}
+    ids = [bench.enter(name, **long) for name in "ab"]
+    bench.wait(DELAY_MS)
+    for each in ids:
+        bench.sync(each, each)
+    bench.restart()
+    assert bench.heartbeat(ids[0]) == codes.NONE
+    bench.enter("c", **long)
+    bench.wait(UNHEARD_WAIT_MS)
+    assert "c" not in bench.answers
+    assert set(bench.group.members) > set(ids)
+    assert bench.join("a again", ids[0], **long).generation == 2
+    assert ids[1] not in bench.group.members
+
+
+def test_a_static_member_that_has_not_come_back_is_passed_over_and_stays() -> None:
+    bench = Bench()
+    leader, away = static(bench, "a", "b")
+    long = {"session_timeout_ms": 30_000}
+    away = bench.join("b2", instance_id="b", **long).member_id
+    bench.restart()
+    assert bench.join("a2", leader, instance_id="a", **long) is None
+    bench.wait(UNHEARD_WAIT_MS)
+    assert bench.answers["a2"].generation == 2
+    assert away in bench.group.members
+
+
+def test_nobody_is_hurried_if_nobody_waits() -> None:
+    bench = Bench()
+    long = {"session_timeout_ms": 30_000}
+    ids = [bench.enter(name, **long) for name in "ab"]
+    bench.wait(DELAY_MS)
+    for each in ids:
+        bench.sync(each, each)
+    bench.restart()
+    bench.leave((ids[0], None))
+    bench.wait(UNHEARD_WAIT_MS + 1_000)
+    assert bench.heartbeat(ids[1]) == codes.REBALANCE_IN_PROGRESS
+    assert bench.join("b again", ids[1], **long).generation == 2
+
+
+def test_the_last_one_to_leave_leaves_nothing_to_go_on_with() -> None:
+    bench = Bench()
+    [member_id] = bench.stable("a")
+    bench.leave((member_id, None))
+    bench.restart()
+    assert bench.heartbeat(member_id) == codes.UNKNOWN_MEMBER_ID
+
+
+def test_who_left_before_the_others_had_joined_is_there_until_its_session_ends() -> None:
+    """As with Kafka: a leave is stored with the generation that it begins."""
+    bench = Bench()
+    leader, other = bench.stable("a", "b")
+    bench.leave((other, None))
+    bench.restart()
+    assert bench.heartbeat(leader) == codes.NONE
+    bench.wait(SESSION_MS / 2)
+    bench.heartbeat(leader)
+    bench.wait(SESSION_MS / 2)
+    assert bench.heartbeat(leader) == codes.REBALANCE_IN_PROGRESS
+
+
 # -- simulated clients at random -----------------------------------------------------
 
 PARTITIONS = tuple(range(4))
+AWAY = st.sampled_from([1, 300, SESSION_MS, 3 * REBALANCE_MS])
 
 
 @dataclass(eq=False, repr=False)
@@ -662,6 +860,7 @@ class Clients(RuleBasedStateMachine):
         # What is on disk.
         self.stored_generation = 0
         self.stored_members: set[str] = set()
+        self.stored: KeptGroup | None = None
         # Commits that the group let through, and that are not on disk yet.
         self.on_their_way: list[tuple[Client, str, int, frozenset[int]]] = []
         self.newest_told = 0
@@ -894,16 +1093,60 @@ class Clients(RuleBasedStateMachine):
             if snapshot.begins:
                 self.stored_generation += 1
             else:
-                assert snapshot.generation == self.stored_generation
-            self.stored_members = {each.member_id for each in snapshot.members}
+                assert snapshot.group.generation == self.stored_generation
+            self.stored_members = {each.member_id for each in snapshot.group.members}
+            self.stored = replace(snapshot.group, generation=self.stored_generation)
             self.group.saved(self.now_ms, self.stored_generation)
         else:
             if trouble is not Trouble.STORAGE:
                 # Others have come, and gone again.
                 self.stored_generation += 1
-                self.stored_members = set()
+                self.stored_members, self.stored = set(), None
             self.group.not_saved(self.now_ms, trouble)
         self.deliver()
+
+    @rule(is_stored=st.booleans(), is_taken=st.sampled_from([False, False, True]), away_ms=AWAY)
+    def restart(self, is_stored: bool, is_taken: bool, away_ms: float) -> None:
+        """The server ends at any moment, and the next one goes on with what is on disk."""
+        snapshot = self.group.unsaved
+        if snapshot is not None and is_stored:
+            self.stored_generation += snapshot.begins
+            self.stored_members = {each.member_id for each in snapshot.group.members}
+            self.stored = replace(snapshot.group, generation=self.stored_generation)
+        self.on_their_way.clear()
+        if is_taken:  # by others, who are gone by now
+            self.stored_generation += 1
+            self.stored_members, self.stored = set(), None
+        self.group = self.new_group()
+        self.now_ms += away_ms
+        if self.stored_members:
+            assert self.stored is not None
+            self.group.restore(self.now_ms, self.stored)
+        for client, _ in self.waiting.values():
+            if client.waiter is not None:
+                # It was cut off, and asks again: for the group, or for what the leader said.
+                client.waiter = None
+                client.state = "joined" if client.state == "syncing" else "out"
+        self.waiting.clear()
+        self.goes_on_by_itself()
+
+    def goes_on_by_itself(self) -> None:
+        """Whoever was settled notices nothing."""
+        given = (
+            {each.member_id: each.assignment for each in self.stored.members} if self.stored else {}
+        )
+        for client in self.clients:
+            if client.state != "stable" or client.generation != self.stored_generation:
+                continue
+            if client.member_id not in self.stored_members:
+                continue
+            assert client.owned == frozenset(given[client.member_id])
+            code = self.group.heartbeat(
+                self.now_ms, client.member_id, client.generation, client.instance_id
+            )
+            assert code == codes.NONE
+            assert self.group.state is State.STABLE
+        assert self.group.deadline_ms > self.now_ms
 
     # -- what must hold ----------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from clients.endpoints import free_port
 from server_processes import ServerProcess, server_process
 from storage import memory_folder
 
-from seawall.broker import AnyBroker, AnyConsumer, AnyDelivery, Record, connect
+from seawall.broker import AnyBroker, AnyConsumer, AnyDelivery, Broker, Record, connect
 from seawall.broker.errors import BrokerClosed, ConnectionLost, OutcomeUnknown, PartitionRevoked
 from seawall.broker.torture.proxy import CHUNK_BYTES, Proxy
 
@@ -198,7 +198,37 @@ def test_kills_under_load(folder: str) -> None:
     assert retries.count(1) >= OUTAGES - 1  # one that is back at once may not be noticed
 
 
+def test_a_member_goes_on_after_a_restart_as_if_nothing_had_been(folder: str) -> None:
+    lost: list[object] = []
+    assigned: list[object] = []
+    with (
+        serving(folder) as server,
+        connect(location(server.port), **QUICK) as broker,
+    ):
+        broker.create_topic("orders")
+        with broker.producer() as producer:
+            for number in range(10):
+                producer.send("orders", b"%d" % number)
+            calls = {"on_lost": lost.append, "on_assigned": assigned.append}
+            with broker.consumer("orders", group="billing", **calls) as consumer:
+                records = read(consumer, 10)
+                consumer.ack(records[2])
+                generation = broker.group("billing").generation
+                server.kill()
+                server.start()
+                consumer.ack(records[5])
+                assert consumer.committed("orders", 0) == 6
+                assert consumer.poll(timeout_ms=300) == [], "it had them already"
+                producer.send("orders", b"more").result(10)
+                assert [each.offset for each in read(consumer, 1)] == [10]
+                consumer.ack()
+                assert consumer.lag() == {("orders", 0): 0}
+                assert broker.group("billing").generation == generation
+        assert (lost, assigned) == ([], [[("orders", 0)]])
+
+
 def test_a_member_comes_back_and_gets_what_it_had_not_acknowledged_once(folder: str) -> None:
+    """Others had the group while the server was away, so it is no member any more."""
     lost = []
     with (
         serving(folder) as server,
@@ -212,6 +242,11 @@ def test_a_member_comes_back_and_gets_what_it_had_not_acknowledged_once(folder: 
             records = read(consumer, 10)
             consumer.ack(records[2])
             server.kill()
+            with (
+                Broker.open(folder) as embedded,
+                embedded.consumer("orders", group="billing") as other,
+            ):
+                assert [each.offset for each in other.poll(1, timeout_ms=5_000)] == [3]
             server.start()
             consumer.ack(records[5])  # it joins anew for that
             assert consumer.committed("orders", 0) == 6
