@@ -10,6 +10,7 @@ from seawall.broker.dead_letter_format import SUFFIX, DeadLetter
 from seawall.broker.dead_letters import DeadLetters
 from seawall.broker.names import REDRIVE_GROUP
 from seawall.broker.producer import Producer
+from seawall.broker.torture.operations import KEYED
 from seawall.broker.torture.performer import Performer, Step, operation
 
 # Longer than any of it takes, so that nothing is sent by the clock.
@@ -44,8 +45,9 @@ def redrive(performer: Performer, step: Step) -> None:
     found: dict[int, list[DeadLetter]] = {}
     for letter in letters.records():
         found.setdefault(letter.record.partition, []).append(letter)
-    if not found:
-        return
+    has_keys = all(each.record.key is not None for some in found.values() for each in some)
+    if not found or (step["topic"] == KEYED and not has_keys):
+        return  # its producers refuse what has no key; a burst did not ask them
     broker, dead_topic = performer.broker, letters.topic
     joins = [
         performer.began(
@@ -58,17 +60,18 @@ def redrive(performer: Performer, step: Step) -> None:
         for each in broker.topic(dead_topic).partitions
     ]
     sends = {partition: _began_back(performer, each) for partition, each in found.items()}
-    acks = [
-        performer.began(
-            "ack",
-            group=REDRIVE_GROUP,
-            topic=dead_topic,
-            partition=partition,
-            offset=each[-1].record.offset + 1,
-            back=sends[partition],
-        )
-        for partition, each in found.items()
-    ]
+    acks = []
+    for partition, letters_there in found.items():
+        send = sends[partition]
+        place = {"group": REDRIVE_GROUP, "topic": dead_topic, "partition": partition}
+        # What lies before the first was sent back or removed earlier: nothing is left to do.
+        begin = letters_there[0].record.offset
+        acks.append(performer.began("ack", **place, offset=begin))
+        # They may be written in several batches, of which only the first come through.
+        for at, letter in enumerate(letters_there):
+            back = {**send, "values": send["values"][at : at + 1], "offset": send["offset"] + at}
+            end = letter.record.offset + 1
+            acks.append(performer.began("ack", **place, offset=end, back=back))
     numbers = [send["id"] for send in sends.values()]
     with performer.ending(*joins, *numbers, *acks, has_begun=True):
         letters.redrive()

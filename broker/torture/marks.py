@@ -263,25 +263,24 @@ class Ledger:
             self.topics[topic].partitions[mark["partition"]].wanted.add(value.encode())
         if "back" in mark:
             # What is sent back now was not before, whatever became of that.
-            self._forget_sent_back(mark)
+            self.sent_back = [
+                each
+                for each in self.sent_back
+                if (each["topic"], each["partition"]) != (mark["topic"], mark["partition"])
+                or each["offset"] < mark["offset"]
+            ]
             self.sent_back.append(mark)
         if any(each is None or each < mark["offset"] for each in possible):
             possible.add(mark["offset"])
 
     def _done_ack(self, mark: Mark) -> None:
         if "back" in mark:  # they are known by now
-            self._forget_sent_back(mark)
+            self.sent_back = [each for each in self.sent_back if each["id"] != mark["id"]]
         # One that was cut off earlier may have reached further.
         possible = self._possible(mark)
         further = {each for each in possible if each is not None and each >= mark["offset"]}
         possible.clear()
         possible.update(further or {mark["offset"]})
-
-    def _forget_sent_back(self, mark: Mark) -> None:
-        place = mark["topic"], mark["partition"]
-        self.sent_back = [
-            each for each in self.sent_back if (each["topic"], each["partition"]) != place
-        ]
 
     def _began_reset(self, mark: Mark) -> None:
         self._possible(mark).add(mark["offset"])
