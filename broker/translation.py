@@ -48,6 +48,17 @@ def _unpublished(
     )
 
 
+def _lost(error: wal.AppendLost, topic: str | None, partition: int | None) -> broker.BrokerError:
+    return broker.OutcomeUnknown(
+        path=error.path,
+        reason=f"the log ends at offset {error.durable_end}, before records that were just "
+        f"appended up to {error.next_offset}: `run/ends` was replaced, or somebody writes "
+        "without the lock (let every process close the directory, then open it again)",
+        topic=topic,
+        partition=partition,
+    )
+
+
 TABLE: dict[type[wal.WalError], _Row] = {
     wal.DirectoryUnusable: _same(broker.DirectoryUnusable, "path", "reason"),
     wal.ForeignDirectory: _same(broker.ForeignDirectory, "path", "found"),
@@ -67,6 +78,7 @@ TABLE: dict[type[wal.WalError], _Row] = {
     wal.StorageFull: _placed(broker.StorageFull, "path", "reason"),
     wal.WriteFailed: _placed(broker.WriteFailed, "path", "position", "reason"),
     wal.SyncFailed: _placed(broker.SyncFailed, "path", "reason"),
+    wal.AppendLost: _lost,
     wal.LogFenced: _placed(broker.LogFenced, "path"),
     wal.LogGone: lambda error, topic, partition: broker.UnknownTopic(topic=topic),
     wal.LogStateLost: _placed(broker.StateLost, "path"),

@@ -35,9 +35,13 @@ class Signals:
 
     `received` is the number of the first such signal, 0 before. A signal that the parent
     chose to ignore (`nohup`, a background job) stays ignored. Main thread only.
+
+    ``can_be_killed=False``: a command that stops soon in any case, and has to clear up before
+    it does, takes note of the first signal, and of no other.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, can_be_killed: bool = True) -> None:
+        self._can_be_killed = can_be_killed
         self.received = 0
         self._received_at_s = 0.0
         self._waiting = False
@@ -90,7 +94,7 @@ class Signals:
         if not self.received:
             self.received = number
             self._received_at_s = time.monotonic()
-        elif time.monotonic() - self._received_at_s > IMPATIENT_AFTER_S:
+        elif self._can_be_killed and time.monotonic() - self._received_at_s > IMPATIENT_AFTER_S:
             os._exit(128 + number)
         if self._waiting:
             self._waiting = False

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import signal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -117,8 +116,9 @@ def _case(text: str) -> "Case":
 def _run(plan: "Plan") -> None:
     import os
 
-    from seawall.broker.torture.runner import Run, WorkerDied
+    from seawall.broker.torture.runner import LeftBehind, Run, WorkerDied
     from seawall.cli.progress import Line
+    from seawall.cli.signals import Signals
 
     if plan.directory is not None and not os.path.isdir(plan.directory):
         raise CommandFailed(f"--dir: {plan.directory!r} is not a directory")
@@ -127,17 +127,23 @@ def _run(plan: "Plan") -> None:
     def show(cases: "Mapping[str, int]") -> None:
         line.show(", ".join(f"{name} {count:,}" for name, count in cases.items()))
 
-    # Raised, so that the processes that search are ended, and clear up behind them.
-    before = signal.signal(signal.SIGTERM, _terminated)
-    try:
-        with Run(plan, on_progress=show) as run:
-            outcomes = run.run()
-    except WorkerDied as error:
-        raise CommandFailed(str(error)) from error
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        line.clear()
-    write_matrix(list(outcomes.values()))
+    outcomes: dict[str, Outcome] = {}
+    # To kill the processes that search takes no time, and what they leave is to be removed.
+    with Signals(can_be_killed=False) as signals:
+        try:
+            with Run(plan, on_progress=show, is_stopped=lambda: bool(signals.received)) as run:
+                outcomes = run.run()
+        except LeftBehind as error:
+            raise CommandFailed(str(error)) from error
+        except WorkerDied as error:
+            if not signals.received:  # else it was told to stop as well
+                raise CommandFailed(str(error)) from error
+        except OSError as error:
+            raise CommandFailed(f"cannot search: {error}") from error
+        finally:
+            line.clear()
+    if outcomes or not signals.received:
+        write_matrix(list(outcomes.values()))
     broken = [outcome for outcome in outcomes.values() if outcome.failures]
     for outcome in broken:
         smallest = min(outcome.failures, key=lambda failure: len(json.dumps(dict(failure.case))))
@@ -146,13 +152,12 @@ def _run(plan: "Plan") -> None:
             f"  again: seawall torture --seed {plan.seed} --only {outcome.name} "
             f"--case {shlex.quote(json.dumps(dict(smallest.case)))}\n"
         )
+    if signals.received:
+        found = "that is what was found so far" if outcomes else "no search had ended"
+        raise Stopped(f"{signals.what}; {found}", signal_number=signals.received)
     if broken:
         raise CommandFailed(f"{counted(len(broken), 'search')} of seed {plan.seed} broke a promise")
     say(f"seed {plan.seed}: nothing broke")
-
-
-def _terminated(number: int, frame: object) -> None:
-    raise Stopped("terminated", signal_number=number)
 
 
 def write_matrix(outcomes: "list[Outcome]") -> None:

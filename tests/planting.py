@@ -31,16 +31,13 @@ LAYERS = ("wal", "broker", "cli")
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
 
 # Nothing that a search says of a promise has a line that begins with one of these: they come
-# from a patch that does not fit what is around it. (An `OSError` a user may really meet, and a
-# log that ends before what it has just been given is a broken promise.)
+# from a patch that does not fit what is around it. (An `OSError` a user may really meet.)
 PROGRAMMING_ERRORS = [
     name
     for name, kind in vars(builtins).items()
     if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, OSError)
 ]
-_PROGRAMMING_ERROR = re.compile(
-    rf"^\s*(?!ValueError: cannot commit up to)({'|'.join(PROGRAMMING_ERRORS)})(:|$)", re.MULTILINE
-)
+_PROGRAMMING_ERROR = re.compile(rf"^\s*({'|'.join(PROGRAMMING_ERRORS)})(:|$)", re.MULTILINE)
 
 
 class PatchError(Exception):
@@ -143,10 +140,15 @@ def search(root: Path, name: str, budget_s: float) -> dict[str, Any]:
 
     That is an `Outcome` as a dict. Raises `RuntimeError` if the search itself did not work.
     """
+    with tempfile.TemporaryDirectory(dir=MEMORY) as memory:
+        return _searched(root, name, memory, budget_s)
+
+
+def _searched(root: Path, name: str, memory: str, budget_s: float) -> dict[str, Any]:
     task = {
         "name": name,
         "scratch": str(root),
-        "memory": MEMORY,
+        "memory": memory,
         "seed": 0,
         "full": False,
         "case": None,

@@ -29,8 +29,8 @@ class Committer:
         """Return the durable end, once it is at `next_offset` or beyond.
 
         Raises what `sync` raises. A follower whose leader failed syncs for itself, so
-        each waiter gets the error that holds for its own records. An offset beyond the
-        log's end is a ValueError.
+        each waiter gets the error that holds for its own records. Only if the log ends
+        before `next_offset`, the durable end is below it.
         """
         durable_end = 0
         leads = False
@@ -49,6 +49,4 @@ class Committer:
                     self._syncing = False
                     self._durable_end = max(self._durable_end, durable_end)
                     self._changed.notify_all()
-        if durable_end < next_offset:
-            raise ValueError(f"cannot commit up to {next_offset}: the log ends at {durable_end}")
         return durable_end

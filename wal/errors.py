@@ -22,6 +22,7 @@
         │   ├── StorageFull         ENOSPC, EDQUOT or EFBIG: nothing was appended
         │   ├── WriteFailed         any other failed write: nothing was appended
         │   ├── SyncFailed          a sync failed: the outcome is unknown
+        │   ├── AppendLost          the log ends before what was appended: the outcome is unknown
         │   └── LogFenced           a sync failed earlier: the log takes no appends
         ├── LogGone                 the partition was deleted
         ├── LogStateLost            run/ends has no row for the partition
@@ -219,6 +220,24 @@ class SyncFailed(WriteError):
         )
         self.path = path
         self.reason = reason
+
+
+class AppendLost(WriteError):
+    """A log ends before what was appended to it, so somebody has moved its end back.
+
+    Whether the records up to ``next_offset`` survive is unknown; up to ``durable_end`` there
+    may be those of others by now.
+    """
+
+    def __init__(self, *, path: str, next_offset: int, durable_end: int) -> None:
+        super().__init__(
+            f"{path!r} ends at offset {durable_end}, before records that were just appended up "
+            f"to {next_offset}: `run/ends` was replaced, or somebody writes without the lock; "
+            "let every process close the directory, then open it again"
+        )
+        self.path = path
+        self.next_offset = next_offset
+        self.durable_end = durable_end
 
 
 class LogFenced(WriteError):

@@ -23,7 +23,7 @@ from seawall.wal.checkpoint import checkpoint
 from seawall.wal.committer import Committer
 from seawall.wal.context import LogContext, write_error
 from seawall.wal.ends import DELETED, EndsRow
-from seawall.wal.errors import OffsetOutOfRange, WalError
+from seawall.wal.errors import AppendLost, OffsetOutOfRange, WalError
 from seawall.wal.files import remove_file
 from seawall.wal.folder_lock import lock_folder
 from seawall.wal.inventory import SegmentInfo, inventory, newest_ms
@@ -111,10 +111,15 @@ class Log:
     def commit(self, next_offset: int) -> int:
         """Return once everything below `next_offset` is on disk and visible.
 
-        Returns the durable end. Raises `SyncFailed` or `PublishTimeout`: the outcome is
-        unknown then.
+        Returns the durable end. Raises `SyncFailed`, `PublishTimeout`, or `AppendLost` if
+        the log ends before that: the outcome is unknown then.
         """
-        return self._committer.commit(next_offset)
+        durable_end = self._committer.commit(next_offset)
+        if durable_end < next_offset:
+            raise AppendLost(
+                path=self.context.folder, next_offset=next_offset, durable_end=durable_end
+            )
+        return durable_end
 
     def sync(self) -> int:
         """Bring everything that was appended so far to disk; return the durable end."""

@@ -22,7 +22,6 @@ import contextlib
 import ctypes
 import os
 import resource
-import signal
 import time
 from typing import Any
 
@@ -37,6 +36,7 @@ from seawall.broker.torture.performer import Performer, Step
 from seawall.broker.torture.stopping import StoppingFiles, Trap, watch_transactions
 from seawall.broker.translation import translated
 from seawall.wal.files import Files
+from seawall.wal.torture.processes import die_with_parent
 
 OPEN_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 10_000
@@ -195,7 +195,6 @@ def _do_nothing(log: object) -> None:
 
 NEW_PID_NAMESPACE = 0x20000000  # linux/sched.h: CLONE_NEWPID …
 NEW_USER_NAMESPACE = 0x10000000  # … and CLONE_NEWUSER
-DIE_WITH_PARENT = 1  # linux/prctl.h: PR_SET_PDEATHSIG
 
 
 def act_elsewhere(line: Line, path: str, first_id: int, namespace: str) -> None:
@@ -213,6 +212,6 @@ def act_elsewhere(line: Line, path: str, first_id: int, namespace: str) -> None:
     if pid:
         os.waitpid(pid, 0)
         return
-    libc.prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    die_with_parent(0)  # that is what it sees of a parent outside
     act(line, path, first_id, "")
     os._exit(0)

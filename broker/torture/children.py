@@ -3,8 +3,8 @@
 `Children` forks one server when it is made, before anything is open, and that server forks
 a child for each piece of work: so a child begins with all modules imported and with no
 thread, lock or broker of the search's. A child and the search exchange small JSON objects
-over a line of their own. When the search ends, however it ends, the server sees the end of
-its own line and kills what is left.
+over a line of their own. When the search ends, the server sees the end of its own line and
+kills what is left. Should the search be killed, the kernel kills the server and the children.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
+
+from seawall.wal.torture.processes import die_with_parent, process_state
 
 Message = dict[str, Any]
 
@@ -141,6 +143,7 @@ class Children:
         """
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._living: list[Child] = []
+        parent_pid = os.getpid()
         with warnings.catch_warnings():
             # Python 3.12 warns of a fork beside threads. The server takes no lock that one
             # of them might have held.
@@ -148,7 +151,7 @@ class Children:
             self._server = os.fork()
         if self._server == 0:
             self._requests.close()
-            _serve(theirs, prepare)
+            _serve(theirs, prepare, parent_pid)
         theirs.close()
         try:
             self._answer()
@@ -226,19 +229,10 @@ class Children:
         self.close()
 
 
-def process_state(pid: int) -> str:
-    """The state of a process as in proc_pid_stat(5): R, S, D, T, Z, …; empty if it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
 # -- in the server -----------------------------------------------------------------------
 
 
-def _serve(requests: socket.socket, prepare: Callable[[], None]) -> None:
+def _serve(requests: socket.socket, prepare: Callable[[], None], parent_pid: int) -> None:
     """Start and reap children until nobody is left who could ask for it. Never returns."""
     status = 1
     living: set[int] = set()
@@ -247,6 +241,8 @@ def _serve(requests: socket.socket, prepare: Callable[[], None]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         logging.disable(logging.CRITICAL)
+        if not die_with_parent(parent_pid):
+            return
         requests.send(pickle.dumps(_prepared(prepare)))
         while True:
             data, descriptors, _, _ = socket.recv_fds(requests, LONGEST_REQUEST_BYTES, 1)
@@ -284,6 +280,7 @@ def _prepared(prepare: Callable[[], None]) -> str | None:
 def _start(
     requests: socket.socket, descriptor: int, work: Work, arguments: tuple[object, ...]
 ) -> int:
+    server_pid = os.getpid()
     pid = os.fork()
     if pid:
         os.close(descriptor)
@@ -293,6 +290,8 @@ def _start(
     try:
         requests.close()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if not die_with_parent(server_pid):
+            return 0
         work(line, *arguments)
         status = 0
     except BaseException:  # noqa: BLE001 - told to the search

@@ -19,6 +19,8 @@ what belongs to each:
     ack      group, topic, partition, offset (that of the next record to read)
              dead    (what of it was not handled, but is on disk as a dead letter:
                       [[topic, value], …])
+             back    (what of it is on disk elsewhere, sent back: topic, partition, values,
+                      the offset of the first)
     reset    group, topic, partition, offset
     forget   group                                    the group is deleted
     drop     topic, partition, offset                 the log start may rise to it
@@ -107,12 +109,14 @@ class Ledger:
 
     ``topics`` by name; a name that is created again begins anew. ``committed`` has, for
     each (group, topic, partition), the committed offsets that are possible: one, unless
-    something was cut off; None among them says that there may be none.
+    something was cut off; None among them says that there may be none. ``sent_back`` are
+    the acknowledgements that must not be there before what they sent back is.
     """
 
     def __init__(self, marks: Iterable[Mark] = ()) -> None:
         self.topics: dict[str, TopicLedger] = {}
         self.committed: dict[tuple[str, str, int], set[int | None]] = {}
+        self.sent_back: list[Mark] = []
         self._open: dict[int, Mark] = {}
         self._sent = 0
         for mark in marks:
@@ -202,6 +206,8 @@ class Ledger:
     def _began_drop(self, mark: Mark) -> None:
         partition = self._partition(mark)
         partition.greatest_start = max(partition.greatest_start, mark["offset"])
+        # Dead letters that may go now. Whoever drops some has looked at all.
+        partition.wanted -= {value for at, value in partition.known.items() if at < mark["offset"]}
 
     def _done_drop(self, mark: Mark) -> None:
         partition = self._partition(mark)
@@ -255,10 +261,21 @@ class Ledger:
         possible = self._possible(mark)
         for topic, value in mark.get("dead", ()):
             self.topics[topic].partitions[mark["partition"]].wanted.add(value.encode())
+        if "back" in mark:
+            # What is sent back now was not before, whatever became of that.
+            self.sent_back = [
+                each
+                for each in self.sent_back
+                if (each["topic"], each["partition"]) != (mark["topic"], mark["partition"])
+                or each["offset"] < mark["offset"]
+            ]
+            self.sent_back.append(mark)
         if any(each is None or each < mark["offset"] for each in possible):
             possible.add(mark["offset"])
 
     def _done_ack(self, mark: Mark) -> None:
+        if "back" in mark:  # they are known by now
+            self.sent_back = [each for each in self.sent_back if each["id"] != mark["id"]]
         # One that was cut off earlier may have reached further.
         possible = self._possible(mark)
         further = {each for each in possible if each is not None and each >= mark["offset"]}

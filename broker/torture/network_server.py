@@ -33,7 +33,7 @@ class NetworkServer:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "seawall.broker.torture.served"),
-                    *(self._path, listen, self.advertised),
+                    *(self._path, listen, self.advertised, str(os.getpid())),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=said,

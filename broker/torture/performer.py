@@ -126,6 +126,10 @@ class Performer:
         name = type(error).__name__ if error else ""
         self._mark({"id": number, "is": "failed" if is_certain else "unknown", "error": name})
 
+    def refused(self, number: int) -> None:
+        """Mark that an operation was certainly without effect."""
+        self._mark({"id": number, "is": "failed", "error": ""})
+
     @contextmanager
     def ending(self, *numbers: int, has_begun: bool = False) -> Iterator[None]:
         """Mark the end of operations that the block fails to do.

@@ -31,6 +31,7 @@ def check(broker: Broker, ledger: Ledger, *, word: str = "after", twice: bool = 
         for topic, partition, promised in _partitions(broker, ledger):
             check_records(broker, topic, partition, promised)
     check_committed(broker, ledger)
+    check_sent_back(broker, ledger)
     appended = _append_again(broker, ledger, word)
     for topic, partition, promised in _partitions(broker, ledger):
         if (topic, partition) in appended:
@@ -86,7 +87,6 @@ def check_records(broker: Broker, topic: str, partition: int, promised: Partitio
         last = next((turn for turn in turns if turn > last), -1)
         if last < 0:
             raise Broken(f"{where} offset {offset} is {_short(value)}, out of order or again")
-    # No step drops dead letters.
     for value in promised.wanted - set(visible.values()):
         raise Broken(f"{where} lacks {_short(value)}, a dead letter of what was acknowledged")
     promised.known.update(visible)
@@ -135,6 +135,36 @@ def check_committed(broker: Broker, ledger: Ledger) -> None:
         end = broker.ends(topic, partition).durable_end
         if committed > end:
             raise Broken(f"group {group!r} has committed {committed} in {topic}, beyond {end}")
+
+
+def check_sent_back(broker: Broker, ledger: Ledger) -> None:
+    """Where it says that dead letters were sent back, though nobody was told, they are there."""
+    groups = set(broker.groups())
+    for mark in ledger.sent_back:
+        place, back = (mark["topic"], mark["partition"]), mark["back"]
+        offsets = broker.group(mark["group"]).offsets if mark["group"] in groups else ()
+        if not any(
+            (each.topic, each.partition) == place and each.committed >= mark["offset"]
+            for each in offsets
+        ):
+            continue
+        topic, partition = back["topic"], back["partition"]
+        promised = ledger.topics[topic].partitions[partition]
+        visible = read_all(broker, topic, partition)
+        last = {promised.keys.get(value): at for at, value in visible.items()}
+        for at, value in enumerate(back["values"], back["offset"]):
+            is_superseded = promised.is_compacted and at < last.get(
+                promised.keys.get(value.encode()), -1
+            )
+            if (
+                at >= broker.ends(topic, partition).log_start
+                and visible.get(at) != value.encode()
+                and not (is_superseded and at not in visible)
+            ):
+                raise Broken(
+                    f"{topic}/{partition} offset {at} is {_short(visible.get(at))}, though "
+                    f"{_short(value.encode())} is written down in {place} as sent back there"
+                )
 
 
 def _append_again(broker: Broker, ledger: Ledger, word: str) -> set[tuple[str, int]]:

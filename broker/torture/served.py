@@ -9,6 +9,7 @@ from typing import Any
 
 from seawall.broker.broker import Broker
 from seawall.broker.kafka.server import serve
+from seawall.wal.torture.processes import die_with_parent
 
 
 async def _serve(path: str, listen: str, advertise: str) -> None:
@@ -18,8 +19,11 @@ async def _serve(path: str, listen: str, advertise: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve a directory until somebody kills us. Arguments: the path, where to listen, and the
-    address that clients are told."""
+    """Serve a directory until somebody kills us. Arguments: the path, where to listen, the
+    address that clients are told, and the process that has started us."""
+    *arguments, parent_pid = arguments
+    if not die_with_parent(int(parent_pid)):
+        return
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(*arguments))

@@ -2,7 +2,7 @@
 
 It reads one task for each line of its stdin, and writes to its stdout how far it is and, in
 the end, what came of it: JSON, an object for each line. It has one thread, because some
-searches fork.
+searches fork. It may be killed at any moment: see `runner`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import asdict
 from typing import Any
 
 from seawall.broker.torture.matrix import load
+from seawall.wal.torture.processes import die_with_parent
 from seawall.wal.torture.search import (
     Case,
     Failure,
@@ -35,9 +36,10 @@ def main() -> None:
     """Run tasks until stdin ends."""
     # What recovery warns of is what is done to it here.
     logging.getLogger("seawall").setLevel(logging.CRITICAL)
-    # A terminal's Ctrl-C is for the command, which then ends us in good order.
+    # Ctrl-C is for the command, which then ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    # If it has died before this, stdin is at its end.
+    die_with_parent(os.getppid())
     try:
         for line in sys.stdin:
             outcome = perform(json.loads(line))
@@ -50,8 +52,8 @@ def perform(task: dict[str, Any]) -> Outcome:
     """Run one share of a search, or one case of it."""
     search_type = load(task["name"])
     with (
-        tempfile.TemporaryDirectory(prefix="seawall-torture-", dir=task["scratch"]) as scratch,
-        tempfile.TemporaryDirectory(prefix="seawall-torture-", dir=task["memory"]) as memory,
+        tempfile.TemporaryDirectory(dir=task["scratch"]) as scratch,
+        tempfile.TemporaryDirectory(dir=task["memory"]) as memory,
     ):
         search = search_type(
             Setting(

@@ -10,9 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from seawall.broker.handling import ORDERINGS
-from seawall.broker.torture import handled, numbered  # noqa: F401 - registers their operations
+from seawall.broker.torture import (  # noqa: F401 - registers their operations
+    copied,
+    handled,
+    letters,
+    numbered,
+)
 from seawall.broker.torture.operations import EXPIRING, KEYED, TOPICS
 from seawall.broker.torture.performer import Step
+from seawall.wal.torture.search import seed_for
 
 PASSING_TOPICS = ("carts", "mails")
 PASSING_PARTITIONS = 1
@@ -30,6 +36,8 @@ def steps(seed: int, count: int) -> list[Step]:
     ]
     passing: set[str] = set()
     deck: list[str] = []
+    follow_up = random.Random(seed_for("follow-up", seed))
+    followed_up = 0
     while len(script) < count:
         if not deck:
             # From a deck, so that what is rare comes as well, and soon.
@@ -53,7 +61,8 @@ def steps(seed: int, count: int) -> list[Step]:
         elif kind == "trim":
             step |= {"topic": choose.choice(sorted({"orders", *passing}))}
             # Left to chance, all groups of a topic have seldom acknowledged a whole segment.
-            step |= {"caught_up": list(GROUPS) if len(script) % 3 == 0 else []}
+            is_third = (len(script) - followed_up) % 3 == 0
+            step |= {"caught_up": list(GROUPS) if is_third else []}
         elif kind == "compact":
             step |= {"topic": KEYED}
         elif kind == "expire":
@@ -86,15 +95,33 @@ def steps(seed: int, count: int) -> list[Step]:
             step |= {"compression": choose.choice(("none", "none", "none", "lz4", "zstd"))}
             step |= {"part": choose.random()}
         script.append(step)
-    return script
+        behind = _follow_up(step, follow_up)
+        script += behind
+        followed_up += len(behind)
+    return script[:count]
+
+
+def _follow_up(step: Step, choose: random.Random) -> list[Step]:
+    """What only makes sense behind some steps, with dice of its own: it takes nothing from the
+    chances of all others."""
+    if step["op"] == "handle" and choose.random() < 0.7:
+        op = choose.choice(("redrive", "redrive", "purge"))
+        return [{"op": op, "topic": step["topic"], "part": choose.random()}]
+    if step["op"] == "checkpoint" and choose.random() < 0.5:
+        return [{**step, "op": "copy"}]
+    return []
 
 
 def tour(seed: int) -> list[Step]:
     """A short script with every operation in it, for what is done to each of its calls."""
-    wanted = set(_WEIGHTS)
+    wanted = {*_WEIGHTS, *_FOLLOW_UPS}
     made: set[str] = set()
     tour: list[Step] = []
     for step in steps(seed, 2_000):
+        if step["op"] in ("redrive", "purge"):
+            if step["op"] == "purge" and "redrive" in wanted:
+                continue  # what is left of the dead letters is enough for it
+            step = {**step, "topic": "orders"}
         topic = step.get("topic")
         if step["op"] == "create":
             is_possible = topic in TOPICS or made <= TOPICS.keys()
@@ -136,11 +163,20 @@ def _before_handle(step: Step) -> list[Step]:
     return [put, {**step, "records": 12}]
 
 
+def _before_redrive(step: Step) -> list[Step]:
+    """Dead letters that are sent back."""
+    handle = {"op": "handle", "group": GROUPS[0], "topic": step["topic"]}
+    return [*_before_handle({**handle, "ordering": ORDERINGS[0]}), step]
+
+
 _AROUND: Mapping[str, Callable[[Step], list[Step]]] = {
     "roll": _around_roll,
     "compact": _before_compact,
     "handle": _before_handle,
+    "redrive": _before_redrive,
 }
+
+_FOLLOW_UPS = ("redrive", "purge", "copy")
 
 _WEIGHTS = {
     "produce": 30,

@@ -21,6 +21,14 @@ def test_a_signal_is_noted_while_working() -> None:
         assert signals.what == "terminated"
 
 
+def test_a_command_that_clears_up_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Signals(can_be_killed=False) as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        monkeypatch.setattr(time, "monotonic", lambda: float("inf"))
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.received == signal.SIGTERM
+
+
 def test_a_signal_ends_a_wait() -> None:
     with Signals() as signals:
         began_s = time.monotonic()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from commands import Ended, eventually, pipe_of, running, seawall
+from commands import Ended, environment, eventually, pipe_of, running, seawall
+
+from seawall.wal.torture.processes import process_state
 
 # A search of somebody's own, in which numbers from 7 on are broken.
 BROKEN = """
@@ -101,18 +104,172 @@ def test_a_directory_that_is_none(tmp_path: Path) -> None:
     assert "is not a directory" in ended.err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+# -- being stopped ------------------------------------------------------------------------
+
+# A search whose only case never ends. It leaves files, and starts a process that nobody is
+# the parent of any more, in another process group, and that takes no note of SIGTERM.
+ENDLESS = """
+import os, signal, time
+from seawall.broker.torture.children import Children
+from seawall.wal.torture.search import Search
+
+def idle(line):
+    time.sleep(600)
+
+class Endless(Search):
+    name = "endless:Endless"
+    title = "never ends"
+    most_shares = 1
+
+    def cases(self):
+        yield {"number": 0}
+
+    def run(self, case):
+        children = Children()
+        pids = [os.getpid(), children._server, children.start(idle).pid]
+        end, beginning = os.pipe()
+        if os.fork() == 0:
+            orphan = os.fork()
+            if orphan:
+                os.write(beginning, str(orphan).encode())
+                os._exit(0)
+            os.setpgid(0, 0)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            number = 0
+            while True:
+                number += 1
+                os.mkdir(os.path.join(self.setting.memory, str(number)))
+                time.sleep(0.001)
+        pids.append(int(os.read(end, 100)))
+        os.wait()
+        with open(os.path.join(self.setting.scratch, "pids"), "w") as file:
+            file.write(" ".join(map(str, pids)) + "\\n")
+        while True:
+            time.sleep(600)
+"""
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+def pids_below(scratch: Path) -> list[int]:
+    """Whom the endless search has started: its worker, its server, and two more."""
+
+    def written() -> list[str]:
+        return [path.read_text() for path in scratch.glob("*/*/pids")]
+
+    eventually(lambda: any(text.endswith("\n") for text in written()))
+    return [int(word) for word in written()[0].split()]
+
+
+def is_at_work(scratch: Path) -> bool:
+    """Whether cases are being run: each has a folder."""
+    return any(scratch.glob("*/*/*"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 129, "hung up"),
+    ],
+)
+@pytest.mark.parametrize("moment", ["beginning", "at work"])
 def test_a_search_that_is_stopped_leaves_nothing_behind(
-    scratch: Path, number: signal.Signals, code: int
+    scratch: Path, number: signal.Signals, code: int, word: str, moment: str
 ) -> None:
     with running("torture", "--dir", scratch, "--only", "failed-writes", "--full") as process:
-        eventually(lambda: any(scratch.iterdir()))
-        time.sleep(0.3)
+        if moment == "beginning":
+            eventually(lambda: any(scratch.iterdir()))
+        else:
+            eventually(lambda: is_at_work(scratch))
+            time.sleep(0.3)
         process.send_signal(number)
         assert process.wait(30) == code
+        said = pipe_of(process.stderr).read().decode()
+        assert said == f"seawall: {word}; no search had ended\n"
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_group_that_is_told_twice(scratch: Path) -> None:
+    """As by `timeout` or an impatient Ctrl-C, which is for all of the terminal's group."""
+    command = ("torture", "--dir", scratch, "--only", "failed-writes", "--full")
+    with running(*command, process_group=0) as process:
+        eventually(lambda: is_at_work(scratch))
+        for _ in range(3):
+            os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(30) == 130
+        assert pipe_of(process.stderr).read() == b"seawall: interrupted; no search had ended\n"
+    assert list(scratch.iterdir()) == []
+
+
+def test_workers_that_are_told_to_end_as_well(scratch: Path, endless: dict[str, str]) -> None:
+    """As by `pkill seawall`, which meets everybody."""
+    command = ("torture", "--dir", scratch, "--only", "endless:Endless")
+    with running(*command, env=environment(endless)) as process:
+        for pid in [process.pid, *pids_below(scratch)]:
+            os.kill(pid, signal.SIGTERM)
+        assert process.wait(30) == 143
+        assert pipe_of(process.stderr).read() == b"seawall: terminated; no search had ended\n"
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_whoever_is_stuck_is_killed(
+    scratch: Path, endless: dict[str, str], is_stopped: bool
+) -> None:
+    command = ("torture", "--dir", scratch, "--only", "endless:Endless")
+    with running(*command, env=environment(endless)) as process:
+        pids = pids_below(scratch)
+        for pid in pids if is_stopped else ():
+            os.kill(pid, signal.SIGSTOP)
+        process.terminate()
+        assert process.wait(30) == 143
+        assert pipe_of(process.stderr).read() == b"seawall: terminated; no search had ended\n"
+        assert [process_state(pid).strip("Z") for pid in pids] == [""] * len(pids)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells the workers")
+def test_nobody_outlives_a_command_that_is_killed(scratch: Path, endless: dict[str, str]) -> None:
+    command = ("torture", "--dir", scratch, "--only", "endless:Endless")
+    with running(*command, env=environment(endless)) as process:
+        *pids, orphan = pids_below(scratch)
+        process.kill()
+        eventually(lambda: not any(process_state(pid).strip("Z") for pid in pids))
+        os.kill(orphan, signal.SIGKILL)  # its parent has left it long before
+
+
+def test_what_was_found_before_it_was_stopped(
+    scratch: Path, own: dict[str, str], endless: dict[str, str]
+) -> None:
+    command = ("torture", "--dir", scratch, "--only", "sevens:Sevens", "--only", "endless:Endless")
+    with running(*command, "--jobs", "1", "--full", env=environment(own)) as process:
+        pids_below(scratch)
+        process.terminate()
+        assert process.wait(30) == 143
+        assert b"7 is not below 7" in pipe_of(process.stdout).read()
         said = pipe_of(process.stderr).read()
-        # The signal may come in a callback of the garbage collector's, where Python only tells.
-        assert said.count(b"Traceback") == said.count(b"Exception ignored in")
+        assert said == b"seawall: terminated; that is what was found so far\n"
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_worker_that_has_died_leaves_nothing_behind(
+    scratch: Path, endless: dict[str, str]
+) -> None:
+    """Those that it has started still have its end of the pipe open."""
+    command = ("torture", "--dir", scratch, "--only", "endless:Endless")
+    with running(*command, env=environment(endless)) as process:
+        worker, *others = pids_below(scratch)
+        os.kill(worker, signal.SIGSEGV)
+        assert process.wait(30) == 1
+        said = pipe_of(process.stderr).read()
+        assert said == b"seawall: the process that ran endless:Endless ended with -11\n"
+        assert [process_state(pid).strip("Z") for pid in others] == [""] * len(others)
     assert list(scratch.iterdir()) == []
 
 

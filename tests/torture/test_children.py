@@ -15,8 +15,8 @@ from seawall.broker.torture.children import (
     Children,
     Line,
     Silent,
-    process_state,
 )
+from seawall.wal.torture.processes import process_state
 
 
 @pytest.fixture

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from storage import memory_folder
 
 from seawall.broker import Broker, Record
+from seawall.broker.torture.client_rounds import read_everything
 from seawall.broker.torture.clients import Client, Surroundings, make_value, name_of
 from seawall.broker.torture.connect import KEEPS_ALL
 from seawall.broker.torture.connection import Connection
 from seawall.broker.torture.consuming import look_at, positions_of
 from seawall.broker.torture.events import Event, Recorder, read_histories
-from seawall.broker.torture.histories import CLIENTS, GROUPS, read_everything
+from seawall.broker.torture.histories import CLIENTS, GROUPS
 from seawall.broker.torture.history import check
 
 TOPICS = {"a": 2, "b": 1}

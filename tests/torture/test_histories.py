@@ -10,7 +10,7 @@ import pytest
 from storage import memory_folder
 
 from seawall.broker import Broker
-from seawall.broker.torture import histories
+from seawall.broker.torture import client_rounds, histories
 from seawall.broker.torture.events import encode, read_events
 from seawall.broker.torture.histories import FULL_ROUNDS, QUICK_ROUNDS, Histories, Round
 from seawall.wal.torture.search import Broken, Setting, run_search
@@ -73,11 +73,11 @@ def test_a_client_that_fails_is_told(folder: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_process_that_is_stuck_is_told(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(histories, "LAST_WORDS_S", 0.1)
+    monkeypatch.setattr(client_rounds, "LAST_WORDS_S", 0.1)
 
     def stop(each: Round, until_s: float) -> None:
-        monkeypatch.setattr(histories, "GRACE_S", 0.1)
-        for child in each._children.values():
+        monkeypatch.setattr(Round, "grace_s", 0.1)
+        for child in each.children.values():
             child.send_signal(signal.SIGSTOP)
 
     monkeypatch.setattr(Round, "_conduct", stop)

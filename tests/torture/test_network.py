@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from storage import memory_folder
@@ -69,7 +69,7 @@ def test_a_server_that_ends_is_told(folder: str, monkeypatch: pytest.MonkeyPatch
         assert process is not None
         process.terminate()
         process.wait()
-        each._look()
+        each.look()
 
     monkeypatch.setattr(Round, "_conduct", end_it)
     with pytest.raises(Broken, match="the server ended by itself"), Round(folder, 1, 0) as each:
@@ -77,13 +77,13 @@ def test_a_server_that_ends_is_told(folder: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_client_that_fails_is_told(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    begin = Round._begin
+    begin = Round.begin
 
     def with_an_unknown_client(
-        each: Round, name: str, module: str, clients: list[str], **rest: str
+        each: Round, name: str, module: str, clients: Sequence[str], **rest: str
     ) -> None:
         begin(each, name, module, [*clients, "nonsense"], **rest)
 
-    monkeypatch.setattr(Round, "_begin", with_an_unknown_client)
+    monkeypatch.setattr(Round, "begin", with_an_unknown_client)
     with pytest.raises(Broken, match="KeyError: 'nonsense'"), Round(folder, 1, 5) as each:
         each.play()

@@ -12,6 +12,7 @@ from seawall.broker.aio import AsyncConsumer, AsyncProducer
 from seawall.broker.broker import Broker
 from seawall.broker.catalog import Catalog
 from seawall.broker.consumer import Consumer
+from seawall.broker.dead_letters import DeadLetters
 from seawall.broker.group_consumer import GroupConsumer
 from seawall.broker.group_state import GroupState
 from seawall.broker.producer import Producer
@@ -39,8 +40,6 @@ HARMLESS = {
     "Log": {
         *("abandon", "check_offset", "close", "ends", "is_deleted", "offset_for_time"),
         *("newest_ms", "producers", "reader", "segments", "size_bytes", "verify"),
-        # a mirror's own: tests/broker/test_mirroring.py has it die anywhere
-        "append_at",
     },
     "GroupConsumer": {"abandon", "committed", "generation", "group", "hand_out"}
     | {"announced", "check_usable", "is_closed", "partition_id", "reached", "swap_options"}
@@ -52,6 +51,7 @@ HARMLESS = {
         *("committed_at", "log_start_at", "partitions_of", "put_committed", "read", "write"),
     },
     "GroupState": {"group", "groups", "members"},
+    "DeadLetters": {"info", "records"},
     "Catalog": {
         *(
             "abandon",
@@ -79,7 +79,7 @@ def public_methods(kind: type) -> set[str]:
     }
 
 
-KINDS = [Broker, Producer, Consumer, GroupConsumer, Log, State, GroupState, Catalog]
+KINDS = [Broker, Producer, Consumer, GroupConsumer, Log, State, GroupState, Catalog, DeadLetters]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from storage import MEMORY, Child, Clock, FaultyFiles, Store, batch, memory_folder
 
 from seawall.wal.context import wall_clock_ms
-from seawall.wal.errors import ForkedHandle, LogGone, OffsetOutOfRange
+from seawall.wal.errors import AppendLost, ForkedHandle, LogGone, OffsetOutOfRange
 from seawall.wal.log import remove_log_files
 from seawall.wal.records import encode_batch
 
@@ -439,3 +439,12 @@ def test_an_append_at_another_end_changes_nothing(store: Store) -> None:
     assert log.append_at(0, [batch(b"c")]) is None
     assert log.append_at(1, [batch(b"c")]) is None
     assert log.commit(2) == 2
+
+
+def test_a_log_that_ends_before_what_was_appended_says_so(store: Store) -> None:
+    store.append(b"a")
+    with pytest.raises(AppendLost, match=r"ends at offset 1, before .* up to 3") as caught:
+        store.log.commit(3)
+    assert (caught.value.next_offset, caught.value.durable_end) == (3, 1)
+    store.put(b"b")
+    assert store.values() == [b"a", b"b"]

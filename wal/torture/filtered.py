@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import signal
 import socket
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
+
+from seawall.wal.torture.processes import die_with_parent
 
 # A packet must fit in a socket's buffer, of which 208 KiB is Linux's default.
 PACKET_BYTES = 128 << 10
@@ -24,7 +25,6 @@ LISTENER, REFUSED, MARK, FAILED = b"l", b"u", b"m", b"f"
 _TRACEBACK_CHARACTERS = 20_000
 
 # linux/prctl.h, linux/seccomp.h
-_PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
 _SET_MODE_FILTER = 1
@@ -50,8 +50,7 @@ def be_the_child(
     try:
         library = ctypes.CDLL(None, use_errno=True)
         # Nobody answers when the parent is gone.
-        library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() == parent_pid:
+        if die_with_parent(parent_pid):
             os.setpgid(0, 0)
             listener = install_filter(library, program, machine)
             if listener < 0:
