@@ -95,6 +95,9 @@ class KafkaPython:
             fetch_max_wait_ms=50,
             **settings,
         )
+        # Join with the topic known: else the first assignment may be empty, and the join that
+        # mends this is forgotten if it outlasts one poll.
+        self.consumer.partitions_for_topic(topic)
         self._lock = threading.Lock()  # the consumer is for one thread at a time
         self._found: list[tuple[int, int]] = []
         self._stop = threading.Event()

@@ -12,7 +12,7 @@ from alike import Alike, as_said, as_sent, lag_of, session_settings
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition, codec
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
-from kafka.errors import KafkaConnectionError, KafkaError
+from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 PATIENCE_S = 20
@@ -86,11 +86,16 @@ class KafkaPython(Alike):
     def member(self, topic: str, group: str, session_timeout_ms: int) -> dict[str, Any]:
         consumer = self._consumer(group, **session_settings(session_timeout_ms))
         consumer.subscribe([topic], listener=self.listener(ConsumerRebalanceListener))
+        # Join with the topic known. Otherwise the first assignment may be empty, the join that
+        # mends this is forgotten if it outlasts one poll, and the member never reads.
+        consumer.partitions_for_topic(topic)
         while not self.is_called_away():
             try:
                 polled = consumer.poll(timeout_ms=100)
-            except KafkaConnectionError:  # it leaves going on to its user
-                time.sleep(0.1)
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                time.sleep(0.1)  # it leaves going on to its user
                 continue
             for place, found in polled.items():
                 self.say_records(found)
