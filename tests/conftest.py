@@ -23,8 +23,12 @@ settings.load_profile(
 
 leaks.adopt_orphans()
 
-# Modules with the longest single tests, which begin first: nobody waits for them at the end.
-LONGEST = ("test_install.py", "test_readme.py", "test_state_machine.py", "test_web_app.py")
+# Modules that take longest, as a whole or in a single test: they begin first, and nobody waits for
+# them at the end.
+LONGEST = {
+    *("test_install.py", "test_readme.py", "test_state_machine.py", "test_web_app.py"),
+    *("test_clients.py", "test_planted.py", "test_group_machine.py", "test_shutdown.py"),
+}
 
 
 @pytest.hookimpl(trylast=True)
