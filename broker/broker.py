@@ -10,7 +10,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,8 @@ from seawall.broker.translation import translated
 from seawall.wal import forks
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from seawall.broker.catalog import TopicInfo
     from seawall.broker.consumer import Consumer
     from seawall.broker.delivery import Delivery

@@ -14,7 +14,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from seawall.broker.acknowledger import Acknowledger
@@ -25,7 +24,6 @@ from seawall.broker.errors import BrokerClosed, UnknownPartition, UnknownTopic
 from seawall.broker.keeper import Keeper
 from seawall.broker.opening import Opening, log_config
 from seawall.broker.producer_ids import ProducerIds
-from seawall.broker.rebalance import Layout
 from seawall.wal import forks
 from seawall.wal.errors import ForkedHandle, LogGone
 from seawall.wal.files import Files
@@ -35,7 +33,10 @@ from seawall.wal.locks import FileLock
 from seawall.wal.watch import Watcher
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from seawall.broker.delivery_notes import NotesFolder
+    from seawall.broker.rebalance import Layout
     from seawall.wal.log import Log
 
 CHECKPOINT_INTERVAL_MS = 1_000
@@ -209,6 +210,8 @@ class Engine:
     @property
     def executor(self) -> ThreadPoolExecutor:
         """The threads that do the disk's work for event loops."""
+        from concurrent.futures import ThreadPoolExecutor  # most have no event loop
+
         self.check_usable()
         with self._lock:
             if self._executor is None:

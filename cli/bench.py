@@ -8,7 +8,7 @@ import typer
 
 from seawall.cli.durations import seconds
 from seawall.cli.errors import CommandFailed, Stopped, WrongUsage
-from seawall.cli.options import BrokerOption, check_location, complete_topic, open_broker
+from seawall.cli.options import BrokerOption, Codec, check_location, complete_topic, open_broker
 from seawall.cli.output import counted, say, write_text
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def bench(
         ),
     ] = None,
     compression: Annotated[
-        Literal["none", "gzip", "snappy", "lz4", "zstd"] | None,
+        Codec | None,
         typer.Option("-z", "--compression", metavar="CODEC", help="none, gzip, snappy, lz4, zstd"),
     ] = None,
     batch_bytes: Annotated[

@@ -2,11 +2,17 @@
 
 import json as json_module
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from seawall.cli.options import BrokerOption, JsonOption, OnlyTopicArgument, open_broker
+from seawall.cli.options import (
+    BrokerOption,
+    DryRunOption,
+    JsonOption,
+    OnlyTopicArgument,
+    open_broker,
+)
 from seawall.cli.output import write_table, write_text
 
 if TYPE_CHECKING:
@@ -19,7 +25,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def compact(
     topic: OnlyTopicArgument = None,
     broker: BrokerOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, but do nothing")] = False,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
     """Remove what may go, and show what keeps the rest.

@@ -8,6 +8,7 @@ import typer
 from seawall.cli.errors import CommandFailed, PipeClosed
 from seawall.cli.options import (
     BrokerOption,
+    DryRunOption,
     JsonOption,
     QuietOption,
     complete_group,
@@ -64,7 +65,6 @@ ErrorOption = Annotated[
     str | None,
     typer.Option("--error", metavar="CLASS", help="Only those with this error, such as ValueError"),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show it, but do nothing")]
 
 
 @app.command("list")

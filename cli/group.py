@@ -8,6 +8,7 @@ import typer
 from seawall.cli.errors import CommandFailed, WrongUsage
 from seawall.cli.options import (
     BrokerOption,
+    DryRunOption,
     GroupArgument,
     JsonOption,
     complete_topic,
@@ -142,7 +143,7 @@ def reset(
             "-p", "--partition", metavar="N", min=0, help="Only this partition; repeatable"
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, but do nothing")] = False,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
     """Move a group's committed offsets, back or forth. The group may have no members meanwhile."""

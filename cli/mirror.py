@@ -6,12 +6,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seawall.cli.errors import CommandFailed, Stopped
-from seawall.cli.options import JsonOption, QuietOption, open_broker
+from seawall.cli.options import Codec, JsonOption, QuietOption, open_broker
 from seawall.cli.output import counted, say, write_table, write_text
 from seawall.cli.progress import Line
 from seawall.cli.signals import Signals
@@ -58,7 +58,7 @@ def mirror(
         bool, typer.Option("--provenance", help="Add headers that say where a record comes from")
     ] = False,
     compression: Annotated[
-        Literal["none", "gzip", "snappy", "lz4", "zstd"],
+        Codec,
         typer.Option("--compression", metavar="CODEC", help="Of the copies", show_default=True),
     ] = "none",
     json: JsonOption = False,

@@ -1,7 +1,7 @@
 """Options that several commands share, and the broker that they name."""
 
 import os
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -16,6 +16,8 @@ LOCATION_DEFAULT = "data"
 _LOCATION_KEY = "seawall.location"
 _CONTEXT_KEY = "seawall.context"
 COMPLETION_TIMEOUT_MS = 300
+
+Codec = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
 
 class Place(NamedTuple):
@@ -214,6 +216,7 @@ GroupArgument = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show it, but do nothing")]
 QuietOption = Annotated[
     bool, typer.Option("-q", "--quiet", help="No counts on stderr when all went well")
 ]

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,7 @@ from seawall.cli.collector import few_collections
 from seawall.cli.errors import CommandFailed, Stopped, WrongUsage
 from seawall.cli.feeder import STDIN, Feeder
 from seawall.cli.jsonlines import PARTITION_MAX, from_line
-from seawall.cli.options import BrokerOption, QuietOption, TopicArgument, open_broker
+from seawall.cli.options import BrokerOption, Codec, QuietOption, TopicArgument, open_broker
 from seawall.cli.output import Meter, counted, say
 from seawall.cli.signals import Interrupted, Signals
 
@@ -49,7 +49,7 @@ def produce(
         typer.Option("-H", "--header", metavar="NAME=VALUE", help="Add a header; repeatable"),
     ] = None,
     compression: Annotated[
-        Literal["none", "gzip", "snappy", "lz4", "zstd"],
+        Codec,
         typer.Option("-z", "--compression", help="Compress record batches"),
     ] = "none",
     partition: Annotated[

@@ -8,6 +8,7 @@ import typer
 from seawall.cli.errors import CommandFailed, WrongUsage
 from seawall.cli.options import (
     BrokerOption,
+    DryRunOption,
     JsonOption,
     QuietOption,
     TopicArgument,
@@ -162,7 +163,7 @@ def delete_records(
             "-p", "--partition", metavar="N", min=0, help="Only this partition; repeatable"
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, but do nothing")] = False,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
     """Delete the records below an offset, acknowledged or not, for good.

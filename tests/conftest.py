@@ -1,4 +1,4 @@
-"""What all tests share: Hypothesis profiles and the watch for leaks."""
+"""What all tests share: Hypothesis profiles, the watch for leaks, and a folder in memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import leaks
 import pytest
 from hypothesis import HealthCheck, settings
+from storage import memory_folder
 
 # Slow or busy machines are no reason to fail, so there is no deadline. The gate runs the
 # same examples each time; everyday runs explore. `HYPOTHESIS_PROFILE=thorough` explores far.
@@ -22,14 +23,25 @@ settings.load_profile(
 
 leaks.adopt_orphans()
 
-# Modules with the longest single tests, which begin first: nobody waits for them at the end.
-LONGEST = ("test_install.py", "test_readme.py", "test_state_machine.py", "test_web_app.py")
+# Modules that take longest, as a whole or in a single test: they begin first, and nobody waits for
+# them at the end.
+LONGEST = {
+    *("test_install.py", "test_readme.py", "test_state_machine.py", "test_web_app.py"),
+    *("test_clients.py", "test_planted.py", "test_group_machine.py", "test_shutdown.py"),
+}
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest; all else stays in the random order that it is in."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+@pytest.fixture
+def folder() -> Iterator[str]:
+    """An empty folder, in memory if that can be had."""
+    with memory_folder() as path:
+        yield path
 
 
 @pytest.fixture(autouse=True)

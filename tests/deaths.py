@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 
 from brokers import broker_on
-from storage import Child, FaultyFiles
+from storage import Child, FaultyFiles, Say
 
 from seawall.broker import Broker
 
@@ -49,7 +49,7 @@ def dies_at_every_call(
     while True:
         dies_at += 1
 
-        def live(say: Callable[[str], None], dies_at: int = dies_at) -> None:
+        def live(say: Say, dies_at: int = dies_at) -> None:
             files = DyingFiles(0)
             broker = broker_on(files, folder)
             files.dies_at = files.changes + dies_at

@@ -118,6 +118,9 @@ class KafkaPython:
                 **settings,
             },
         )
+        # Join with the topic known: else the first assignment may be empty, and the join that
+        # mends this is forgotten if it outlasts one poll.
+        self.consumer.partitions_for_topic(topic)
         self.consumer.subscribe([topic], listener=_listener(ConsumerRebalanceListener, self))
         self._lock = threading.Lock()  # the consumer is for one thread at a time
         self._found: list[tuple[int, int]] = []

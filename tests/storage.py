@@ -13,6 +13,7 @@ import errno
 import os
 import random
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -479,10 +480,13 @@ def flip(path: str, position: int, mask: int = 1) -> None:
         file.write(bytes([byte ^ mask]))
 
 
+Say = Callable[[str], None]
+
+
 class Child:
     """A function in a forked process. It says a line, and is waited for or killed."""
 
-    def __init__(self, work: Callable[[Callable[[str], None]], None]) -> None:
+    def __init__(self, work: Callable[[Say], None]) -> None:
         self._reader, writer = os.pipe()
         self._buffer = b""
         self.pid = os.fork()
@@ -520,6 +524,18 @@ class Child:
         _, status = os.waitpid(self.pid, 0)
         assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0, lines
         return lines
+
+
+@contextlib.contextmanager
+def child(work: Callable[[Say], None]) -> Iterator[Child]:
+    """A `Child` that is killed at the end if it has not ended."""
+    process = Child(work)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(OSError):
+            process.kill(signal.SIGKILL)
+            process.wait()
 
 
 def void(_: object) -> None:

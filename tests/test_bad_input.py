@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from brokers import broker_on, eventually, put, read_all, values
-from storage import Child, FaultyFiles, flip, memory_folder
+from storage import Child, FaultyFiles, flip
 
 from seawall.broker import Broker
 from seawall.broker.errors import (
@@ -31,12 +31,6 @@ from seawall.broker.errors import (
     UnsupportedFormat,
 )
 from seawall.wal.files import Files
-
-
-@pytest.fixture
-def folder() -> Iterator[str]:
-    with memory_folder() as path:
-        yield path
 
 
 def made(folder: str) -> str:

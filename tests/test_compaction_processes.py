@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Callable, Iterator
-
-import pytest
 from brokers import read_all
-from storage import Child, memory_folder
+from storage import Say, child
 
 from seawall.broker import Broker
 
@@ -19,25 +14,6 @@ CONFIG = {
     "index.interval.bytes": 512,
 }
 RECORDS = 600
-Say = Callable[[str], None]
-
-
-@pytest.fixture
-def folder() -> Iterator[str]:
-    with memory_folder() as path:
-        yield path
-
-
-@contextlib.contextmanager
-def child(work: Callable[[Say], None]) -> Iterator[Child]:
-    """A process, killed at the end if it has not ended."""
-    process = Child(work)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(OSError):
-            process.kill(signal.SIGKILL)
-            process.wait()
 
 
 def value_of(number: int) -> bytes:

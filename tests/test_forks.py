@@ -11,16 +11,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from brokers import put, read_all, values
-from storage import Child, memory_folder
+from storage import Child
 
 from seawall.broker import AsyncConsumer, AsyncProducer, Broker
 from seawall.broker.errors import BrokerError, ForkedBroker
-
-
-@pytest.fixture
-def folder() -> Iterator[str]:
-    with memory_folder() as path:
-        yield path
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from brokers import read_all
-from storage import Child, batch, memory_folder
+from storage import Child, Say, batch, memory_folder
 
 from seawall.broker import Broker
 from seawall.wal.log import Log
@@ -29,10 +29,10 @@ def put(log: Log, number: int) -> Placed:
     return placed
 
 
-def server(path: str, first: int) -> Callable[[Callable[[str], None]], None]:
+def server(path: str, first: int) -> Callable[[Say], None]:
     """Takes the client's batches from `first` on, until it is killed."""
 
-    def work(say: Callable[[str], None]) -> None:
+    def work(say: Say) -> None:
         with Broker.open(path) as broker, broker.producer(idempotent=True) as another:
             log = log_of(broker)
             for number in range(first, first + 100_000):

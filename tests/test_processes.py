@@ -6,11 +6,11 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from brokers import drain, eventually, put, read_all, values
-from storage import Child, memory_folder
+from storage import Child, Say
 
 from seawall.broker import Broker, Record
 from seawall.broker.errors import (
@@ -22,12 +22,6 @@ from seawall.broker.errors import (
 from seawall.wal.files import Files
 
 PARTITIONS = 2
-
-
-@pytest.fixture
-def folder() -> Iterator[str]:
-    with memory_folder() as path:
-        yield path
 
 
 def killed(child: Child) -> list[str]:
@@ -44,8 +38,8 @@ def test_producers_and_consumers_that_are_killed_at_random(folder: str) -> None:
     with Broker.open(folder) as broker:
         broker.create_topic("orders", PARTITIONS, {"segment.bytes": 65_536})
 
-    def produce(name: int) -> Callable[[Callable[[str], None]], None]:
-        def work(say: Callable[[str], None]) -> None:
+    def produce(name: int) -> Callable[[Say], None]:
+        def work(say: Say) -> None:
             with Broker.open(folder) as broker, broker.producer(linger_ms=1) as producer:
                 number = 0
                 while True:
@@ -60,7 +54,7 @@ def test_producers_and_consumers_that_are_killed_at_random(folder: str) -> None:
 
         return work
 
-    def consume(say: Callable[[str], None]) -> None:
+    def consume(say: Say) -> None:
         with Broker.open(folder) as broker, broker.consumer("orders") as consumer:
             expected = [0] * PARTITIONS
             while True:
@@ -134,7 +128,7 @@ def test_a_group_changes_hands_within_a_second(folder: str) -> None:
         broker.create_topic("orders")
         put(broker, *[b"%d" % number for number in range(100)])
 
-    def consume(say: Callable[[str], None]) -> None:
+    def consume(say: Say) -> None:
         with (
             Broker.open(folder) as broker,
             broker.consumer("orders", group="g") as consumer,
@@ -180,8 +174,8 @@ def test_processes_that_create_the_same_topic_at_once(folder: str) -> None:
     Broker.open(folder).close()
     start_s = time.time() + 0.4
 
-    def create(number: int) -> Callable[[Callable[[str], None]], None]:
-        def work(say: Callable[[str], None]) -> None:
+    def create(number: int) -> Callable[[Say], None]:
+        def work(say: Say) -> None:
             with Broker.open(folder) as broker:
                 time.sleep(max(0.0, start_s - time.time()))
                 for topic in range(5):
@@ -206,7 +200,7 @@ def test_processes_that_create_the_same_topic_at_once(folder: str) -> None:
 def test_processes_that_open_a_new_directory_at_once(folder: str) -> None:
     path = os.path.join(folder, "new")
 
-    def work(say: Callable[[str], None]) -> None:
+    def work(say: Say) -> None:
         with Broker.open(path) as broker:
             broker.create_topic("orders", if_not_exists=True)
             put(broker, b"x")
@@ -226,7 +220,7 @@ def test_others_see_a_topic_come_and_go_at_once(folder: str) -> None:
         producer.send("orders", b"old").result()
         assert values(drain(consumer)) == [b"old"]
 
-        def work(say: Callable[[str], None]) -> None:
+        def work(say: Say) -> None:
             with Broker.open(folder) as other:
                 assert values(read_all(other)) == [b"old"]
                 other.create_topic("new", 3)
@@ -247,7 +241,7 @@ def test_a_new_record_wakes_a_consumer_of_another_process(folder: str) -> None:
     with Broker.open(folder) as broker:
         broker.create_topic("orders")
 
-        def consume(say: Callable[[str], None]) -> None:
+        def consume(say: Say) -> None:
             with Broker.open(folder) as other, other.consumer("orders") as consumer:
                 say("ready")
                 for record in consumer:
@@ -274,7 +268,7 @@ def test_a_stopped_process_that_holds_an_append_lock(folder: str) -> None:
         info = broker.create_topic("orders", 2)
         lock = broker.engine.log(info.partitions[0].id).context.lock_path
 
-        def hold(say: Callable[[str], None]) -> None:
+        def hold(say: Say) -> None:
             files = Files()
             descriptor = files.open(lock, os.O_RDWR)
             assert files.try_lock(descriptor)
@@ -308,7 +302,7 @@ def test_a_process_that_is_stopped_anywhere_blocks_nobody_for_ever(folder: str) 
     with Broker.open(folder, lock_timeout_ms=200) as broker:
         broker.create_topic("orders")
 
-        def produce(say: Callable[[str], None]) -> None:
+        def produce(say: Say) -> None:
             with Broker.open(folder) as other, other.producer() as producer:
                 while True:
                     producer.send("orders", b"theirs").result()

@@ -67,6 +67,36 @@ def test_programs_run(page: Path, tmp_path: Path) -> None:
     assert done.stdout
 
 
+SHOWN_TESTS = [page for page in PAGES if any("\ndef test_" in b for b in blocks(page, "python"))]
+
+
+@pytest.mark.parametrize("page", SHOWN_TESTS, ids=lambda page: page.name)
+def test_tests_pass(page: Path, pytester: pytest.Pytester) -> None:
+    shown = [block for block in blocks(page, "python") if "\ndef test_" in block]
+    pytester.makepyfile("\n".join(shown))
+    done = pytester.runpytest_subprocess("-p", "no:randomly", "-p", "no:cacheprovider")
+    done.assert_outcomes(passed="\n".join(shown).count("\ndef test_"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_whatever_is_shown_is_run(page: Path) -> None:
+    """There is no block in a language that the tests above pass over."""
+    fences = re.findall(r"^ *(`{3,}|~{3,})(.*)$", page.read_text(), re.MULTILINE)
+    assert {language for _, language in fences[::2]} <= {"sh", "python"}
+    assert [language for _, language in fences[1::2]] == [""] * (len(fences) // 2)
+    assert len(BLOCK.findall(page.read_text())) == len(fences) / 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_nothing_is_said_twice(page: Path) -> None:
+    """No heading and no paragraph is on a page a second time."""
+    text = BLOCK.sub("", page.read_text())
+    headings = re.findall(r"^#.*$", text, re.MULTILINE)
+    assert len(set(headings)) == len(headings)
+    paragraphs = [each for each in text.split("\n\n") if each.strip() and "\n" in each]
+    assert len(set(paragraphs)) == len(paragraphs)
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_targets_exist() -> None:
     shown = set(

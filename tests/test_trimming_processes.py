@@ -7,35 +7,16 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from brokers import drain, eventually, put, read_all, values
-from storage import Child, memory_folder
+from storage import Child, Say, child
 
 from seawall.broker import Broker, Delivery, compactor
 from seawall.broker.errors import BrokerError, RecordTooLarge, UnknownTopic
 
 SMALL = {"segment.bytes": 4096}
-Say = Callable[[str], None]
-
-
-@pytest.fixture
-def folder() -> Iterator[str]:
-    with memory_folder() as path:
-        yield path
-
-
-@contextlib.contextmanager
-def child(work: Callable[[Say], None]) -> Iterator[Child]:
-    """A process, killed at the end if it has not ended."""
-    process = Child(work)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(OSError):
-            process.kill(signal.SIGKILL)
-            process.wait()
 
 
 def test_a_reader_of_another_process_is_not_disturbed(folder: str) -> None:

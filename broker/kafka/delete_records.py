@@ -14,7 +14,7 @@ from seawall.broker.kafka import codes
 from seawall.broker.kafka.api import Api, RequestContext
 from seawall.broker.kafka.changes import Changes
 from seawall.broker.kafka.codes import KafkaError
-from seawall.broker.kafka.items import MOST_CHANGES, check_count
+from seawall.broker.kafka.items import MOST_CHANGES, by_partition, check_count
 from seawall.broker.kafka.schema import Values, milliseconds
 
 _UNKNOWN: Final = -1
@@ -29,7 +29,7 @@ async def handle(request: Any, context: RequestContext) -> Values:
     check_count(len(wanted), MOST_CHANGES, "partitions")
     jobs = [partial(_delete, context.broker, *each) for each in wanted]
     made = iter(await context.node.part(Changes).make(jobs, milliseconds(request.timeout)))
-    return _answer(request, lambda partition: _told(partition, next(made)))
+    return by_partition(request, lambda _, each: _told(each.partition_index, next(made)))
 
 
 def _delete(broker: Broker, topic: str, partition: int, offset: int) -> int:
@@ -53,21 +53,9 @@ def _failed(partition: int, code: int) -> Values:
     return {"partition_index": partition, "low_watermark": _UNKNOWN, "error_code": code}
 
 
-def _answer(request: Any, told: Any) -> Values:
-    return {
-        "topics": [
-            {
-                "name": topic.name,
-                "partitions": [told(each.partition_index) for each in topic.partitions],
-            }
-            for topic in request.topics
-        ]
-    }
-
-
 def refuse(request: Any, code: int, message: str) -> Values:
     """The error for every partition."""
-    return _answer(request, lambda partition: _failed(partition, code))
+    return by_partition(request, lambda _, each: _failed(each.partition_index, code))
 
 
 API = Api(key=21, name="DeleteRecords", versions=(0, 2), handle=handle, refuse=refuse)

@@ -1,10 +1,10 @@
-"""Requests about many things at once: how many, none twice, and an error for each."""
+"""Requests about many things at once: how many, none twice, and an answer for each."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable
-from typing import Final, TypeVar
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Final, TypeVar
 
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.codes import KafkaError
@@ -39,6 +39,23 @@ def said(message: str) -> str:
     if len(message) <= _MESSAGE_CHARACTERS:
         return message
     return message[:_MESSAGE_CHARACTERS] + "…"
+
+
+def by_partition(request: Any, told: Callable[[str, Any], Values], *, name: str = "name") -> Values:
+    """An answer with an item for each partition of each topic that a request names.
+
+    `told` is given the topic's name and what the request says of the partition. ``name`` is what
+    the message calls a topic's name.
+    """
+    return {
+        "topics": [
+            {
+                name: getattr(topic, name),
+                "partitions": [told(getattr(topic, name), each) for each in topic.partitions],
+            }
+            for topic in request.topics
+        ]
+    }
 
 
 def failure(error: BaseException) -> Values:

@@ -13,6 +13,7 @@ from seawall.broker.errors import BrokerError
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.api import Api, RequestContext
 from seawall.broker.kafka.codes import KafkaError
+from seawall.broker.kafka.items import by_partition
 from seawall.broker.kafka.metadata import LEADER_EPOCH
 from seawall.broker.kafka.schema import Values
 from seawall.broker.kafka.topics import Topics
@@ -35,23 +36,15 @@ _NONE: Final = (-1, -1)
 
 async def handle(request: Any, context: RequestContext) -> Values:
     found = await context.node.part(Topics).find(topic.name for topic in request.topics)
-    return {"topics": await context.run(_topics, request, context, found)}
 
+    def told(topic: str, asked: Any) -> Values:
+        return _partition(asked, found.get(topic, []), context)
 
-def _topics(request: Any, context: RequestContext, found: dict[Any, list[RawPlace]]) -> Any:
-    """In a thread of the executor."""
-    return [
-        {
-            "name": topic.name,
-            "partitions": [
-                _partition(each, found.get(topic.name, []), context) for each in topic.partitions
-            ],
-        }
-        for topic in request.topics
-    ]
+    return await context.run(by_partition, request, told)
 
 
 def _partition(asked: Any, places: list[RawPlace], context: RequestContext) -> Values:
+    """In a thread of the executor."""
     index = asked.partition_index
     try:
         if not 0 <= index < len(places):
@@ -93,15 +86,7 @@ def _failed(index: int, code: int) -> Values:
 
 def refuse(request: Any, code: int, message: str) -> Values:
     """The error for every partition."""
-    return {
-        "topics": [
-            {
-                "name": topic.name,
-                "partitions": [_failed(each.partition_index, code) for each in topic.partitions],
-            }
-            for topic in request.topics
-        ]
-    }
+    return by_partition(request, lambda _, asked: _failed(asked.partition_index, code))
 
 
 API = Api(key=2, name="ListOffsets", versions=(1, 9), handle=handle, refuse=refuse)

@@ -7,11 +7,13 @@ ignored, as is the leader epoch, which comes with 6 (KIP-320); 7 static members 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from seawall.broker.kafka.api import Api, RequestContext
 from seawall.broker.kafka.coordinator import Coordinator
 from seawall.broker.kafka.coordinator_store import CommitRequest
+from seawall.broker.kafka.items import by_partition
 from seawall.broker.kafka.schema import Values
 
 
@@ -40,22 +42,12 @@ def refuse(request: Any, code: int, message: str) -> Values:
     return _told(request, lambda topic, partition: code)
 
 
-def _told(request: Any, code_of: Any) -> Values:
-    return {
-        "topics": [
-            {
-                "name": topic.name,
-                "partitions": [
-                    {
-                        "partition_index": each.partition_index,
-                        "error_code": code_of(topic.name, each.partition_index),
-                    }
-                    for each in topic.partitions
-                ],
-            }
-            for topic in request.topics
-        ]
-    }
+def _told(request: Any, code_of: Callable[[str, int], int]) -> Values:
+    def told(topic: str, asked: Any) -> Values:
+        index = asked.partition_index
+        return {"partition_index": index, "error_code": code_of(topic, index)}
+
+    return by_partition(request, told)
 
 
 API = Api(key=8, name="OffsetCommit", versions=(2, 9), handle=handle, refuse=refuse)

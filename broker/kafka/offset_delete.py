@@ -10,6 +10,7 @@ from typing import Any
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.api import Api, RequestContext
 from seawall.broker.kafka.coordinator import Coordinator
+from seawall.broker.kafka.items import by_partition
 from seawall.broker.kafka.schema import Values
 
 
@@ -19,22 +20,12 @@ async def handle(request: Any, context: RequestContext) -> Values:
         (topic.name, each.partition_index) for topic in request.topics for each in topic.partitions
     ]
     found = await context.run(store.delete_offsets, request.group_id, places)
-    return {
-        "error_code": codes.NONE,
-        "topics": [
-            {
-                "name": topic.name,
-                "partitions": [
-                    {
-                        "partition_index": each.partition_index,
-                        "error_code": found[topic.name, each.partition_index],
-                    }
-                    for each in topic.partitions
-                ],
-            }
-            for topic in request.topics
-        ],
-    }
+
+    def told(topic: str, asked: Any) -> Values:
+        index = asked.partition_index
+        return {"partition_index": index, "error_code": found[topic, index]}
+
+    return {"error_code": codes.NONE, **by_partition(request, told)}
 
 
 def refuse(request: Any, code: int, message: str) -> Values:

@@ -8,37 +8,33 @@ epoch ends at the durable end.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from seawall.broker.errors import BrokerError
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.api import Api, RequestContext
+from seawall.broker.kafka.items import by_partition
 from seawall.broker.kafka.metadata import LEADER_EPOCH
 from seawall.broker.kafka.schema import Values
 from seawall.broker.kafka.topics import Topics
 from seawall.broker.raw import RawPlace
 from seawall.broker.translation import translated
 
+_by_partition: Final = partial(by_partition, name="topic")
+
 
 async def handle(request: Any, context: RequestContext) -> Values:
     found = await context.node.part(Topics).find(topic.topic for topic in request.topics)
-    return {"topics": await context.run(_topics, request, context, found)}
 
+    def told(topic: str, asked: Any) -> Values:
+        return _partition(asked, found.get(topic, []), context)
 
-def _topics(request: Any, context: RequestContext, found: dict[Any, list[RawPlace]]) -> Any:
-    """In a thread of the executor."""
-    return [
-        {
-            "topic": topic.topic,
-            "partitions": [
-                _partition(each, found.get(topic.topic, []), context) for each in topic.partitions
-            ],
-        }
-        for topic in request.topics
-    ]
+    return await context.run(_by_partition, request, told)
 
 
 def _partition(asked: Any, places: list[RawPlace], context: RequestContext) -> Values:
+    """In a thread of the executor."""
     index = asked.partition
     if not 0 <= index < len(places):
         return _failed(index, codes.UNKNOWN_TOPIC_OR_PARTITION)
@@ -66,15 +62,7 @@ def _failed(index: int, code: int) -> Values:
 
 def refuse(request: Any, code: int, message: str) -> Values:
     """The error for every partition."""
-    return {
-        "topics": [
-            {
-                "topic": topic.topic,
-                "partitions": [_failed(each.partition, code) for each in topic.partitions],
-            }
-            for topic in request.topics
-        ]
-    }
+    return _by_partition(request, lambda _, asked: _failed(asked.partition, code))
 
 
 API = Api(key=23, name="OffsetForLeaderEpoch", versions=(2, 4), handle=handle, refuse=refuse)

@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from storage import memory_folder
 
 from seawall.broker import Broker
-
-
-@pytest.fixture
-def folder() -> Iterator[str]:
-    """An empty folder, in memory if that can be had."""
-    with memory_folder() as path:
-        yield path
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -63,7 +64,9 @@ def test_ctrl_c_while_the_lock_is_not_free(folder: str) -> None:
             other = files.open(log.context.lock_path, 2)
             assert files.try_lock(other)
             sent = producer.send("orders", b"x")
-            timer = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
+            # To the process, as a terminal does: raised in the timer's thread, it would not wake
+            # this one where it waits for another thread of ours that waits for the file.
+            timer = threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT])
             timer.start()
             try:
                 with pytest.raises(KeyboardInterrupt):

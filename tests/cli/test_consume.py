@@ -302,14 +302,19 @@ def test_one_that_was_taken_for_dead_goes_on(data: Path, filled: str, cli: Cli) 
     with running("consume", filled, "-g", "g", "-b", data) as process:
         out = pipe_of(process.stdout)
         assert [out.readline() for _ in range(10)] == values(*range(10)).splitlines(True)
+        eventually(lambda: committed(cli) == 10)
         with Broker.open(data) as broker:
             broker.engine.groups.delete("g", lambda member: True)
             put(broker, b"more")
-            assert out.readline() == b"more\n"
-            # What it acknowledges in vain comes again.
-            assert out.readline() == b"v0\n"
+            lines = [out.readline() for _ in range(11)]
+        values_again = values(*range(10)).splitlines(True)
+        # What it acknowledged comes again, either because it acknowledges more in vain, or
+        # because it was told before it had read that.
+        in_vain = lines == [b"more\n", *values_again]
+        assert in_vain or lines == [*values_again, b"more\n"]
         process.send_signal(signal.SIGINT)
-        assert b"group 'g' was deleted" in pipe_of(process.stderr).read()
+        said = pipe_of(process.stderr).read()
+        assert not in_vain or b"group 'g' was deleted" in said
         assert process.wait(20) == 130
 
 

@@ -135,6 +135,15 @@ class Running:
         self.begin(do, **arguments)
         return self.answer()
 
+    def unasked(self) -> dict[str, Any] | None:
+        """An answer that has come and was not taken yet, None if there is none.
+
+        What reads until it is told otherwise, and answers, has failed.
+        """
+        with contextlib.suppress(IndexError):
+            return self._answers.queue[0]
+        return None
+
     def events_of(self, kind: str) -> list[dict[str, Any]]:
         return [each for each in list(self.events) if each["event"] == kind]
 
@@ -190,10 +199,20 @@ def wait_for(
     condition: Callable[[], bool],
     timeout_s: float = PATIENCE_S,
 ) -> None:
-    """Wait until something is so; raises `TimeoutError` with what the programs said."""
+    """Wait until something is so, and the programs are at it.
+
+    Raises `TimeoutError`, or at once `RuntimeError` if one of them has ended or has answered, with
+    what they said.
+    """
     deadline_s = time.monotonic() + timeout_s
     while not condition():
-        if time.monotonic() > deadline_s or not all(each.is_alive() for each in programs):
+        answers = [each.unasked() for each in programs]
+        has_ended = any(answers) or not all(each.is_alive() for each in programs)
+        if condition():
+            return
+        if has_ended or time.monotonic() > deadline_s:
             said = "\n".join(f"{each.events[-3:]} {each.stderr()}" for each in programs)
+            if has_ended:
+                raise RuntimeError(f"not {what}, and one has ended with {answers}:\n{said}")
             raise TimeoutError(f"not {what} in {timeout_s} s:\n{said}")
         time.sleep(0.02)

@@ -29,15 +29,7 @@ EVERYBODY_CAN = set(SCENARIOS[0].features[:2]) | set(SCENARIOS[2].features[:2])
 def results() -> Results:
     clients = [client for client in CLIENTS if not client.missing]
     with memory_folder() as folder, Seawall(Path(folder)) as server:
-        found = run_all(server, clients)
-    # Whoever failed beside the others, has one more try by itself; what failed is told.
-    failed = [each for each in clients if failures({each.name: found[each.name]})]
-    for each in failed:
-        print(failures({each.name: found[each.name]}), file=sys.stderr)
-    if failed:
-        with memory_folder() as folder, Seawall(Path(folder)) as server:
-            found = {**found, **run_all(server, failed)}
-    return found
+        return run_all(server, clients)
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from storage import memory_folder
 
 from seawall.broker.errors import LogDamaged
 from seawall.broker.torture.crashes import BOOTS, CrashStates
@@ -23,12 +22,6 @@ from seawall.wal.torture.states import NOTHING, everything
 from seawall.wal.torture.trace import Snapshot, read_tree
 
 Make = Callable[..., Any]
-
-
-@pytest.fixture
-def folder() -> Iterator[str]:
-    with memory_folder() as path:
-        yield path
 
 
 @pytest.fixture

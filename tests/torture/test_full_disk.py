@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from storage import memory_folder
 
 from seawall.broker.torture import small_disks
 from seawall.broker.torture.actors import Actor, Reply
@@ -17,12 +16,6 @@ from seawall.broker.torture.full_disk import FullDisk, KeptLedger
 from seawall.broker.torture.marks import Ledger
 from seawall.broker.torture.performer import Step
 from seawall.wal.torture.search import Broken, Search, Setting
-
-
-@pytest.fixture
-def folder() -> Iterator[str]:
-    with memory_folder() as path:
-        yield path
 
 
 @pytest.fixture

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
-from storage import memory_folder
 
 from seawall.broker.torture import network
 from seawall.broker.torture.events import encode, read_events
 from seawall.broker.torture.network import FULL_ROUNDS, QUICK_ROUNDS, Network, Round
 from seawall.wal.torture.search import Broken, Setting, run_search
-
-
-@pytest.fixture
-def folder() -> Iterator[str]:
-    with memory_folder() as path:
-        yield path
 
 
 def test_the_search(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:

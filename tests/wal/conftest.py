@@ -1,18 +1,11 @@
-"""Fixtures for the storage engine: a folder in memory, and stores that close themselves."""
+"""Fixtures for the storage engine: stores that close themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 import pytest
-from storage import Store, memory_folder
-
-
-@pytest.fixture
-def folder() -> Iterator[str]:
-    """An empty folder, in memory if that can be had."""
-    with memory_folder() as path:
-        yield path
+from storage import Store
 
 
 @pytest.fixture

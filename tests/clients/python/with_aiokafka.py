@@ -9,16 +9,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiokafka
-from agent import Agent, to_bytes, to_text
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
+from alike import Alike, as_said, as_sent, lag_of, session_settings
 
 PATIENCE_S = 20
 
 
-class Aiokafka(Agent):
+class Aiokafka(Alike):
     def about(self) -> dict[str, Any]:
         return {"client": "aiokafka", "version": aiokafka.__version__}
 
@@ -29,35 +29,16 @@ class Aiokafka(Agent):
         setattr(self, f"_run_{command['do']}", lambda **rest: asyncio.run(method(**rest)))
         return super().answer({**command, "do": f"_run_{command['do']}"})
 
-    def name_of(self, error: Exception) -> str:
-        return getattr(error, "message", None) or super().name_of(error)
-
     # -- producing ---------------------------------------------------------------------
 
     def _producer(self, codec: str, idempotent: bool) -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            bootstrap_servers=self.bootstrap,
-            acks="all",
-            compression_type=None if codec == "none" else codec,
-            enable_idempotence=idempotent,
-            linger_ms=5,
-        )
+        return AIOKafkaProducer(**self.producer_settings(codec, idempotent))
 
     async def produce(
         self, topic: str, records: list[Any], codec: str = "none", idempotent: bool = False
     ) -> dict[str, Any]:
         async with self._producer(codec, idempotent) as producer:
-            sent = [
-                await producer.send(
-                    topic,
-                    partition=record["partition"],
-                    key=to_bytes(record.get("key")),
-                    value=to_bytes(record["value"]),
-                    headers=[(name, to_bytes(value)) for name, value in record.get("headers", ())],
-                    timestamp_ms=record.get("timestamp"),
-                )
-                for record in records
-            ]
+            sent = [await producer.send(topic, **as_sent(record)) for record in records]
             return {"offsets": [(await each).offset for each in sent]}
 
     async def stream(
@@ -75,13 +56,7 @@ class Aiokafka(Agent):
     # -- consuming ---------------------------------------------------------------------
 
     def _consumer(self, group: str | None, **settings: Any) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(
-            bootstrap_servers=self.bootstrap,
-            group_id=group,
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            **settings,
-        )
+        return AIOKafkaConsumer(**self.consumer_settings(group), **settings)
 
     async def consume(
         self, topic: str, count: int, begin: str | int = "start", partition: int = 0
@@ -106,38 +81,19 @@ class Aiokafka(Agent):
             return {"records": records}
 
     async def member(self, topic: str, group: str, session_timeout_ms: int) -> dict[str, Any]:
-        say = self.say
-
-        class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-            def on_partitions_assigned(self, assigned: Any) -> None:
-                say(event="assigned", partitions=[place.partition for place in assigned])
-
-            def on_partitions_revoked(self, revoked: Any) -> None:
-                say(event="revoked", partitions=[place.partition for place in revoked])
-
-        consumer = self._consumer(
-            group,
-            session_timeout_ms=session_timeout_ms,
-            heartbeat_interval_ms=min(1000, session_timeout_ms // 4),
-        )
-        consumer.subscribe([topic], listener=Listener())
+        consumer = self._consumer(group, **session_settings(session_timeout_ms))
+        consumer.subscribe([topic], listener=self.listener(ConsumerRebalanceListener))
         async with consumer:
             while not self.is_called_away():
                 for place, found in (await consumer.getmany(timeout_ms=100)).items():
-                    for record in found:
-                        self.say(
-                            event="record",
-                            partition=record.partition,
-                            offset=record.offset,
-                            value=to_text(record.value),
-                        )
+                    self.say_records(found)
                     behind = found[-1].offset + 1
                     try:
                         await consumer.commit({place: behind})
                     except KafkaError as error:
-                        self.say(event="not committed", error=self.name_of(error))
+                        self.say_not_committed(error)
                     else:
-                        self.say(event="committed", partition=place.partition, offset=behind)
+                        self.say_committed(place, behind)
         return {"left": True}
 
     async def lag(self, topic: str, group: str) -> dict[str, Any]:
@@ -150,11 +106,12 @@ class Aiokafka(Agent):
             places = [TopicPartition(topic, each["partition"]) for each in known["partitions"]]
             ends = await consumer.end_offsets(places)
             starts = await consumer.beginning_offsets(places)
-        lag = {}
-        for place in places:
-            at = committed[place].offset if place in committed else -1
-            lag[str(place.partition)] = ends[place] - (at if at >= 0 else starts[place])
-        return {"lag": lag}
+
+        def at(place: TopicPartition) -> int | None:
+            offset = committed[place].offset if place in committed else -1
+            return offset if offset >= 0 else None
+
+        return lag_of(places, starts, ends, at)
 
     # -- looking after -----------------------------------------------------------------
 
@@ -210,16 +167,6 @@ def raised(codes: list[int]) -> dict[str, Any]:
         if code:
             raise for_code(code)
     return {}
-
-
-def as_said(record: Any) -> dict[str, Any]:
-    return {
-        "offset": record.offset,
-        "timestamp": record.timestamp,
-        "key": to_text(record.key),
-        "value": to_text(record.value),
-        "headers": [[name, to_text(value)] for name, value in record.headers],
-    }
 
 
 if __name__ == "__main__":

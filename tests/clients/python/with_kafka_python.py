@@ -7,54 +7,35 @@ import time
 from typing import Any
 
 import kafka
-from agent import Agent, Unsupported, to_bytes, to_text
+from agent import Unsupported
+from alike import Alike, as_said, as_sent, lag_of, session_settings
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition, codec
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
-from kafka.errors import KafkaConnectionError, KafkaError
+from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 PATIENCE_S = 20
 BACKOFF = {"reconnect_backoff_ms": 50, "reconnect_backoff_max_ms": 200}
 
 
-class KafkaPython(Agent):
+class KafkaPython(Alike):
     def about(self) -> dict[str, Any]:
         return {"client": "kafka-python", "version": kafka.__version__}
-
-    def name_of(self, error: Exception) -> str:
-        return getattr(error, "message", None) or super().name_of(error)
 
     # -- producing ---------------------------------------------------------------------
 
     def _producer(self, compression: str, idempotent: bool) -> KafkaProducer:
         if not getattr(codec, f"has_{compression}", lambda: True)():
             raise Unsupported(f"needs a package for {compression}")
-        return KafkaProducer(
-            bootstrap_servers=self.bootstrap,
-            acks="all",
-            compression_type=None if compression == "none" else compression,
-            enable_idempotence=idempotent,
-            linger_ms=5,
-            **BACKOFF,
-        )
+        return KafkaProducer(**self.producer_settings(compression, idempotent), **BACKOFF)
 
     def produce(
         self, topic: str, records: list[Any], codec: str = "none", idempotent: bool = False
     ) -> dict[str, Any]:
         producer = self._producer(codec, idempotent)
         try:
-            sent = [
-                producer.send(
-                    topic,
-                    partition=record["partition"],
-                    key=to_bytes(record.get("key")),
-                    value=to_bytes(record["value"]),
-                    headers=[(name, to_bytes(value)) for name, value in record.get("headers", ())],
-                    timestamp_ms=record.get("timestamp"),
-                )
-                for record in records
-            ]
+            sent = [producer.send(topic, **as_sent(record)) for record in records]
             return {"offsets": [each.get(PATIENCE_S).offset for each in sent]}
         finally:
             producer.close()
@@ -76,14 +57,7 @@ class KafkaPython(Agent):
     # -- consuming ---------------------------------------------------------------------
 
     def _consumer(self, group: str | None, **settings: Any) -> KafkaConsumer:
-        return KafkaConsumer(
-            bootstrap_servers=self.bootstrap,
-            group_id=group,
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            **BACKOFF,
-            **settings,
-        )
+        return KafkaConsumer(**self.consumer_settings(group), **BACKOFF, **settings)
 
     def consume(
         self, topic: str, count: int, begin: str | int = "start", partition: int = 0
@@ -110,42 +84,28 @@ class KafkaPython(Agent):
             consumer.close()
 
     def member(self, topic: str, group: str, session_timeout_ms: int) -> dict[str, Any]:
-        say = self.say
-
-        class Listener(ConsumerRebalanceListener):
-            def on_partitions_assigned(self, assigned: Any) -> None:
-                say(event="assigned", partitions=[place.partition for place in assigned])
-
-            def on_partitions_revoked(self, revoked: Any) -> None:
-                say(event="revoked", partitions=[place.partition for place in revoked])
-
-        consumer = self._consumer(
-            group,
-            session_timeout_ms=session_timeout_ms,
-            heartbeat_interval_ms=min(1000, session_timeout_ms // 4),
-        )
-        consumer.subscribe([topic], listener=Listener())
+        consumer = self._consumer(group, **session_settings(session_timeout_ms))
+        consumer.subscribe([topic], listener=self.listener(ConsumerRebalanceListener))
+        # Join with the topic known. Otherwise the first assignment may be empty, the join that
+        # mends this is forgotten if it outlasts one poll, and the member never reads.
+        consumer.partitions_for_topic(topic)
         while not self.is_called_away():
             try:
                 polled = consumer.poll(timeout_ms=100)
-            except KafkaConnectionError:  # it leaves going on to its user
-                time.sleep(0.1)
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                time.sleep(0.1)  # it leaves going on to its user
                 continue
             for place, found in polled.items():
-                for record in found:
-                    self.say(
-                        event="record",
-                        partition=record.partition,
-                        offset=record.offset,
-                        value=to_text(record.value),
-                    )
+                self.say_records(found)
                 behind = found[-1].offset + 1
                 try:
                     consumer.commit({place: OffsetAndMetadata(behind, "", -1)})
                 except KafkaError as error:
-                    self.say(event="not committed", error=self.name_of(error))
+                    self.say_not_committed(error)
                 else:
-                    self.say(event="committed", partition=place.partition, offset=behind)
+                    self.say_committed(place, behind)
         consumer.close()
         return {"left": True}
 
@@ -156,13 +116,7 @@ class KafkaPython(Agent):
             places = [TopicPartition(topic, number) for number in numbers]
             ends = consumer.end_offsets(places)
             starts = consumer.beginning_offsets(places)
-            lag = {}
-            for place in places:
-                committed = consumer.committed(place)
-                lag[str(place.partition)] = ends[place] - (
-                    starts[place] if committed is None else committed
-                )
-            return {"lag": lag}
+            return lag_of(places, starts, ends, consumer.committed)
         finally:
             consumer.close()
 
@@ -216,16 +170,6 @@ class KafkaPython(Agent):
     def delete_group(self, group: str) -> dict[str, Any]:
         said = self._administer(lambda admin: admin.delete_groups([group]))[group]
         return {} if said == "OK" else {"error": said}
-
-
-def as_said(record: Any) -> dict[str, Any]:
-    return {
-        "offset": record.offset,
-        "timestamp": record.timestamp,
-        "key": to_text(record.key),
-        "value": to_text(record.value),
-        "headers": [[name, to_text(value)] for name, value in record.headers],
-    }
 
 
 if __name__ == "__main__":
