@@ -69,6 +69,7 @@ class Connection(asyncio.Protocol):
         self._admitted = 0
         self._waits_for_budget = False
         self._held_bytes = 0
+        self._parsed_bytes = 0
         self._unsent_bytes = 0
         now_s = self._loop.time()
         self._last_request_s = now_s
@@ -223,18 +224,39 @@ class Connection(asyncio.Protocol):
 
     async def _handle(self, frame: bytes) -> None:
         call = dispatch.parse(frame, self.node.apis)
-        if isinstance(call, Call) and call.api.is_pipelined:
-            await self._writable.wait()
+        parsed_bytes = 0
+        if isinstance(call, Call):
+            parsed_bytes = call.memory_bytes(self.node.settings.request_max_items)
+        is_pipelined = isinstance(call, Call) and call.api.is_pipelined
+        if not is_pipelined:
+            await self._settled.wait()
+        await self._writable.wait()
+        await self._begin_parsing(parsed_bytes)
+        if isinstance(call, Call) and is_pipelined:
             task = self._loop.create_task(self._answer(call))
+            task.add_done_callback(lambda _: self._end_parsing(parsed_bytes))
             self._running.append((task, len(frame)))
             self._settled.clear()
             task.add_done_callback(self._flush)
             return
-        await self._settled.wait()
-        await self._writable.wait()
-        answer = Answer(call, 0) if isinstance(call, bytes) else await self._answer(call)
+        try:
+            answer = Answer(call, 0) if isinstance(call, bytes) else await self._answer(call)
+        finally:
+            self._end_parsing(parsed_bytes)
         self._release(len(frame))
         self._send(answer)
+
+    async def _begin_parsing(self, size: int) -> None:
+        """Wait for the memory that a request takes once it is parsed."""
+        if size <= SMALL_REQUEST_BYTES and not self._parsed_bytes:
+            self.node.parsed_budget.add(size)  # a heartbeat must not wait for long fetches
+        else:
+            await self.node.parsed_budget.acquire(size)
+        self._parsed_bytes += size
+
+    def _end_parsing(self, size: int) -> None:
+        self._parsed_bytes -= size
+        self.node.parsed_budget.release(size)
 
     async def _answer(self, call: Call) -> Answer:
         context = RequestContext(

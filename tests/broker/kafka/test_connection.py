@@ -30,9 +30,9 @@ def wire_request(number: int) -> bytes:
     return request_bytes(0, 9, number, {"acks": -1, "timeout": 1, "topic_data": topics})
 
 
-def with_an_unknown_tag(request: bytes) -> bytes:
-    """Where the tagged fields of a request are, at its end, one that nobody knows."""
-    body = request[4:-1] + b"\x01\x63\x00"
+def with_a_long_tag(request: bytes) -> bytes:
+    """Where the tagged fields of a request are, at its end, one that is not all there."""
+    body = request[4:-1] + b"\x01\x63\x05abc"
     return struct.pack(">i", len(body)) + body
 
 
@@ -47,7 +47,7 @@ GARBAGE = {
     "a negative version": struct.pack(">ihhih", 10, 18, -1, 1, -1)[:2],
     "half a header": struct.pack(">ihhi", 8, 3, 9, 1),
     "a client id that is too long": struct.pack(">ihhih", 10, 3, 9, 1, 30_000),
-    "a tagged field that kio does not know": with_an_unknown_tag(wire_request(1)),
+    "a tagged field that is longer than what came": with_a_long_tag(wire_request(1)),
     "a body that is cut off": struct.pack(">ihhih", 10, 3, 4, 1, -1),
 }
 
