@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from seawall.broker.kafka import dispatch
+from seawall.broker.kafka.addresses import peer_name
 from seawall.broker.kafka.api import RequestContext
 from seawall.broker.kafka.dispatch import Call, Rejected
 from seawall.broker.kafka.framing import BadFrame, FrameReader
@@ -69,7 +70,7 @@ class Connection(asyncio.Protocol):
         self._admitted = 0
         self._waits_for_budget = False
         self._held_bytes = 0
-        self._parsed_bytes = 0
+        self._has_small = False  # one that is parsed and not counted
         self._unsent_bytes = 0
         now_s = self._loop.time()
         self._last_request_s = now_s
@@ -81,7 +82,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self.peer = _peer_name(transport)
+        self.peer = peer_name(transport)
         if self.node.stopping.is_set():
             transport.abort()  # type: ignore[attr-defined]
             return
@@ -131,8 +132,12 @@ class Connection(asyncio.Protocol):
 
     def _take_frames(self) -> None:
         """Hand over the frames that are whole, as far as there is memory for them."""
+        most = self.node.settings.max_in_flight_requests
         try:
-            while not (self._waits_for_budget or self._closing or self._broken):
+            while (
+                not (self._waits_for_budget or self._closing or self._broken)
+                and self.in_flight < most
+            ):
                 length = self._reader.length()
                 if length is None:
                     break
@@ -151,6 +156,13 @@ class Connection(asyncio.Protocol):
             self._requests.append(error)
             self._arrived.set()
         self._regulate()
+
+    def _go_on(self) -> None:
+        """A request is done, so there may be room for what has come meanwhile."""
+        if self.node.stopping.is_set():
+            self._regulate()
+        else:
+            self._take_frames()
 
     def _reserve(self, length: int) -> bool:
         """Have room for the next frame; False if that has to be waited for."""
@@ -183,16 +195,18 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or self._closing:
             return
-        waiting = len(self._requests) + len(self._running)
-        most = self.node.settings.max_in_flight_requests
         should_pause = (
-            self._waits_for_budget or self._broken or self.node.stopping.is_set() or waiting >= most
+            self._waits_for_budget
+            or self._broken
+            or self.node.stopping.is_set()
+            or self.in_flight >= self.node.settings.max_in_flight_requests
         )
         if should_pause and not self._paused:
             self._paused = True
             transport.pause_reading()
         elif self._paused and not should_pause:
             self._paused = False
+            self._partial_since_s = self._loop.time()
             transport.resume_reading()
 
     def _release(self, size: int) -> None:
@@ -214,7 +228,7 @@ class Connection(asyncio.Protocol):
                     raise frame
                 await self._handle(frame)
                 self._busy = False
-                self._regulate()
+                self._go_on()
         except (BadFrame, Rejected) as error:
             await self._settled.wait()
             self._reject(str(error))
@@ -231,7 +245,7 @@ class Connection(asyncio.Protocol):
         if not is_pipelined:
             await self._settled.wait()
         await self._writable.wait()
-        await self._begin_parsing(parsed_bytes)
+        parsed_bytes = await self._begin_parsing(parsed_bytes)
         if isinstance(call, Call) and is_pipelined:
             task = self._loop.create_task(self._answer(call))
             task.add_done_callback(lambda _: self._end_parsing(parsed_bytes))
@@ -246,17 +260,23 @@ class Connection(asyncio.Protocol):
         self._release(len(frame))
         self._send(answer)
 
-    async def _begin_parsing(self, size: int) -> None:
-        """Wait for the memory that a request takes once it is parsed."""
-        if size <= SMALL_REQUEST_BYTES and not self._parsed_bytes:
-            self.node.parsed_budget.add(size)  # a heartbeat must not wait for long fetches
-        else:
-            await self.node.parsed_budget.acquire(size)
-        self._parsed_bytes += size
+    async def _begin_parsing(self, size: int) -> int:
+        """Wait for the memory that a request takes once it is parsed; gives what to release.
+
+        A heartbeat must not wait for long fetches, so one small request of each connection is
+        not counted. Hence every wait ends, as those that are counted end.
+        """
+        if size <= SMALL_REQUEST_BYTES and not self._has_small:
+            self._has_small = True
+            return 0
+        await self.node.parsed_budget.acquire(size)
+        return size
 
     def _end_parsing(self, size: int) -> None:
-        self._parsed_bytes -= size
-        self.node.parsed_budget.release(size)
+        if size:
+            self.node.parsed_budget.release(size)
+        else:
+            self._has_small = False
 
     async def _answer(self, call: Call) -> Answer:
         context = RequestContext(
@@ -283,7 +303,7 @@ class Connection(asyncio.Protocol):
                 self._send(task.result())
         if not self._running:
             self._settled.set()
-        self._regulate()
+        self._go_on()
 
     def _send(self, answer: Answer) -> None:
         response, held_bytes = answer
@@ -299,6 +319,11 @@ class Connection(asyncio.Protocol):
         self.node.response_budget.release(size)
 
     # -- ending ------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait, or run beside others."""
+        return len(self._requests) + len(self._running)
 
     @property
     def is_idle(self) -> bool:
@@ -371,10 +396,3 @@ class Connection(asyncio.Protocol):
         elif self.is_idle and now_s - self._last_request_s > settings.connections_max_idle_ms / 1e3:
             logger.info("%s: closed: idle", self.peer)
             self.close()
-
-
-def _peer_name(transport: asyncio.BaseTransport) -> str:
-    peer = transport.get_extra_info("peername")
-    if isinstance(peer, tuple) and len(peer) >= 2:
-        return f"{peer[0]}:{peer[1]}"
-    return str(peer or "?")

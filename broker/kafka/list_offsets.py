@@ -13,6 +13,7 @@ from seawall.broker.errors import BrokerError
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.api import Api, RequestContext
 from seawall.broker.kafka.codes import KafkaError
+from seawall.broker.kafka.items import repeated
 from seawall.broker.kafka.metadata import LEADER_EPOCH
 from seawall.broker.kafka.schema import Values
 from seawall.broker.kafka.topics import Topics
@@ -40,11 +41,17 @@ async def handle(request: Any, context: RequestContext) -> Values:
 
 def _topics(request: Any, context: RequestContext, found: dict[Any, list[RawPlace]]) -> Any:
     """In a thread of the executor."""
+    twice = repeated(
+        (topic.name, each.partition_index) for topic in request.topics for each in topic.partitions
+    )
     return [
         {
             "name": topic.name,
             "partitions": [
-                _partition(each, found.get(topic.name, []), context) for each in topic.partitions
+                _failed(each.partition_index, codes.INVALID_REQUEST)
+                if (topic.name, each.partition_index) in twice
+                else _partition(each, found.get(topic.name, []), context)
+                for each in topic.partitions
             ],
         }
         for topic in request.topics

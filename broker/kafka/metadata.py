@@ -112,7 +112,8 @@ def _topics(request: Any, context: RequestContext, failed: Mapping[str, int]) ->
         return [described(info, context.node.node_id, operations) for info in present.values()]
     by_uuid = {info.uuid: info for info in present.values()}
     answered = []
-    for each in wanted:
+    # Once each, so that no answer is larger than all topics together.
+    for each in {(each.name, _id_of(each)): each for each in wanted}.values():
         uuid = _id_of(each)
         if each.name is None or uuid is not None:
             found = None if uuid is None else by_uuid.get(uuid)

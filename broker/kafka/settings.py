@@ -70,7 +70,7 @@ class ServerSettings:
         100 * MIB, 1024, INT32_MAX, "The largest request. A longer one closes its connection."
     )
     request_max_items: int = _number(
-        100_000,
+        50_000,
         100,
         INT32_MAX,
         "The most topics, partitions and the like in one request. One with more closes its "

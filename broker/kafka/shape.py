@@ -140,7 +140,7 @@ def _struct(kind: Any) -> _Step:
 
 def _is_old(kind: Any, each: Any) -> bool:
     """Whether a field of a flexible message is as in those that are not: the client's id."""
-    return kind.__type__.name == "header" and each.name == "client_id"
+    return bool(kind.__type__.name == "header" and each.name == "client_id")
 
 
 def _tags(walk: _Walk, begin: int, known: frozenset[int]) -> int:
@@ -185,7 +185,8 @@ def _sized(kind: str, is_flexible: bool) -> _Step:
         return at + max(0, size - 1)
 
     def old(walk: _Walk, at: int) -> int:
-        return at + form.size + max(0, form.unpack_from(walk.data, at)[0])
+        size: int = form.unpack_from(walk.data, at)[0]
+        return at + form.size + max(0, size)
 
     form = _INT16 if kind == "string" else _INT32
     return flexible if is_flexible else old

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import struct
 import time
@@ -175,18 +176,45 @@ def test_a_client_that_does_not_read_is_cut_off(serving: Serve) -> None:
 
 
 def test_in_flight_requests_are_bounded(serving: Serve) -> None:
+    """Also of a client that sends hundreds at once: then they come in one piece."""
     server = serving(max_in_flight_requests=3)
     wire = Wire(server.address)
-    wire.send_fetch("orders", 0, max_wait_ms=500)
-    for _ in range(200):
-        wire.send(3, 4, topics=None)
-    wire.receive()
+    fetch = request_bytes(
+        1,
+        12,
+        0,
+        {
+            "max_wait": 500,
+            "min_bytes": 1,
+            "topics": [
+                {
+                    "topic": "orders",
+                    "partitions": [
+                        {"partition": 0, "fetch_offset": 0, "partition_max_bytes": 1000}
+                    ],
+                }
+            ],
+            "forgotten_topics_data": (),
+        },
+    )
+    others = [request_bytes(3, 4, number, {"topics": None}) for number in range(1, 200)]
+    wire.socket.sendall(fetch + b"".join(others))
+    eventually(lambda: len(node_of(server).connections) == 1)
     [connection] = node_of(server).connections
-    for _ in range(200):
-        assert wire.receive().topics
+    most = 0
+    while not wire_has_answer(wire):
+        most = max(most, connection.in_flight)
+    assert 1 <= most <= 3
+    for number in range(200):
+        assert wire.receive_frame()[:4] == struct.pack(">i", number)
     eventually(lambda: connection.is_idle)
     eventually(lambda: node_of(server).request_budget.used_bytes == 0)
+    eventually(lambda: node_of(server).parsed_budget.used_bytes == 0)
     wire.close()
+
+
+def wire_has_answer(wire: Wire) -> bool:
+    return bool(select.select([wire.socket], (), (), 0.01)[0])
 
 
 def test_memory_for_requests_is_shared(serving: Serve) -> None:
@@ -230,3 +258,72 @@ def test_a_client_that_goes_away_leaves_nothing(serving: Serve, broker: Broker) 
     eventually(lambda: not node_of(server).connections)
     assert node_of(server).request_budget.used_bytes == 0
     assert node_of(server).response_budget.used_bytes == 0
+
+
+def tiny_items(count: int) -> bytes:
+    """A produce request with so many topics of three bytes each."""
+    header = request_bytes(0, 9, 1, {"acks": -1, "timeout": 1, "topic_data": ()})[4:-2]
+    number = bytes([count + 1 & 0x7F | 0x80, count + 1 >> 7 & 0x7F | 0x80, count + 1 >> 14])
+    body = header + number + b"\x01\x01\x00" * count + b"\x00"
+    return struct.pack(">i", len(body)) + body
+
+
+def test_a_request_of_too_many_items_is_refused_unparsed(
+    serving: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serving(request_max_items=20_000)
+    wire = Wire(server.address)
+    wire.socket.sendall(tiny_items(20_000))
+    assert wire.receive_frame()[:4] == struct.pack(">i", 1)
+    wire.socket.sendall(tiny_items(20_001))
+    assert wire.is_closed()
+    assert "Produce with more items than request.max.items allows: 20000" in caplog.text
+    wire.close()
+
+
+def test_memory_for_parsed_requests_is_shared(serving: Serve) -> None:
+    """Ten clients at once, each with a request that needs more than the half of it."""
+    server = serving(queued_max_request_bytes=1 << 20)
+    node = node_of(server)
+    wires = [Wire(server.address) for _ in range(10)]
+    most = 0
+    for wire in wires:
+        for _ in range(3):
+            wire.socket.sendall(tiny_items(700))
+    for wire in wires:
+        for _ in range(3):
+            most = max(most, node.parsed_budget.used_bytes)
+            assert wire.receive_frame()[:4] == struct.pack(">i", 1)
+    assert most <= 1 << 20
+    eventually(lambda: node.parsed_budget.used_bytes == 0)
+    for wire in wires:
+        wire.close()
+
+
+def test_a_small_request_does_not_wait_for_those_that_take_all(serving: Serve) -> None:
+    server = serving(queued_max_request_bytes=1 << 20)
+    node, wire = node_of(server), Wire(server.address)
+    node.loop.call_soon_threadsafe(node.parsed_budget.add, 1 << 20)
+    assert wire.ask(18, 0).error_code == 0
+    wire.socket.sendall(tiny_items(700))
+    other = Wire(server.address)
+    assert other.ask(18, 0).error_code == 0
+    assert not wire_has_answer(wire)
+    node.loop.call_soon_threadsafe(node.parsed_budget.release, 1 << 20)
+    assert wire.receive_frame()[:4] == struct.pack(">i", 1)
+    wire.close()
+    other.close()
+
+
+def test_who_goes_away_while_waiting_for_memory_holds_none(serving: Serve) -> None:
+    server = serving(queued_max_request_bytes=1 << 20)
+    node = node_of(server)
+    node.loop.call_soon_threadsafe(node.parsed_budget.add, 1 << 20)
+    for _ in range(3):
+        wire = Wire(server.address)
+        wire.socket.sendall(tiny_items(700))
+        time.sleep(0.05)
+        wire.close()
+    eventually(lambda: not node.connections)
+    node.loop.call_soon_threadsafe(node.parsed_budget.release, 1 << 20)
+    eventually(lambda: node.parsed_budget.used_bytes == 0)

@@ -76,7 +76,7 @@ def test_one_request_creates_so_many_and_no_more(
     monkeypatch.setattr(metadata, "MOST_CHANGES", 2)
     names = [{"name": name} for name in ("a", "orders", "b", "c", "a")]
     topics = ask(wire, topics=names).topics
-    assert [topic.error_code for topic in topics] == [0, 0, 0, 3, 0]
+    assert [topic.error_code for topic in topics] == [0, 0, 0, 3]
     assert [info.name for info in broker.topics()] == ["a", "b", "orders"]
 
 
@@ -113,3 +113,14 @@ def test_operations_only_when_asked_for(wire: Wire) -> None:
     )
     assert answer.topics[0].topic_authorized_operations & (1 << 3)  # READ
     assert answer.cluster_authorized_operations & (1 << 5)  # CREATE
+
+
+def test_each_topic_is_described_once(wire: Wire, broker: Broker) -> None:
+    """However often it is named: no answer is larger than all topics together."""
+    uuid = broker.topic("orders").uuid
+    named = [{"name": "orders"}, {"name": "none"}] * 50
+    answer = ask(wire, topics=named, allow_auto_topic_creation=False)
+    assert [topic.name for topic in answer.topics] == ["orders", "none"]
+    by_id = [{"name": None, "topic_id": uuid}] * 50
+    answer = ask(wire, 12, topics=by_id, allow_auto_topic_creation=False)
+    assert [topic.topic_id for topic in answer.topics] == [uuid]
