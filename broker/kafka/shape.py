@@ -63,6 +63,9 @@ class _Walk:
 
     def varint(self, at: int) -> tuple[int, int]:
         """An unsigned number, and where it ends."""
+        value = self.data[at]
+        if value < 0x80:
+            return value, at + 1
         value = 0
         for number in range(_LONGEST_VARINT):
             byte = self.data[at + number]
@@ -121,18 +124,25 @@ class Shape:
 @cache
 def _struct(kind: Any) -> _Step:
     is_flexible = bool(kind.__flexible__)
-    steps: list[_Step] = []
+    steps: list[tuple[int, _Step]] = []
     tags: set[int] = set()
+    fixed = 0  # bytes in front of the next step, and at last behind all of them
     for each in fields(kind):
         if "tag" in each.metadata:
             tags.add(each.metadata["tag"])
+            continue
+        field = _field(each, is_flexible and not _is_old(kind, each))
+        if isinstance(field, int):
+            fixed += field
         else:
-            steps.append(_field(each, is_flexible and not _is_old(kind, each)))
+            steps.append((fixed, field))
+            fixed = 0
     known = frozenset(tags)
 
     def walk_over(walk: _Walk, at: int) -> int:
-        for step in steps:
-            at = step(walk, at)
+        for skipped, step in steps:
+            at = step(walk, at + skipped)
+        at += fixed
         return _tags(walk, at, known) if is_flexible else walk.inside(at)
 
     return walk_over
@@ -145,6 +155,8 @@ def _is_old(kind: Any, each: Any) -> bool:
 
 def _tags(walk: _Walk, begin: int, known: frozenset[int]) -> int:
     count, at = walk.varint(begin)
+    if not count:
+        return at
     kept = []
     for _ in range(count):
         first = at
@@ -158,7 +170,8 @@ def _tags(walk: _Walk, begin: int, known: frozenset[int]) -> int:
     return at
 
 
-def _field(each: Any, is_flexible: bool) -> _Step:
+def _field(each: Any, is_flexible: bool) -> _Step | int:
+    """What walks over a field, or its size if that is always the same."""
     nested, is_array = nested_in(each.type)
     size, step = 0, None
     if nested is not None:
@@ -171,7 +184,7 @@ def _field(each: Any, is_flexible: bool) -> _Step:
     if is_array:
         return _array(step, size, is_flexible)
     if step is None:
-        return lambda _, at: at + size
+        return size
     if nested is not None and type(None) in typing.get_args(each.type):
         return _nullable(step)
     return step
