@@ -17,7 +17,8 @@ from seawall.broker.kafka import dispatch
 from seawall.broker.kafka.addresses import peer_name
 from seawall.broker.kafka.api import RequestContext
 from seawall.broker.kafka.dispatch import Call, Rejected
-from seawall.broker.kafka.framing import BadFrame, FrameReader
+from seawall.broker.kafka.framing import BadFrame
+from seawall.broker.kafka.intake import SMALL_REQUEST_BYTES, Intake
 
 if TYPE_CHECKING:
     from seawall.broker.kafka.node import Node
@@ -26,8 +27,6 @@ logger = logging.getLogger("seawall.kafka")
 
 # A response that is longer than this waits for its client before the next request begins.
 WRITE_BUFFER_BYTES = 1 << 16
-# One request of a connection that is no longer than this never waits for memory.
-SMALL_REQUEST_BYTES = 1 << 16
 # When the server stops: a client that has just been answered has so long to close first, unless
 # nothing comes from it for the shorter time.
 LINGER_S = 1.0
@@ -51,7 +50,7 @@ class Connection(asyncio.Protocol):
         self.in_turn = asyncio.Lock()
         self._loop = node.loop
         self._transport: asyncio.Transport | None = None
-        self._reader = FrameReader(node.settings.socket_request_max_bytes)
+        self._intake = Intake(node, self._on_memory)
         # Frames, and at the end why there can be no more of them.
         self._requests: deque[bytes | BadFrame] = deque()
         self._broken = False
@@ -66,10 +65,6 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self._closing = False
         self._paused = False
-        # Frame bytes that were admitted to the node's budget: the whole of the next frame.
-        self._admitted = 0
-        self._waits_for_budget = False
-        self._held_bytes = 0
         self._has_small = False  # one that is parsed and not counted
         self._unsent_bytes = 0
         now_s = self._loop.time()
@@ -98,9 +93,9 @@ class Connection(asyncio.Protocol):
         if self._closing:
             self._last_data_s = self._loop.time()  # thrown away
             return
-        if not self._reader.buffered_bytes:
+        if not self._intake.buffered_bytes:
             self._partial_since_s = self._loop.time()
-        self._reader.feed(data)
+        self._intake.feed(data)
         self._take_frames()
 
     def eof_received(self) -> bool:
@@ -126,7 +121,7 @@ class Connection(asyncio.Protocol):
         self._release_unsent()
         self._requests.clear()
         # What its running requests hold is released as they end.
-        self._release(self._held_bytes - sum(size for _, size in self._running))
+        self._intake.close(sum(size for _, size in self._running))
 
     # -- receiving ---------------------------------------------------------------------
 
@@ -134,19 +129,10 @@ class Connection(asyncio.Protocol):
         """Hand over the frames that are whole, as far as there is memory for them."""
         most = self.node.settings.max_in_flight_requests
         try:
-            while (
-                not (self._waits_for_budget or self._closing or self._broken)
-                and self.in_flight < most
-            ):
-                length = self._reader.length()
-                if length is None:
-                    break
-                if not self._admitted and not self._reserve(length):
-                    break
-                frame = self._reader.take()
+            while not (self._closing or self._broken) and self.in_flight < most:
+                frame = self._intake.take()
                 if frame is None:
                     break
-                self._admitted = 0
                 self._partial_since_s = self._last_request_s = self._loop.time()
                 self._requests.append(frame)
                 self._arrived.set()
@@ -164,29 +150,7 @@ class Connection(asyncio.Protocol):
         else:
             self._take_frames()
 
-    def _reserve(self, length: int) -> bool:
-        """Have room for the next frame; False if that has to be waited for."""
-        if length <= SMALL_REQUEST_BYTES and not self._held_bytes:
-            # Whoever has only claimed to send much must not keep everybody else waiting.
-            self.node.request_budget.add(length)
-        elif not self.node.request_budget.reserve(length, self._on_admitted):
-            self._waits_for_budget = True
-            return False
-        self._on_reserved(length)
-        return True
-
-    def _on_reserved(self, length: int) -> None:
-        self._admitted = length
-        self._held_bytes += length
-
-    def _on_admitted(self) -> None:
-        """The budget has room for the frame that waited."""
-        self._waits_for_budget = False
-        length = self._reader.length() or 0
-        if self._closing:
-            self.node.request_budget.release(length)
-            return
-        self._on_reserved(length)
+    def _on_memory(self) -> None:
         self._partial_since_s = self._loop.time()
         self._loop.call_soon(self._take_frames)
 
@@ -196,7 +160,7 @@ class Connection(asyncio.Protocol):
         if transport is None or self._closing:
             return
         should_pause = (
-            self._waits_for_budget
+            self._intake.is_waiting
             or self._broken
             or self.node.stopping.is_set()
             or self.in_flight >= self.node.settings.max_in_flight_requests
@@ -208,11 +172,6 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._partial_since_s = self._loop.time()
             transport.resume_reading()
-
-    def _release(self, size: int) -> None:
-        if size:
-            self._held_bytes -= size
-            self.node.request_budget.release(size)
 
     # -- handling ----------------------------------------------------------------------
 
@@ -257,7 +216,7 @@ class Connection(asyncio.Protocol):
             answer = Answer(call, 0) if isinstance(call, bytes) else await self._answer(call)
         finally:
             self._end_parsing(parsed_bytes)
-        self._release(len(frame))
+        self._intake.release(len(frame))
         self._send(answer)
 
     async def _begin_parsing(self, size: int) -> int:
@@ -293,7 +252,7 @@ class Connection(asyncio.Protocol):
         """Send the responses of pipelined requests, as far as none is missing before them."""
         while self._running and self._running[0][0].done():
             task, size = self._running.popleft()
-            self._release(size)
+            self._intake.release(size)
             error = None if task.cancelled() else task.exception()
             if error is not None and not isinstance(error, Rejected):
                 logger.error("%s: an unexpected error", self.peer, exc_info=error)
@@ -389,7 +348,7 @@ class Connection(asyncio.Protocol):
             if now_s - self._unwritable_since_s > settings.send_timeout_ms / 1000:
                 logger.warning("%s: closed: its responses are not read", self.peer)
                 self.abort()
-        elif self._reader.buffered_bytes and not self._waits_for_budget and not self._paused:
+        elif self._intake.buffered_bytes and not self._intake.is_waiting and not self._paused:
             if now_s - self._partial_since_s > settings.receive_timeout_ms / 1000:
                 logger.warning("%s: closed: half a request came, and no more", self.peer)
                 self.abort()

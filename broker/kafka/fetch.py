@@ -86,10 +86,10 @@ async def handle(request: Any, context: RequestContext) -> Values:
     everything = [each for _, partitions in topics for each in partitions]
     while True:
         changes = wakes.changes
-        await _hold(context, min(max_bytes, sum(max(0, each.max_bytes) for each in everything)))
+        await context.hold(min(max_bytes, sum(max(0, each.max_bytes) for each in everything)))
         await node.run(_read, readers, everything, max_bytes, min_bytes)
         size = sum(len(each.found.data) for each in everything)
-        _hold_only(context, size)
+        context.hold_only(size)
         left_s = deadline_s - loop.time()
         if (
             size >= min_bytes
@@ -108,7 +108,7 @@ async def handle(request: Any, context: RequestContext) -> Values:
         # Nothing is held while it waits: what there is now will be read again.
         for each in everything:
             each.found = _NOTHING
-        _hold_only(context, 0)
+        context.hold_only(0)
         await wakes.wait(known, changes, left_s)
         if size:
             # Some was there, but less than min_bytes: let more gather before all is read again.
@@ -118,19 +118,6 @@ async def handle(request: Any, context: RequestContext) -> Values:
         "session_id": 0,
         "responses": [_topic(topic, map(_partition, partitions)) for topic, partitions in topics],
     }
-
-
-async def _hold(context: RequestContext, size: int) -> None:
-    """Have the memory for a response that may be so long, before it is read."""
-    _hold_only(context, 0)
-    await context.node.response_budget.acquire(size)
-    context.response_bytes = size
-
-
-def _hold_only(context: RequestContext, size: int) -> None:
-    """Hold what the response really takes, until it has been sent."""
-    context.node.response_budget.release(context.response_bytes - size)
-    context.response_bytes = size
 
 
 async def _wanted(request: Any, context: RequestContext) -> list[tuple[Any, list[_Wanted]]]:

@@ -5,6 +5,7 @@ import os
 import select
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -327,3 +328,46 @@ def test_who_goes_away_while_waiting_for_memory_holds_none(serving: Serve) -> No
     eventually(lambda: not node.connections)
     node.loop.call_soon_threadsafe(node.parsed_budget.release, 1 << 20)
     eventually(lambda: node.parsed_budget.used_bytes == 0)
+
+
+def test_who_only_claims_to_send_much_keeps_nobody_waiting(serving: Serve) -> None:
+    server = serving()
+    claims = [Wire(server.address) for _ in range(20)]
+    for wire in claims:
+        wire.socket.sendall(struct.pack(">i", 100 << 20) + wire_request(1)[4:])
+    eventually(lambda: node_of(server).request_budget.used_bytes >= len(claims))
+    other = Wire(server.address)
+    other.socket.settimeout(10)
+    assert other.produce("orders", batch(os.urandom(200_000))).error_code == 0
+    for wire in [*claims, other]:
+        wire.close()
+    eventually(lambda: node_of(server).request_budget.used_bytes == 0)
+
+
+def test_those_who_have_sent_a_half_do_not_wait_for_each_other(
+    serving: Serve, broker: Broker
+) -> None:
+    """Six requests of which one and a half find room, and each is half there."""
+    broker.create_topic("large", config={"max.message.bytes": str(8 << 20)})
+    server = serving(queued_max_request_bytes=6 << 20)
+    wires = [Wire(server.address) for _ in range(6)]
+    data = [{"index": 0, "records": batch(os.urandom(4 << 20))}]
+    topics = [{"name": "large", "partition_data": data}]
+    frame = request_bytes(0, 9, 1, {"acks": -1, "timeout": 1, "topic_data": topics})
+
+    def send(wire: Wire) -> None:
+        wire.socket.sendall(frame[: 2 << 20])
+        time.sleep(0.3)  # everybody is in the middle of it
+        wire.socket.sendall(frame[2 << 20 :])
+
+    senders = [threading.Thread(target=send, args=(wire,)) for wire in wires]
+    for sender in senders:
+        sender.start()
+    for wire in wires:
+        assert wire.receive_frame()[:4] == struct.pack(">i", 1)
+    for sender in senders:
+        sender.join()
+    for wire in wires:
+        wire.close()
+    assert broker.ends("large", 0).durable_end == 6
+    eventually(lambda: node_of(server).request_budget.used_bytes == 0)

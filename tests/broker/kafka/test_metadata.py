@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import select
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from brokers import eventually
 from wire import Wire
 
 from seawall.broker import Broker
@@ -124,3 +127,24 @@ def test_each_topic_is_described_once(wire: Wire, broker: Broker) -> None:
     by_id = [{"name": None, "topic_id": uuid}] * 50
     answer = ask(wire, 12, topics=by_id, allow_auto_topic_creation=False)
     assert [topic.topic_id for topic in answer.topics] == [uuid]
+
+
+def test_long_answers_share_the_memory_for_responses(
+    serving: Callable[..., ServerThread], broker: Broker
+) -> None:
+    broker.create_topic("many", 40)
+    size = 41 * metadata.PARTITION_BYTES
+    server = serving(queued_max_response_bytes=size)
+    node = server.server.node
+    node.loop.call_soon_threadsafe(node.response_budget.add, 1)
+    long, short = Wire(server.address), Wire(server.address)
+    long.send(KEY, 4, topics=None)
+    orders = short.ask(KEY, 4, topics=[{"name": "orders"}]).topics
+    assert [topic.name for topic in orders] == ["orders"], "a short answer waits for nobody"
+    assert not select.select([long.socket], (), (), 0.05)[0]
+    assert node.response_budget.used_bytes == 1
+    node.loop.call_soon_threadsafe(node.response_budget.release, 1)
+    assert len(long.receive().topics) == 2
+    eventually(lambda: node.response_budget.used_bytes == 0)
+    for wire in (long, short):
+        wire.close()
