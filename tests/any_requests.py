@@ -5,11 +5,15 @@ from __future__ import annotations
 import datetime
 import typing
 import uuid
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from hypothesis import strategies as st
+from kio.schema.errors import ErrorCode
 
+#: Of the APIs that look after topics and settings.
+ADMIN_KEYS = (19, 20, 21, 32, 33, 35, 37, 44, 60, 61, 75)
 KNOWN_ID = uuid.UUID(int=5)
 
 NAMES = st.one_of(
@@ -44,7 +48,7 @@ BY_TYPE: dict[str, Any] = {
     "records": st.none() | st.binary(max_size=5),
 }
 # Kafka's types of resources: 2 is a topic, 4 a broker.
-BY_NAME = {"value": VALUES, "resource_type": st.sampled_from([2, 2, 4, 8, 0, -1])}
+BY_NAME: dict[str, Any] = {"value": VALUES, "resource_type": st.sampled_from([2, 2, 4, 8, 0, -1])}
 
 
 def nested(hint: Any) -> tuple[Any, bool, bool]:
@@ -60,6 +64,17 @@ def nested(hint: Any) -> tuple[Any, bool, bool]:
         is_array = is_array or inner_is_array
         may_be_null = may_be_null or inner_may_be_null
     return kind, is_array, may_be_null
+
+
+def milliseconds(*values: int) -> st.SearchStrategy[datetime.timedelta]:
+    return st.sampled_from([datetime.timedelta(milliseconds=each) for each in values])
+
+
+# Waiting is for other tests; and acks=0 has no answer.
+BY_NAME["max_wait"] = milliseconds(-1, 0, 2)
+BY_NAME["session_timeout"] = milliseconds(-1, 0, 500, 2**31 - 1)
+BY_NAME["rebalance_timeout"] = milliseconds(-1, 0, 1, 50)
+BY_NAME["acks"] = st.sampled_from([-1, -1, -1, 1, 2])
 
 
 def entities(kind: Any) -> st.SearchStrategy[Any]:
@@ -79,3 +94,14 @@ def entities(kind: Any) -> st.SearchStrategy[Any]:
             values = st.none() | values
         given_[each.name] = values
     return st.builds(kind, **given_)
+
+
+def codes_in(answer: Any) -> Iterator[Any]:
+    """All error codes of a response, however deep."""
+    for each in fields(answer):
+        value = getattr(answer, each.name)
+        if isinstance(value, ErrorCode):
+            yield value
+        for item in value if isinstance(value, tuple) else (value,):
+            if is_dataclass(item):
+                yield from codes_in(item)

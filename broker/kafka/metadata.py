@@ -19,6 +19,7 @@ from seawall.broker.errors import InvalidTopicName, TopicExists
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.api import Api, RequestContext
 from seawall.broker.kafka.changes import Changes
+from seawall.broker.kafka.codes import KafkaError
 from seawall.broker.kafka.items import MOST_CHANGES
 from seawall.broker.kafka.schema import Values
 from seawall.broker.kafka.topics import Topics
@@ -28,6 +29,8 @@ from seawall.broker.topic_info import TopicInfo
 
 #: The version of every partition's leadership: there is one leader, for ever.
 LEADER_EPOCH: Final = 0
+#: Earlier versions have a field for an id, and no answer without a name.
+BY_ID_SINCE: Final = 12
 #: What a description of a partition takes in memory until it has been sent, rounded up. So few of
 #: them are described at once, and more where there is memory for responses.
 PARTITION_BYTES: Final = 1_024
@@ -41,6 +44,12 @@ NOT_ASKED: Final = -(1 << 31)
 
 
 async def handle(request: Any, context: RequestContext) -> Values:
+    if context.version < BY_ID_SINCE and any(
+        each.name is None or _id_of(each) for each in request.topics or ()
+    ):
+        raise KafkaError(
+            codes.INVALID_REQUEST, f"topics are asked for by id from version {BY_ID_SINCE} on"
+        )
     failed = await _create_missing(request, context)
     found = await context.run(_find, request, context, failed)
     partitions = sum(len(each.partitions) for each in found if isinstance(each, TopicInfo))

@@ -148,3 +148,12 @@ def test_long_answers_share_the_memory_for_responses(
     eventually(lambda: node.response_budget.used_bytes == 0)
     for wire in (long, short):
         wire.close()
+
+
+@pytest.mark.parametrize("version", [10, 11])
+def test_ids_are_for_later_versions(wire: Wire, broker: Broker, version: int) -> None:
+    """As Kafka: these have a field for the id, and no answer without a name."""
+    uuid = broker.topic("orders").uuid
+    for named in ({"name": None, "topic_id": None}, {"name": "orders", "topic_id": uuid}):
+        [topic] = ask(wire, version, topics=[named], allow_auto_topic_creation=True).topics
+        assert (topic.error_code, topic.name) == (42, named["name"] or "")
