@@ -1,6 +1,7 @@
 """`seawall serve`: let Kafka clients in."""
 
 import asyncio
+import math
 import os
 import resource
 import signal
@@ -89,7 +90,10 @@ def _settings(
 
     given: dict[str, object] = {"listen": listen, "advertise": advertise}
     given["allow_remote"] = allow_remote or None
-    given["grace_ms"] = None if grace is None else round(grace * 1000)
+    if grace is not None:
+        if not math.isfinite(grace):
+            raise WrongUsage(f"--grace is a number of seconds, not {grace}")
+        given["grace_ms"] = round(grace * 1000)
     try:
         return settings_from(
             file={} if config is None else _read_toml(config),

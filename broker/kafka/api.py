@@ -80,3 +80,14 @@ class RequestContext:
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking work on the engine's executor; raises `BrokerError`s."""
         return await self.node.run(call, *args, **kwargs)
+
+    async def hold(self, size: int) -> None:
+        """Have the memory for a response that may take so much, before it is made."""
+        self.hold_only(0)
+        await self.node.response_budget.acquire(size)
+        self.response_bytes = size
+
+    def hold_only(self, size: int) -> None:
+        """Hold what the response really takes, until it has been sent."""
+        self.node.response_budget.release(self.response_bytes - size)
+        self.response_bytes = size

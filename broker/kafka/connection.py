@@ -14,9 +14,11 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from seawall.broker.kafka import dispatch
+from seawall.broker.kafka.addresses import peer_name
 from seawall.broker.kafka.api import RequestContext
 from seawall.broker.kafka.dispatch import Call, Rejected
-from seawall.broker.kafka.framing import BadFrame, FrameReader
+from seawall.broker.kafka.framing import BadFrame
+from seawall.broker.kafka.intake import SMALL_REQUEST_BYTES, Intake
 
 if TYPE_CHECKING:
     from seawall.broker.kafka.node import Node
@@ -25,8 +27,6 @@ logger = logging.getLogger("seawall.kafka")
 
 # A response that is longer than this waits for its client before the next request begins.
 WRITE_BUFFER_BYTES = 1 << 16
-# One request of a connection that is no longer than this never waits for memory.
-SMALL_REQUEST_BYTES = 1 << 16
 # When the server stops: a client that has just been answered has so long to close first, unless
 # nothing comes from it for the shorter time.
 LINGER_S = 1.0
@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
         self.in_turn = asyncio.Lock()
         self._loop = node.loop
         self._transport: asyncio.Transport | None = None
-        self._reader = FrameReader(node.settings.socket_request_max_bytes)
+        self._intake = Intake(node, self._on_memory)
         # Frames, and at the end why there can be no more of them.
         self._requests: deque[bytes | BadFrame] = deque()
         self._broken = False
@@ -65,10 +65,7 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self._closing = False
         self._paused = False
-        # Frame bytes that were admitted to the node's budget: the whole of the next frame.
-        self._admitted = 0
-        self._waits_for_budget = False
-        self._held_bytes = 0
+        self._has_small = False  # one that is parsed and not counted
         self._unsent_bytes = 0
         now_s = self._loop.time()
         self._last_request_s = now_s
@@ -80,7 +77,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self.peer = _peer_name(transport)
+        self.peer = peer_name(transport)
         if self.node.stopping.is_set():
             transport.abort()  # type: ignore[attr-defined]
             return
@@ -96,9 +93,9 @@ class Connection(asyncio.Protocol):
         if self._closing:
             self._last_data_s = self._loop.time()  # thrown away
             return
-        if not self._reader.buffered_bytes:
+        if not self._intake.buffered_bytes:
             self._partial_since_s = self._loop.time()
-        self._reader.feed(data)
+        self._intake.feed(data)
         self._take_frames()
 
     def eof_received(self) -> bool:
@@ -124,23 +121,18 @@ class Connection(asyncio.Protocol):
         self._release_unsent()
         self._requests.clear()
         # What its running requests hold is released as they end.
-        self._release(self._held_bytes - sum(size for _, size in self._running))
+        self._intake.close(sum(size for _, size in self._running))
 
     # -- receiving ---------------------------------------------------------------------
 
     def _take_frames(self) -> None:
         """Hand over the frames that are whole, as far as there is memory for them."""
+        most = self.node.settings.max_in_flight_requests
         try:
-            while not (self._waits_for_budget or self._closing or self._broken):
-                length = self._reader.length()
-                if length is None:
-                    break
-                if not self._admitted and not self._reserve(length):
-                    break
-                frame = self._reader.take()
+            while not (self._closing or self._broken) and self.in_flight < most:
+                frame = self._intake.take()
                 if frame is None:
                     break
-                self._admitted = 0
                 self._partial_since_s = self._last_request_s = self._loop.time()
                 self._requests.append(frame)
                 self._arrived.set()
@@ -151,29 +143,14 @@ class Connection(asyncio.Protocol):
             self._arrived.set()
         self._regulate()
 
-    def _reserve(self, length: int) -> bool:
-        """Have room for the next frame; False if that has to be waited for."""
-        if length <= SMALL_REQUEST_BYTES and not self._held_bytes:
-            # Whoever has only claimed to send much must not keep everybody else waiting.
-            self.node.request_budget.add(length)
-        elif not self.node.request_budget.reserve(length, self._on_admitted):
-            self._waits_for_budget = True
-            return False
-        self._on_reserved(length)
-        return True
+    def _go_on(self) -> None:
+        """A request is done, so there may be room for what has come meanwhile."""
+        if self.node.stopping.is_set():
+            self._regulate()
+        else:
+            self._take_frames()
 
-    def _on_reserved(self, length: int) -> None:
-        self._admitted = length
-        self._held_bytes += length
-
-    def _on_admitted(self) -> None:
-        """The budget has room for the frame that waited."""
-        self._waits_for_budget = False
-        length = self._reader.length() or 0
-        if self._closing:
-            self.node.request_budget.release(length)
-            return
-        self._on_reserved(length)
+    def _on_memory(self) -> None:
         self._partial_since_s = self._loop.time()
         self._loop.call_soon(self._take_frames)
 
@@ -182,22 +159,19 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or self._closing:
             return
-        waiting = len(self._requests) + len(self._running)
-        most = self.node.settings.max_in_flight_requests
         should_pause = (
-            self._waits_for_budget or self._broken or self.node.stopping.is_set() or waiting >= most
+            self._intake.is_waiting
+            or self._broken
+            or self.node.stopping.is_set()
+            or self.in_flight >= self.node.settings.max_in_flight_requests
         )
         if should_pause and not self._paused:
             self._paused = True
             transport.pause_reading()
         elif self._paused and not should_pause:
             self._paused = False
+            self._partial_since_s = self._loop.time()
             transport.resume_reading()
-
-    def _release(self, size: int) -> None:
-        if size:
-            self._held_bytes -= size
-            self.node.request_budget.release(size)
 
     # -- handling ----------------------------------------------------------------------
 
@@ -213,7 +187,7 @@ class Connection(asyncio.Protocol):
                     raise frame
                 await self._handle(frame)
                 self._busy = False
-                self._regulate()
+                self._go_on()
         except (BadFrame, Rejected) as error:
             await self._settled.wait()
             self._reject(str(error))
@@ -223,18 +197,45 @@ class Connection(asyncio.Protocol):
 
     async def _handle(self, frame: bytes) -> None:
         call = dispatch.parse(frame, self.node.apis)
-        if isinstance(call, Call) and call.api.is_pipelined:
-            await self._writable.wait()
+        parsed_bytes = 0
+        if isinstance(call, Call):
+            parsed_bytes = call.memory_bytes(self.node.settings.request_max_items)
+        is_pipelined = isinstance(call, Call) and call.api.is_pipelined
+        if not is_pipelined:
+            await self._settled.wait()
+        await self._writable.wait()
+        parsed_bytes = await self._begin_parsing(parsed_bytes)
+        if isinstance(call, Call) and is_pipelined:
             task = self._loop.create_task(self._answer(call))
+            task.add_done_callback(lambda _: self._end_parsing(parsed_bytes))
             self._running.append((task, len(frame)))
             self._settled.clear()
             task.add_done_callback(self._flush)
             return
-        await self._settled.wait()
-        await self._writable.wait()
-        answer = Answer(call, 0) if isinstance(call, bytes) else await self._answer(call)
-        self._release(len(frame))
+        try:
+            answer = Answer(call, 0) if isinstance(call, bytes) else await self._answer(call)
+        finally:
+            self._end_parsing(parsed_bytes)
+        self._intake.release(len(frame))
         self._send(answer)
+
+    async def _begin_parsing(self, size: int) -> int:
+        """Wait for the memory that a request takes once it is parsed; gives what to release.
+
+        A heartbeat must not wait for long fetches, so one small request of each connection is
+        not counted. Hence every wait ends, as those that are counted end.
+        """
+        if size <= SMALL_REQUEST_BYTES and not self._has_small:
+            self._has_small = True
+            return 0
+        await self.node.parsed_budget.acquire(size)
+        return size
+
+    def _end_parsing(self, size: int) -> None:
+        if size:
+            self.node.parsed_budget.release(size)
+        else:
+            self._has_small = False
 
     async def _answer(self, call: Call) -> Answer:
         context = RequestContext(
@@ -251,7 +252,7 @@ class Connection(asyncio.Protocol):
         """Send the responses of pipelined requests, as far as none is missing before them."""
         while self._running and self._running[0][0].done():
             task, size = self._running.popleft()
-            self._release(size)
+            self._intake.release(size)
             error = None if task.cancelled() else task.exception()
             if error is not None and not isinstance(error, Rejected):
                 logger.error("%s: an unexpected error", self.peer, exc_info=error)
@@ -261,7 +262,7 @@ class Connection(asyncio.Protocol):
                 self._send(task.result())
         if not self._running:
             self._settled.set()
-        self._regulate()
+        self._go_on()
 
     def _send(self, answer: Answer) -> None:
         response, held_bytes = answer
@@ -277,6 +278,11 @@ class Connection(asyncio.Protocol):
         self.node.response_budget.release(size)
 
     # -- ending ------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait, or run beside others."""
+        return len(self._requests) + len(self._running)
 
     @property
     def is_idle(self) -> bool:
@@ -342,17 +348,10 @@ class Connection(asyncio.Protocol):
             if now_s - self._unwritable_since_s > settings.send_timeout_ms / 1000:
                 logger.warning("%s: closed: its responses are not read", self.peer)
                 self.abort()
-        elif self._reader.buffered_bytes and not self._waits_for_budget and not self._paused:
+        elif self._intake.buffered_bytes and not self._intake.is_waiting and not self._paused:
             if now_s - self._partial_since_s > settings.receive_timeout_ms / 1000:
                 logger.warning("%s: closed: half a request came, and no more", self.peer)
                 self.abort()
         elif self.is_idle and now_s - self._last_request_s > settings.connections_max_idle_ms / 1e3:
             logger.info("%s: closed: idle", self.peer)
             self.close()
-
-
-def _peer_name(transport: asyncio.BaseTransport) -> str:
-    peer = transport.get_extra_info("peername")
-    if isinstance(peer, tuple) and len(peer) >= 2:
-        return f"{peer[0]}:{peer[1]}"
-    return str(peer or "?")

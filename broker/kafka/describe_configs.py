@@ -5,7 +5,7 @@ Versions: 1 sources and synonyms (KIP-226); 3 types and documentation (KIP-569);
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from seawall.broker.config import BROKER_SETTINGS
 from seawall.broker.errors import BrokerError, UnknownTopic
@@ -23,11 +23,18 @@ from seawall.broker.kafka.schema import Values
 from seawall.broker.names import check_topic_name
 from seawall.broker.topic_info import TopicInfo
 
+# What the settings of a topic or broker take in memory until they have been sent, rounded up.
+# More than a few are described where there is memory for responses.
+RESOURCE_BYTES: Final = 1 << 15
+FEW_RESOURCES: Final = 4
+
 
 async def handle(request: Any, context: RequestContext) -> Values:
     # Once each, so that no answer is larger than all topics together.
     wanted = {(each.resource_type, each.resource_name): each for each in request.resources}
     check_count(len(wanted), MOST_ASKED, "resources")
+    if len(wanted) > FEW_RESOURCES:
+        await context.hold(len(wanted) * RESOURCE_BYTES)
     return {"results": await context.run(_describe_all, list(wanted.values()), request, context)}
 
 

@@ -27,7 +27,8 @@ async def handle(request: Any, context: RequestContext) -> Values:
     wants_operations = getattr(request, "include_authorized_operations", False)
     operations = _OPERATIONS if wants_operations else _NOT_ASKED
     answered = []
-    for name in request.groups:
+    # Once each, so that no answer is larger than all groups together.
+    for name in dict.fromkeys(request.groups):
         held = coordinator.group(name)
         try:
             view = view_of(held) if held else await context.run(stored_view, context.engine, name)

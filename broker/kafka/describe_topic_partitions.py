@@ -13,7 +13,13 @@ from seawall.broker.kafka import codes
 from seawall.broker.kafka.api import Api, RequestContext
 from seawall.broker.kafka.codes import KafkaError
 from seawall.broker.kafka.items import MOST_ASKED, check_count
-from seawall.broker.kafka.metadata import NOT_ASKED, TOPIC_OPERATIONS, described
+from seawall.broker.kafka.metadata import (
+    FEW_PARTITIONS,
+    NOT_ASKED,
+    PARTITION_BYTES,
+    TOPIC_OPERATIONS,
+    described,
+)
 from seawall.broker.kafka.schema import Values
 from seawall.broker.names import check_topic_name
 
@@ -25,6 +31,9 @@ async def handle(request: Any, context: RequestContext) -> Values:
     check_count(len(request.topics), MOST_ASKED, "topics")
     if request.cursor is not None and request.cursor.partition_index < 0:
         raise KafkaError(codes.INVALID_REQUEST, "a cursor's partition is 0 or more")
+    limit = min(request.response_partition_limit, MOST_PARTITIONS_OF_A_PAGE)
+    if limit > FEW_PARTITIONS:
+        await context.hold(limit * PARTITION_BYTES)
     return await context.run(_page, request, context)
 
 

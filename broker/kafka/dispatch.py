@@ -11,8 +11,17 @@ from seawall.broker.errors import BrokerError
 from seawall.broker.kafka import api_versions, codes
 from seawall.broker.kafka.api import Api, RequestContext
 from seawall.broker.kafka.schema import Schema, Undecodable, schema
+from seawall.broker.kafka.shape import TooManyItems
 
 logger = logging.getLogger("seawall.kafka")
+
+# What an item of a request takes in memory with what it is answered, measured and rounded up, and
+# what a request takes in any case.
+ITEM_BYTES: Final = 1_024
+REQUEST_BYTES: Final = 4_096
+# In so short a request items are not counted: none is shorter than two bytes.
+UNCOUNTED_BYTES: Final = 512
+SHORTEST_ITEM_BYTES: Final = 2
 
 _START: Final = struct.Struct(">hhi")
 
@@ -32,6 +41,23 @@ class Call(NamedTuple):
     frame: bytes
     body_at: int
 
+    def memory_bytes(self, most_items: int) -> int:
+        """What it takes at the most, besides its frame, once it is parsed and answered.
+
+        Raises `Rejected` if it has more than `most_items`.
+        """
+        size = len(self.frame)
+        if size <= UNCOUNTED_BYTES:
+            items = size // SHORTEST_ITEM_BYTES
+        else:
+            try:
+                items = self.schema.shape.items(self.frame, self.body_at, most_items)
+            except TooManyItems:
+                raise Rejected(
+                    f"{self.api.name} with more items than request.max.items allows: {most_items}"
+                ) from None
+        return REQUEST_BYTES + items * ITEM_BYTES
+
 
 def parse(frame: bytes, apis: Mapping[int, Api]) -> Call | bytes:
     """The call that a frame asks for, or the response to one that only needs telling.
@@ -50,8 +76,8 @@ def parse(frame: bytes, apis: Mapping[int, Api]) -> Call | bytes:
         raise Rejected(f"{api.name} version {version} is not answered, only {low} to {high}")
     known = schema(key, version)
     try:
-        header, body_at = known.read_header(frame, 0)
-    except Exception as error:  # noqa: BLE001 - kio's errors have no root of their own
+        header, frame, body_at = known.header(frame)
+    except Undecodable as error:
         raise Rejected(f"the header of {api.name} does not parse: {error}") from None
     return Call(api, version, correlation_id, header.client_id, known, frame, body_at)
 

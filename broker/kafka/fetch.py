@@ -27,6 +27,7 @@ from seawall.broker.kafka.topics import TopicKey, Topics, key_of
 from seawall.broker.kafka.wakes import Wakes
 from seawall.broker.raw import RawChunk, RawPlace, RawReaders
 from seawall.broker.translation import translated
+from seawall.wal.records import parse_header
 
 if TYPE_CHECKING:
     from seawall.broker.kafka.node import Node
@@ -68,6 +69,8 @@ class _Wanted:
     place: RawPlace | None
     code: int = codes.NONE
     found: RawChunk = _NOTHING
+    # Whether there is more than the limits let through: then a response is not waited for.
+    has_more: bool = False
 
 
 async def handle(request: Any, context: RequestContext) -> Values:
@@ -78,17 +81,19 @@ async def handle(request: Any, context: RequestContext) -> Values:
     wakes, readers = node.part(Wakes), node.part(Readers).raw
     deadline_s = loop.time() + milliseconds(request.max_wait) / 1000
     max_bytes = max(0, min(request.max_bytes, context.settings.fetch_max_bytes))
+    min_bytes = request.min_bytes
     topics = await _wanted(request, context)
     everything = [each for _, partitions in topics for each in partitions]
     while True:
         changes = wakes.changes
-        await _hold(context, min(max_bytes, sum(max(0, each.max_bytes) for each in everything)))
-        await node.run(_read, readers, everything, max_bytes)
+        await context.hold(min(max_bytes, sum(max(0, each.max_bytes) for each in everything)))
+        await node.run(_read, readers, everything, max_bytes, min_bytes)
         size = sum(len(each.found.data) for each in everything)
-        _hold_only(context, size)
+        context.hold_only(size)
         left_s = deadline_s - loop.time()
         if (
-            size >= request.min_bytes
+            size >= min_bytes
+            or (size and any(each.has_more for each in everything))
             or left_s <= 0
             or node.stopping.is_set()
             or any(each.code for each in everything)
@@ -103,7 +108,7 @@ async def handle(request: Any, context: RequestContext) -> Values:
         # Nothing is held while it waits: what there is now will be read again.
         for each in everything:
             each.found = _NOTHING
-        _hold_only(context, 0)
+        context.hold_only(0)
         await wakes.wait(known, changes, left_s)
         if size:
             # Some was there, but less than min_bytes: let more gather before all is read again.
@@ -113,19 +118,6 @@ async def handle(request: Any, context: RequestContext) -> Values:
         "session_id": 0,
         "responses": [_topic(topic, map(_partition, partitions)) for topic, partitions in topics],
     }
-
-
-async def _hold(context: RequestContext, size: int) -> None:
-    """Have the memory for a response that may be so long, before it is read."""
-    _hold_only(context, 0)
-    await context.node.response_budget.acquire(size)
-    context.response_bytes = size
-
-
-def _hold_only(context: RequestContext, size: int) -> None:
-    """Hold what the response really takes, until it has been sent."""
-    context.node.response_budget.release(context.response_bytes - size)
-    context.response_bytes = size
 
 
 async def _wanted(request: Any, context: RequestContext) -> list[tuple[Any, list[_Wanted]]]:
@@ -155,7 +147,7 @@ def _one(key: TopicKey, places: list[RawPlace] | None, asked: Any) -> _Wanted:
     return wanted
 
 
-def _read(readers: RawReaders, wanted: list[_Wanted], max_bytes: int) -> None:
+def _read(readers: RawReaders, wanted: list[_Wanted], max_bytes: int, min_bytes: int) -> None:
     """In a thread of the executor: read what there is, within the limits."""
     is_first = True
     for each in wanted:
@@ -177,6 +169,19 @@ def _read(readers: RawReaders, wanted: list[_Wanted], max_bytes: int) -> None:
             if size:
                 is_first = False
                 max_bytes -= size
+
+    if sum(len(each.found.data) for each in wanted) < min_bytes:
+        for each in wanted:
+            each.has_more = _next_offset(each) < each.found.durable_end
+
+
+def _next_offset(wanted: _Wanted) -> int:
+    """Where a partition goes on behind what was found of it."""
+    data, at, offset = wanted.found.data, 0, wanted.offset
+    while at < len(data):
+        header = parse_header(data, at)
+        at, offset = at + header.size_bytes, header.next_offset
+    return offset
 
 
 def _topic(topic: Any, partitions: Any) -> Values:

@@ -27,6 +27,7 @@ class FrameReader:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._chunks: list[bytes] = []
+        self._at = 0  # in the first of them: what lies before it was handed out
         self._have = 0
         self._length: int | None = None
 
@@ -42,7 +43,8 @@ class FrameReader:
     def length(self) -> int | None:
         """The length of the next frame, None until it has come. Raises `BadFrame`."""
         if self._length is None and self._have >= LENGTH_BYTES:
-            start = self._gather()[:LENGTH_BYTES]
+            data = self._gather()
+            start = data[self._at : self._at + LENGTH_BYTES]
             self._length = checked_length(start, self._max_bytes)
         return self._length
 
@@ -52,15 +54,18 @@ class FrameReader:
         if length is None or self._have < LENGTH_BYTES + length:
             return None
         data = self._gather()
-        end = LENGTH_BYTES + length
-        self._chunks = [data[end:]] if len(data) > end else []
-        self._have -= end
+        begin = self._at + LENGTH_BYTES
+        self._have -= LENGTH_BYTES + length
+        self._at = begin + length
         self._length = None
-        return data[LENGTH_BYTES:end]
+        if not self._have:
+            self._chunks, self._at = [], 0
+        return data[begin : begin + length]
 
     def _gather(self) -> bytes:
         if len(self._chunks) != 1:
-            self._chunks = [b"".join(self._chunks)]
+            self._chunks[0] = self._chunks[0][self._at :]
+            self._chunks, self._at = [b"".join(self._chunks)], 0
         return self._chunks[0]
 
 

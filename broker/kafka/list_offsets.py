@@ -13,7 +13,7 @@ from seawall.broker.errors import BrokerError
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.api import Api, RequestContext
 from seawall.broker.kafka.codes import KafkaError
-from seawall.broker.kafka.items import by_partition
+from seawall.broker.kafka.items import by_partition, repeated
 from seawall.broker.kafka.metadata import LEADER_EPOCH
 from seawall.broker.kafka.schema import Values
 from seawall.broker.kafka.topics import Topics
@@ -36,8 +36,13 @@ _NONE: Final = (-1, -1)
 
 async def handle(request: Any, context: RequestContext) -> Values:
     found = await context.node.part(Topics).find(topic.name for topic in request.topics)
+    twice = repeated(
+        (topic.name, each.partition_index) for topic in request.topics for each in topic.partitions
+    )
 
     def told(topic: str, asked: Any) -> Values:
+        if (topic, asked.partition_index) in twice:
+            return _failed(asked.partition_index, codes.INVALID_REQUEST)
         return _partition(asked, found.get(topic, []), context)
 
     return await context.run(by_partition, request, told)

@@ -10,7 +10,7 @@ In version 0 no topics means all of them, later it means none and null means all
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -19,6 +19,7 @@ from seawall.broker.errors import InvalidTopicName, TopicExists
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.api import Api, RequestContext
 from seawall.broker.kafka.changes import Changes
+from seawall.broker.kafka.codes import KafkaError
 from seawall.broker.kafka.items import MOST_CHANGES
 from seawall.broker.kafka.schema import Values
 from seawall.broker.kafka.topics import Topics
@@ -28,6 +29,12 @@ from seawall.broker.topic_info import TopicInfo
 
 #: The version of every partition's leadership: there is one leader, for ever.
 LEADER_EPOCH: Final = 0
+#: Earlier versions have a field for an id, and no answer without a name.
+BY_ID_SINCE: Final = 12
+#: What a description of a partition takes in memory until it has been sent, rounded up. So few of
+#: them are described at once, and more where there is memory for responses.
+PARTITION_BYTES: Final = 1_024
+FEW_PARTITIONS: Final = 32
 #: How long a client waits here for topics to be created before it is told to ask again.
 CREATION_TIMEOUT_MS: Final = 10_000
 # Kafka's AclOperation numbers as a set of bits: nobody is forbidden anything here.
@@ -37,8 +44,20 @@ NOT_ASKED: Final = -(1 << 31)
 
 
 async def handle(request: Any, context: RequestContext) -> Values:
+    if context.version < BY_ID_SINCE and any(
+        each.name is None or _id_of(each) for each in request.topics or ()
+    ):
+        raise KafkaError(
+            codes.INVALID_REQUEST, f"topics are asked for by id from version {BY_ID_SINCE} on"
+        )
     failed = await _create_missing(request, context)
-    topics = await context.run(_topics, request, context, failed)
+    found = await context.run(_find, request, context, failed)
+    partitions = sum(len(each.partitions) for each in found if isinstance(each, TopicInfo))
+    if partitions <= FEW_PARTITIONS:
+        topics = _describe(found, request, context)
+    else:
+        await context.hold(partitions * PARTITION_BYTES)
+        topics = await context.run(_describe, found, request, context)
     node = context.node
     wants_operations = getattr(request, "include_cluster_authorized_operations", False)
     return {
@@ -102,17 +121,21 @@ def _id_of(topic: Any) -> UUID | None:
     return uuid
 
 
-def _topics(request: Any, context: RequestContext, failed: Mapping[str, int]) -> list[Values]:
-    """In a thread of the executor. ``failed``: of what was to be created."""
-    wants_operations = getattr(request, "include_topic_authorized_operations", False)
-    operations = TOPIC_OPERATIONS if wants_operations else NOT_ASKED
+def _find(
+    request: Any, context: RequestContext, failed: Mapping[str, int]
+) -> list[TopicInfo | Values]:
+    """The topics that are asked for, and answers for those that are not there.
+
+    In a thread of the executor. ``failed``: of what was to be created.
+    """
     present = {info.name: info for info in context.broker.topics()}
     wanted = request.topics
     if wanted is None or (not wanted and context.version == 0):
-        return [described(info, context.node.node_id, operations) for info in present.values()]
+        return list(present.values())
     by_uuid = {info.uuid: info for info in present.values()}
-    answered = []
-    for each in wanted:
+    answered: list[TopicInfo | Values] = []
+    # Once each, so that no answer is larger than all topics together.
+    for each in {(each.name, _id_of(each)): each for each in wanted}.values():
         uuid = _id_of(each)
         if each.name is None or uuid is not None:
             found = None if uuid is None else by_uuid.get(uuid)
@@ -121,10 +144,19 @@ def _topics(request: Any, context: RequestContext, failed: Mapping[str, int]) ->
             found = present.get(each.name)
             code = failed.get(each.name, codes.UNKNOWN_TOPIC_OR_PARTITION)
             missing = _missing(code, each.name, None)
-        answered.append(
-            missing if found is None else described(found, context.node.node_id, operations)
-        )
+        answered.append(missing if found is None else found)
     return answered
+
+
+def _describe(
+    found: Sequence[TopicInfo | Values], request: Any, context: RequestContext
+) -> list[Values]:
+    wants_operations = getattr(request, "include_topic_authorized_operations", False)
+    operations = TOPIC_OPERATIONS if wants_operations else NOT_ASKED
+    return [
+        described(each, context.node.node_id, operations) if isinstance(each, TopicInfo) else each
+        for each in found
+    ]
 
 
 def described(info: TopicInfo, node_id: int, operations: int = NOT_ASKED) -> Values:

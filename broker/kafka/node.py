@@ -46,6 +46,9 @@ class Node:
         self.loop = asyncio.get_running_loop()
         self.executor = broker.engine.executor
         self.request_budget = Budget(settings.queued_max_request_bytes)
+        # What requests take once they are parsed. Apart from the other, because who waits for it
+        # holds some of that.
+        self.parsed_budget = Budget(settings.queued_max_request_bytes)
         self.response_budget = Budget(settings.queued_max_response_bytes)
         self.connections: set[Connection] = set()
         # Set when the server stops: who waits for long answers with what there is.

@@ -15,7 +15,7 @@ import io
 import struct
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from seawall.broker.kafka.kio_messages import (
     load_request_schema,
     load_response_schema,
 )
+from seawall.broker.kafka.shape import Shape, nested_in
 
 Values = Mapping[str, Any]
 _CORRELATION: typing.Final = struct.Struct(">i")
@@ -46,8 +47,19 @@ class Schema(NamedTuple):
     write_response: Callable[[Any, Any], None]
     build: Callable[[Values], Any]
     response: Any
-    is_request_flexible: bool
+    header_shape: Shape
+    shape: Shape
     has_response_tags: bool
+
+    def header(self, frame: bytes) -> tuple[Any, bytes, int]:
+        """The header of a request, the frame to go on with, and where the body begins in it.
+
+        Raises `Undecodable`.
+        """
+        try:
+            return _whole(self.read_header, self.header_shape, frame, 0)
+        except Exception as error:  # noqa: BLE001 - kio raises many kinds, without a root
+            raise Undecodable(f"{type(error).__name__}: {error}") from None
 
     def decode(self, frame: bytes, position: int) -> Any:
         """The request whose body begins at `position`, or `Undecodable`.
@@ -56,7 +68,7 @@ class Schema(NamedTuple):
         its request for the metadata of all topics.
         """
         try:
-            request, _ = self.read_request(frame, position)
+            request, _, _ = _whole(self.read_request, self.shape, frame, position)
         except Exception as error:  # noqa: BLE001 - kio raises many kinds, without a root
             raise Undecodable(f"{type(error).__name__}: {error}") from None
         return request
@@ -84,6 +96,25 @@ class Schema(NamedTuple):
         return self.build(_Blank(error_code=code)) if "error_code" in names else None
 
 
+def _whole(
+    read: Callable[[bytes, int], tuple[Any, int]], shape: Shape, frame: bytes, position: int
+) -> tuple[Any, bytes, int]:
+    """A message, the frame that it is in, and where it ends there.
+
+    kio refuses tagged fields that it does not know, which are to be passed over (KIP-482): then
+    it is the frame without them.
+    """
+    try:
+        message, end = read(frame, position)
+    except Exception:
+        known = shape.without_unknown_tags(frame, position)
+        if known is None:
+            raise
+        frame = known
+        message, end = read(frame, position)
+    return message, frame, end
+
+
 class _Blank(dict[str, Any]):
     """Values for a message about which nothing is known: every field is empty."""
 
@@ -99,7 +130,8 @@ def schema(api_key: int, version: int) -> Schema:
         write_response=entity_writer(response),
         build=builder(response),
         response=response,
-        is_request_flexible=request.__flexible__,
+        header_shape=Shape(request.__header_schema__),
+        shape=Shape(request),
         # The response to ApiVersions has the old header in all versions (KIP-511): who asks
         # does not know yet what is understood here.
         has_response_tags=response.__flexible__ and api_key != _API_VERSIONS,
@@ -137,7 +169,7 @@ def _same(value: Any) -> Any:
 
 def _converter(hint: Any, metadata: Mapping[str, Any]) -> Callable[[Any], Any]:
     """What turns a handler's value into what kio's entity holds."""
-    nested, is_array = _nested(hint)
+    nested, is_array = nested_in(hint)
     if nested is not None:
         build = builder(nested)
 
@@ -151,18 +183,6 @@ def _converter(hint: Any, metadata: Mapping[str, Any]) -> Callable[[Any], Any]:
     if is_array:
         return lambda values: None if values is None else tuple(values)
     return _CONVERTERS.get(metadata.get("kafka_type", ""), _same)
-
-
-def _nested(hint: Any) -> tuple[Any, bool]:
-    """The message that a field holds, and whether it holds several."""
-    if is_dataclass(hint) and isinstance(hint, type):
-        return hint, False
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) is tuple:
-        return _nested(arguments[0])[0], True
-    found = [_nested(each) for each in arguments]
-    kinds = [kind for kind, _ in found if kind is not None]
-    return (kinds[0] if kinds else None), any(is_array for _, is_array in found)
 
 
 def _duration(value: Any) -> Any:
@@ -197,7 +217,7 @@ _BLANKS: dict[str, Any] = {
 
 
 def _blank(each: Any) -> Any:
-    nested, is_array = _nested(each.type)
+    nested, is_array = nested_in(each.type)
     if is_array:
         return ()
     if nested is not None:

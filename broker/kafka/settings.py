@@ -69,12 +69,20 @@ class ServerSettings:
     socket_request_max_bytes: int = _number(
         100 * MIB, 1024, INT32_MAX, "The largest request. A longer one closes its connection."
     )
+    request_max_items: int = _number(
+        50_000,
+        100,
+        INT32_MAX,
+        "The most topics, partitions and the like in one request. One with more closes its "
+        "connection, before it is parsed.",
+    )
     queued_max_request_bytes: int = _number(
         256 * MIB,
         1024,
         INT64_MAX,
-        "What all requests that are being received or answered may take together, in bytes. "
-        "Beyond it, connections are not read from.",
+        "What all requests that are being received or answered may take together, in bytes, and "
+        "once more what they may take when they are parsed. Beyond it, connections are not read "
+        "from.",
     )
     queued_max_response_bytes: int = _number(
         256 * MIB,

@@ -111,6 +111,8 @@ def test_an_address_that_is_taken(tmp_path: Path) -> None:
         (["--log-format", "xml"], "text or json"),
         (["--config", "missing.toml"], "No such file"),
         (["--grace", "-1"], "grace.ms"),
+        (["--grace", "nan"], "--grace is a number of seconds"),
+        (["--grace", "inf"], "--grace is a number of seconds"),
     ],
 )
 def test_wrong_usage(cli: Cli, options: list[str], said: str) -> None:

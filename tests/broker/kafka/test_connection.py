@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,9 +32,9 @@ def wire_request(number: int) -> bytes:
     return request_bytes(0, 9, number, {"acks": -1, "timeout": 1, "topic_data": topics})
 
 
-def with_an_unknown_tag(request: bytes) -> bytes:
-    """Where the tagged fields of a request are, at its end, one that nobody knows."""
-    body = request[4:-1] + b"\x01\x63\x00"
+def with_a_long_tag(request: bytes) -> bytes:
+    """Where the tagged fields of a request are, at its end, one that is not all there."""
+    body = request[4:-1] + b"\x01\x63\x05abc"
     return struct.pack(">i", len(body)) + body
 
 
@@ -47,7 +49,7 @@ GARBAGE = {
     "a negative version": struct.pack(">ihhih", 10, 18, -1, 1, -1)[:2],
     "half a header": struct.pack(">ihhi", 8, 3, 9, 1),
     "a client id that is too long": struct.pack(">ihhih", 10, 3, 9, 1, 30_000),
-    "a tagged field that kio does not know": with_an_unknown_tag(wire_request(1)),
+    "a tagged field that is longer than what came": with_a_long_tag(wire_request(1)),
     "a body that is cut off": struct.pack(">ihhih", 10, 3, 4, 1, -1),
 }
 
@@ -175,18 +177,45 @@ def test_a_client_that_does_not_read_is_cut_off(serving: Serve) -> None:
 
 
 def test_in_flight_requests_are_bounded(serving: Serve) -> None:
+    """Also of a client that sends hundreds at once: then they come in one piece."""
     server = serving(max_in_flight_requests=3)
     wire = Wire(server.address)
-    wire.send_fetch("orders", 0, max_wait_ms=500)
-    for _ in range(200):
-        wire.send(3, 4, topics=None)
-    wire.receive()
+    fetch = request_bytes(
+        1,
+        12,
+        0,
+        {
+            "max_wait": 500,
+            "min_bytes": 1,
+            "topics": [
+                {
+                    "topic": "orders",
+                    "partitions": [
+                        {"partition": 0, "fetch_offset": 0, "partition_max_bytes": 1000}
+                    ],
+                }
+            ],
+            "forgotten_topics_data": (),
+        },
+    )
+    others = [request_bytes(3, 4, number, {"topics": None}) for number in range(1, 200)]
+    wire.socket.sendall(fetch + b"".join(others))
+    eventually(lambda: len(node_of(server).connections) == 1)
     [connection] = node_of(server).connections
-    for _ in range(200):
-        assert wire.receive().topics
+    most = 0
+    while not wire_has_answer(wire):
+        most = max(most, connection.in_flight)
+    assert 1 <= most <= 3
+    for number in range(200):
+        assert wire.receive_frame()[:4] == struct.pack(">i", number)
     eventually(lambda: connection.is_idle)
     eventually(lambda: node_of(server).request_budget.used_bytes == 0)
+    eventually(lambda: node_of(server).parsed_budget.used_bytes == 0)
     wire.close()
+
+
+def wire_has_answer(wire: Wire) -> bool:
+    return bool(select.select([wire.socket], (), (), 0.01)[0])
 
 
 def test_memory_for_requests_is_shared(serving: Serve) -> None:
@@ -230,3 +259,115 @@ def test_a_client_that_goes_away_leaves_nothing(serving: Serve, broker: Broker) 
     eventually(lambda: not node_of(server).connections)
     assert node_of(server).request_budget.used_bytes == 0
     assert node_of(server).response_budget.used_bytes == 0
+
+
+def tiny_items(count: int) -> bytes:
+    """A produce request with so many topics of three bytes each."""
+    header = request_bytes(0, 9, 1, {"acks": -1, "timeout": 1, "topic_data": ()})[4:-2]
+    number = bytes([count + 1 & 0x7F | 0x80, count + 1 >> 7 & 0x7F | 0x80, count + 1 >> 14])
+    body = header + number + b"\x01\x01\x00" * count + b"\x00"
+    return struct.pack(">i", len(body)) + body
+
+
+def test_a_request_of_too_many_items_is_refused_unparsed(
+    serving: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serving(request_max_items=20_000)
+    wire = Wire(server.address)
+    wire.socket.sendall(tiny_items(20_000))
+    assert wire.receive_frame()[:4] == struct.pack(">i", 1)
+    wire.socket.sendall(tiny_items(20_001))
+    assert wire.is_closed()
+    assert "Produce with more items than request.max.items allows: 20000" in caplog.text
+    wire.close()
+
+
+def test_memory_for_parsed_requests_is_shared(serving: Serve) -> None:
+    """Ten clients at once, each with a request that needs more than the half of it."""
+    server = serving(queued_max_request_bytes=1 << 20)
+    node = node_of(server)
+    wires = [Wire(server.address) for _ in range(10)]
+    most = 0
+    for wire in wires:
+        for _ in range(3):
+            wire.socket.sendall(tiny_items(700))
+    for wire in wires:
+        for _ in range(3):
+            most = max(most, node.parsed_budget.used_bytes)
+            assert wire.receive_frame()[:4] == struct.pack(">i", 1)
+    assert most <= 1 << 20
+    eventually(lambda: node.parsed_budget.used_bytes == 0)
+    for wire in wires:
+        wire.close()
+
+
+def test_a_small_request_does_not_wait_for_those_that_take_all(serving: Serve) -> None:
+    server = serving(queued_max_request_bytes=1 << 20)
+    node, wire = node_of(server), Wire(server.address)
+    node.loop.call_soon_threadsafe(node.parsed_budget.add, 1 << 20)
+    assert wire.ask(18, 0).error_code == 0
+    wire.socket.sendall(tiny_items(700))
+    other = Wire(server.address)
+    assert other.ask(18, 0).error_code == 0
+    assert not wire_has_answer(wire)
+    node.loop.call_soon_threadsafe(node.parsed_budget.release, 1 << 20)
+    assert wire.receive_frame()[:4] == struct.pack(">i", 1)
+    wire.close()
+    other.close()
+
+
+def test_who_goes_away_while_waiting_for_memory_holds_none(serving: Serve) -> None:
+    server = serving(queued_max_request_bytes=1 << 20)
+    node = node_of(server)
+    node.loop.call_soon_threadsafe(node.parsed_budget.add, 1 << 20)
+    for _ in range(3):
+        wire = Wire(server.address)
+        wire.socket.sendall(tiny_items(700))
+        time.sleep(0.05)
+        wire.close()
+    eventually(lambda: not node.connections)
+    node.loop.call_soon_threadsafe(node.parsed_budget.release, 1 << 20)
+    eventually(lambda: node.parsed_budget.used_bytes == 0)
+
+
+def test_who_only_claims_to_send_much_keeps_nobody_waiting(serving: Serve) -> None:
+    server = serving()
+    claims = [Wire(server.address) for _ in range(20)]
+    for wire in claims:
+        wire.socket.sendall(struct.pack(">i", 100 << 20) + wire_request(1)[4:])
+    eventually(lambda: node_of(server).request_budget.used_bytes >= len(claims))
+    other = Wire(server.address)
+    other.socket.settimeout(10)
+    assert other.produce("orders", batch(os.urandom(200_000))).error_code == 0
+    for wire in [*claims, other]:
+        wire.close()
+    eventually(lambda: node_of(server).request_budget.used_bytes == 0)
+
+
+def test_those_who_have_sent_a_half_do_not_wait_for_each_other(
+    serving: Serve, broker: Broker
+) -> None:
+    """Six requests of which one and a half find room, and each is half there."""
+    broker.create_topic("large", config={"max.message.bytes": str(8 << 20)})
+    server = serving(queued_max_request_bytes=6 << 20)
+    wires = [Wire(server.address) for _ in range(6)]
+    data = [{"index": 0, "records": batch(os.urandom(4 << 20))}]
+    topics = [{"name": "large", "partition_data": data}]
+    frame = request_bytes(0, 9, 1, {"acks": -1, "timeout": 1, "topic_data": topics})
+
+    def send(wire: Wire) -> None:
+        wire.socket.sendall(frame[: 2 << 20])
+        time.sleep(0.3)  # everybody is in the middle of it
+        wire.socket.sendall(frame[2 << 20 :])
+
+    senders = [threading.Thread(target=send, args=(wire,)) for wire in wires]
+    for sender in senders:
+        sender.start()
+    for wire in wires:
+        assert wire.receive_frame()[:4] == struct.pack(">i", 1)
+    for sender in senders:
+        sender.join()
+    for wire in wires:
+        wire.close()
+    assert broker.ends("large", 0).durable_end == 6
+    eventually(lambda: node_of(server).request_budget.used_bytes == 0)

@@ -65,3 +65,9 @@ def test_a_group_of_embedded_members(wire: Wire, broker: Broker) -> None:
         [one] = found.members
         assert one.client_id == "inside"
         assert assigned_partitions(one.member_assignment) == [("orders", 0)]
+
+
+def test_each_group_is_described_once(wire: Wire) -> None:
+    """However often it is named: no answer is larger than all groups together."""
+    WireMember(wire).enter(("orders", 0))
+    assert [each.group_id for each in describe(wire, 6, *["g", "none"] * 50)] == ["g", "none"]

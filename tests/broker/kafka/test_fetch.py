@@ -171,6 +171,29 @@ def test_a_fetch_waits_for_min_bytes(wire: Wire, connect: Connect) -> None:
     assert values_in(answer.records) == [b"a", b"b", b"c"]
 
 
+@pytest.mark.parametrize(
+    "limits", [{"max_bytes": 2000}, {"partition_max_bytes": 2000}, {"max_bytes": 0}]
+)
+def test_a_response_that_is_full_is_not_waited_for(wire: Wire, limits: dict[str, int]) -> None:
+    """Although it has less than min_bytes: more could never come."""
+    for _ in range(5):
+        wire.produce("orders", batch(b"x" * 1000))
+    began = time.monotonic()
+    answer = wire.fetch("orders", 0, max_wait_ms=15_000, min_bytes=1 << 20, **limits)
+    assert len(values_in(answer.records)) == 1
+    assert time.monotonic() - began < 10
+
+
+def test_what_lies_in_the_next_segment_is_not_waited_for(wire: Wire, broker: Broker) -> None:
+    broker.create_topic("small", config={"segment.bytes": 4096})
+    for _ in range(8):
+        wire.produce("small", batch(b"x" * 1500))
+    began = time.monotonic()
+    answer = wire.fetch("small", 0, max_wait_ms=15_000, min_bytes=11_000)
+    assert answer.records
+    assert time.monotonic() - began < 10
+
+
 PRODUCE = """
 import sys
 from seawall.broker import Broker

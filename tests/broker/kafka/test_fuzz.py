@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from any_requests import ADMIN_KEYS, codes_in, entities
+from brokers import put
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kio.index import load_request_schema
+from kio.schema.errors import ErrorCode
 from wire import Wire, batch, request_bytes
 from wire_groups import GROUP_REQUESTS
 
+from seawall.broker import Broker
+from seawall.broker.kafka.registry import load_apis
 from seawall.broker.kafka.threaded import ServerThread
 
 Serve = Callable[..., ServerThread]
@@ -93,6 +100,31 @@ def test_the_server_lives(fuzzed: ServerThread, frames: list[bytes]) -> None:
         bad.close()
     wire = Wire(fuzzed.address)
     assert wire.ask(18, 0).error_code == 0
+    wire.close()
+
+
+ASKED = [key for key in load_apis() if key not in ADMIN_KEYS]
+
+
+@pytest.mark.parametrize("key", ASKED)
+def test_every_request_is_answered(serving: Serve, broker: Broker, key: int) -> None:
+    """Whatever a well-formed request says, and no answer is the server's own fault."""
+    put(broker, b"a", b"b")
+    server = serving(group_initial_rebalance_delay_ms=0)
+    wire = Wire(server.address)
+    low, high = load_apis()[key].versions
+
+    @settings(max_examples=40)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        version = data.draw(st.integers(low, high))
+        request = data.draw(entities(load_request_schema(key, version)))
+        named = {each.name: getattr(request, each.name) for each in fields(request)}
+        answer = wire.ask(key, version, **named)
+        assert ErrorCode.unknown_server_error not in set(codes_in(answer))
+
+    check()
+    assert wire.ask(18, 0).error_code == 0, "the connection goes on"
     wire.close()
 
 

@@ -92,3 +92,17 @@ def test_a_producer_goes_on_in_the_next_epoch(wire: Wire) -> None:
     known = {"transactional_id": None, "transaction_timeout": 1000}
     answer = wire.ask(22, 4, **known, producer_id=77, producer_epoch=3)
     assert (answer.producer_id, answer.producer_epoch) == (77, 4)
+
+
+@pytest.mark.parametrize("version", [1, 9])
+def test_a_partition_that_is_there_twice(wire: Wire, version: int) -> None:
+    """As Kafka, which looks up none of them: each may mean reading a whole segment."""
+    twice = [{"partition_index": 0, "timestamp": -1}] * 2
+    topics = [
+        {"name": "orders", "partitions": twice},
+        {"name": "none", "partitions": twice[:1]},
+    ]
+    answer = wire.ask(2, version, replica_id=-1, isolation_level=0, topics=topics)
+    orders, none = answer.topics
+    assert [each.error_code for each in orders.partitions] == [42, 42]
+    assert [each.error_code for each in none.partitions] == [3]

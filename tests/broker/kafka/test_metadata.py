@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import select
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from brokers import eventually
 from wire import Wire
 
 from seawall.broker import Broker
@@ -76,7 +79,7 @@ def test_one_request_creates_so_many_and_no_more(
     monkeypatch.setattr(metadata, "MOST_CHANGES", 2)
     names = [{"name": name} for name in ("a", "orders", "b", "c", "a")]
     topics = ask(wire, topics=names).topics
-    assert [topic.error_code for topic in topics] == [0, 0, 0, 3, 0]
+    assert [topic.error_code for topic in topics] == [0, 0, 0, 3]
     assert [info.name for info in broker.topics()] == ["a", "b", "orders"]
 
 
@@ -113,3 +116,44 @@ def test_operations_only_when_asked_for(wire: Wire) -> None:
     )
     assert answer.topics[0].topic_authorized_operations & (1 << 3)  # READ
     assert answer.cluster_authorized_operations & (1 << 5)  # CREATE
+
+
+def test_each_topic_is_described_once(wire: Wire, broker: Broker) -> None:
+    """However often it is named: no answer is larger than all topics together."""
+    uuid = broker.topic("orders").uuid
+    named = [{"name": "orders"}, {"name": "none"}] * 50
+    answer = ask(wire, topics=named, allow_auto_topic_creation=False)
+    assert [topic.name for topic in answer.topics] == ["orders", "none"]
+    by_id = [{"name": None, "topic_id": uuid}] * 50
+    answer = ask(wire, 12, topics=by_id, allow_auto_topic_creation=False)
+    assert [topic.topic_id for topic in answer.topics] == [uuid]
+
+
+def test_long_answers_share_the_memory_for_responses(
+    serving: Callable[..., ServerThread], broker: Broker
+) -> None:
+    broker.create_topic("many", 40)
+    size = 41 * metadata.PARTITION_BYTES
+    server = serving(queued_max_response_bytes=size)
+    node = server.server.node
+    node.loop.call_soon_threadsafe(node.response_budget.add, 1)
+    long, short = Wire(server.address), Wire(server.address)
+    long.send(KEY, 4, topics=None)
+    orders = short.ask(KEY, 4, topics=[{"name": "orders"}]).topics
+    assert [topic.name for topic in orders] == ["orders"], "a short answer waits for nobody"
+    assert not select.select([long.socket], (), (), 0.05)[0]
+    assert node.response_budget.used_bytes == 1
+    node.loop.call_soon_threadsafe(node.response_budget.release, 1)
+    assert len(long.receive().topics) == 2
+    eventually(lambda: node.response_budget.used_bytes == 0)
+    for wire in (long, short):
+        wire.close()
+
+
+@pytest.mark.parametrize("version", [10, 11])
+def test_ids_are_for_later_versions(wire: Wire, broker: Broker, version: int) -> None:
+    """As Kafka: these have a field for the id, and no answer without a name."""
+    uuid = broker.topic("orders").uuid
+    for named in ({"name": None, "topic_id": None}, {"name": "orders", "topic_id": uuid}):
+        [topic] = ask(wire, version, topics=[named], allow_auto_topic_creation=True).topics
+        assert (topic.error_code, topic.name) == (42, named["name"] or "")

@@ -77,3 +77,10 @@ def test_offsets_of_a_topic_that_was_deleted(committed: Wire, broker: Broker) ->
     broker.delete_topic("orders")
     answer = committed.ask(9, 7, group_id="g", topics=None, require_stable=False)
     assert answer.topics == ()
+
+
+def test_each_group_is_answered_for_once(committed: Wire) -> None:
+    """However often it is named: no answer is larger than all offsets together."""
+    wanted = [{"group_id": "g", "topics": None}, {"group_id": "h", "topics": None}] * 50
+    answer = committed.ask(9, 8, groups=wanted, require_stable=False)
+    assert [each.group_id for each in answer.groups] == ["g", "h"]

@@ -1,0 +1,94 @@
+"""What comes over one connection: frames, as far as there is memory for them.
+
+Memory is reserved bit by bit as a frame comes: whoever has only claimed to send much must not
+keep everybody else waiting. One that has to wait in the middle of a frame is then given all the
+rest of it, so that those who wait for each other do not do so for ever (see `Budget`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from seawall.broker.kafka.framing import FrameReader
+
+if TYPE_CHECKING:
+    from seawall.broker.kafka.node import Node
+
+# One request of a connection that is no longer than this never waits for memory.
+SMALL_REQUEST_BYTES: Final = 1 << 16
+# Memory for so much of a longer one is reserved at first, and then for as much again.
+FIRST_BYTES: Final = 1 << 20
+
+
+class Intake:
+    """Belongs to the loop. ``go_on`` is called when there is memory that was waited for."""
+
+    def __init__(self, node: Node, go_on: Callable[[], object]) -> None:
+        self._budget = node.request_budget
+        self._reader = FrameReader(node.settings.socket_request_max_bytes)
+        self._go_on = go_on
+        # Bytes of the next frame that are reserved, and those that are waited for.
+        self._admitted = 0
+        self._wanted = 0
+        #: Whether it waits for memory; nothing more is to be read meanwhile.
+        self.is_waiting = False
+        #: What is reserved: for the next frame, and for those that were taken, until released.
+        self.held_bytes = 0
+
+    @property
+    def buffered_bytes(self) -> int:
+        """The bytes that have come and are in no frame that was taken."""
+        return self._reader.buffered_bytes
+
+    def feed(self, data: bytes) -> None:
+        self._reader.feed(data)
+
+    def take(self) -> bytes | None:
+        """The next frame, None if it is not whole or has to wait. Raises `BadFrame`."""
+        if self.is_waiting:
+            return None
+        length = self._reader.length()
+        if length is None or not self._reserve(length):
+            return None
+        frame = self._reader.take()
+        if frame is not None:
+            self._admitted = 0
+        return frame
+
+    def _reserve(self, length: int) -> bool:
+        """Have memory for what comes next of the frame; False if that has to be waited for."""
+        if length <= SMALL_REQUEST_BYTES and not self.held_bytes:
+            self._budget.add(length)
+            self._on_reserved(length)
+        while self._admitted < length and self._admitted <= self.buffered_bytes:
+            size = min(max(FIRST_BYTES, self._admitted), length - self._admitted)
+            more = length - self._admitted - size if self._admitted else 0
+            self._wanted, self.is_waiting = size + more, True
+            if not self._budget.reserve(size, self._on_room, more=more, held=self._admitted):
+                return False
+            self.is_waiting = False
+            self._on_reserved(size)
+        return True
+
+    def _on_reserved(self, size: int) -> None:
+        self._admitted += size
+        self.held_bytes += size
+
+    def _on_room(self) -> None:
+        self.is_waiting = False
+        self._on_reserved(self._wanted)
+        self._go_on()
+
+    def release(self, size: int) -> None:
+        """Give back what a frame took that was handed out."""
+        if size:
+            self.held_bytes -= size
+            self._budget.release(size)
+
+    def close(self, kept_bytes: int) -> None:
+        """Give back all but ``kept_bytes``, and wait no more."""
+        if self.is_waiting:
+            self._budget.give_up(self._on_room)
+            self.is_waiting = False
+        self.release(self.held_bytes - kept_bytes)
