@@ -67,6 +67,51 @@ class ConnectionLost(LocationError):
         self.reason = reason
 
 
+class AccessRefused(LocationError):
+    """A server answers, and does not let this client in; waiting changes nothing.
+
+    Of what was on its way nothing was stored, unless the error says `OutcomeUnknown`.
+    """
+
+    def __init__(self, message: str, *, location: str, reason: str) -> None:
+        super().__init__(message, location=location)
+        self.reason = reason
+
+
+class AuthenticationFailed(AccessRefused):
+    """A name and a password are wanted, or others, or in another way."""
+
+    def __init__(
+        self,
+        *,
+        location: str,
+        reason: str,
+        hint: str = "look at security.protocol and the sasl.* settings of the location",
+    ) -> None:
+        super().__init__(
+            f"{location} does not let this client in: {reason}; {hint}",
+            location=location,
+            reason=reason,
+        )
+
+
+class TlsFailed(AccessRefused):
+    """Only one side speaks TLS, or one does not trust the other's certificate."""
+
+    def __init__(
+        self,
+        *,
+        location: str,
+        reason: str,
+        hint: str = "look at security.protocol and the ssl.* settings of the location",
+    ) -> None:
+        super().__init__(
+            f"no TLS connection with {location}: {reason}; {hint}",
+            location=location,
+            reason=reason,
+        )
+
+
 class RemoteError(LocationError):
     """What the server said has no name of its own here. ``code`` is Kafka's word for it."""
 

@@ -21,6 +21,7 @@ KAFKA = "Apache Kafka"
 PLACES = (DIRECTORY, SERVER, KAFKA)
 KAFKA_VARIABLE = "SEAWALL_APACHE_KAFKA"
 NO_KAFKA = f"no Apache Kafka: {KAFKA_VARIABLE} is neither HOST:PORT nor a folder with its jars"
+NO_JARS = f"no Apache Kafka of one's own: {KAFKA_VARIABLE} is no folder with its jars"
 
 
 @contextmanager
@@ -44,17 +45,21 @@ def server() -> Iterator[str]:
 @contextmanager
 def apache_kafka() -> Iterator[str | None]:
     """A location that is Apache Kafka, None where there is none."""
-    how = os.environ.get(KAFKA_VARIABLE, "")
-    if not Path(how).is_dir() or not how:
+    lib = kafka_jars()
+    if lib is None:
+        how = os.environ.get(KAFKA_VARIABLE, "")
         yield f"kafka://{how}" if ":" in how else None
         return
     from clients.endpoints import Kafka
 
-    with tempfile.TemporaryDirectory(prefix="seawall-kafka-") as folder:
-        kafka = Kafka(Path(folder), Path(how))
-        kafka.format()
-        kafka.start()
-        try:
-            yield f"kafka://{kafka.address}"
-        finally:
-            kafka.kill()
+    with (
+        tempfile.TemporaryDirectory(prefix="seawall-kafka-") as folder,
+        Kafka(Path(folder), lib) as kafka,
+    ):
+        yield f"kafka://{kafka.address}"
+
+
+def kafka_jars() -> Path | None:
+    """The folder with Apache Kafka's jars, None where the variable names none."""
+    how = os.environ.get(KAFKA_VARIABLE, "")
+    return Path(how) if how and Path(how).is_dir() else None

@@ -24,6 +24,10 @@ Answer = TypeVar("Answer")
 REQUEST_TIMEOUT_S = 10.0
 # How long a server that answers probes may put a question off; then its error is the answer.
 PATIENCE_S = 60.0
+# The first thing that a client is asked. While it waits it does not hear of a refusal, so that
+# this is for short.
+MEETING_S = 1.0
+_ANY_TOPIC = "__consumer_offsets"
 _PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 
@@ -41,8 +45,8 @@ class Asking:
         self._lock = threading.Lock()
         self.location = location
         self.unusable: BrokerError | None = None
-        # What the servers said about whoever connects; waiting does not change it.
-        self.refusal: BrokerError | None = None
+        # The client that has had an answer.
+        self._met: Any = None
 
     def facts(self, **known: Any) -> Facts:
         return Facts(location=self.location, **known)
@@ -83,22 +87,33 @@ class Asking:
                 raise self.supervisor.lost()
             epoch = self.supervisor.epoch
             try:
-                return question(self._fresh())
+                client = self._fresh()
+                was_met = client is self._met
+                if not was_met:
+                    client.list_topics(_ANY_TOPIC, timeout=MEETING_S)
+                    self._met, was_met = client, True
+                answer = question(client)
+                self.supervisor.worked()
+                return answer
             except KafkaException as error:
                 failure = kafka_error(error)
                 if failure.code() not in AWAY:
+                    self.supervisor.worked()
                     raise named(failure, facts) from error
-                self._fresh()
-                self.is_stale = True
-                if self.refusal is not None:
-                    refusal, self.refusal = self.refusal, None
-                    raise refusal from error
+                client.poll(0)  # its reports, which may say that it is not let in
+                refused = self.supervisor.refused()
+                if refused is not None:
+                    self.is_stale = True
+                    raise refused from error
                 now_s = time.monotonic()
                 if put_off_since_s is None or epoch != self.supervisor.epoch:
                     put_off_since_s = now_s
                 if now_s - put_off_since_s > PATIENCE_S:
                     raise named(failure, facts) from error
-                if on_unsure is not None:
+                # One that is still connecting is not replaced: connecting may take its time.
+                if was_met or now_s - put_off_since_s > REQUEST_TIMEOUT_S:
+                    self.is_stale = True
+                if was_met and on_unsure is not None:
                     on_unsure()
             except RuntimeError as error:  # the client was closed meanwhile
                 self.check_usable()

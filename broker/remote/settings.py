@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from seawall.broker.remote.probe import Security
+
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError
 
@@ -37,6 +39,12 @@ def probing(cluster: Cluster, reconnect: ReconnectSettings) -> ReconnectSettings
     if not given.isdigit() or not int(given):
         return reconnect
     return replace(reconnect, probe_timeout_ms=min(reconnect.probe_timeout_ms, int(given)))
+
+
+def security(cluster: Cluster) -> Security:
+    """What the location says that the servers speak."""
+    given = cluster.settings.get("security.protocol", "").lower()
+    return Security(is_tls="ssl" in given, is_sasl="sasl" in given)
 
 
 def common(cluster: Cluster, on_error: Callable[[KafkaError], object]) -> Settings:
