@@ -73,9 +73,10 @@ class AccessRefused(LocationError):
     Of what was on its way nothing was stored, unless the error says `OutcomeUnknown`.
     """
 
-    def __init__(self, message: str, *, location: str, reason: str) -> None:
-        super().__init__(message, location=location)
+    def __init__(self, message: str, *, location: str, reason: str, hint: str) -> None:
+        super().__init__(f"{message}: {reason}; {hint}", location=location)
         self.reason = reason
+        self.hint = hint
 
 
 class AuthenticationFailed(AccessRefused):
@@ -89,9 +90,10 @@ class AuthenticationFailed(AccessRefused):
         hint: str = "look at security.protocol and the sasl.* settings of the location",
     ) -> None:
         super().__init__(
-            f"{location} does not let this client in: {reason}; {hint}",
+            f"{location} does not let this client in",
             location=location,
             reason=reason,
+            hint=hint,
         )
 
 
@@ -103,12 +105,14 @@ class TlsFailed(AccessRefused):
         *,
         location: str,
         reason: str,
-        hint: str = "look at security.protocol and the ssl.* settings of the location",
+        hint: str = "look at security.protocol, ssl.ca.location and the other ssl.* settings "
+        "of the location",
     ) -> None:
         super().__init__(
-            f"no TLS connection with {location}: {reason}; {hint}",
+            f"no TLS connection with {location}",
             location=location,
             reason=reason,
+            hint=hint,
         )
 
 

@@ -17,12 +17,14 @@ from cryptography.hazmat.primitives.serialization import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificates:
-    """Files in PEM. ``server`` and ``client`` hold a key and the certificate for it."""
+    """Files in PEM. ``server`` and ``client`` hold a key and the certificate for it, and so does
+    ``impostor``, which says that it is the server, too, but is of the stranger."""
 
     authority: Path
     stranger: Path
     server: Path
     client: Path
+    impostor: Path
 
     def server_context(self) -> ssl.SSLContext:
         """What a server in Python wraps its sockets with."""
@@ -39,11 +41,16 @@ def make_certificates(folder: Path) -> Certificates:
         stranger=folder / "stranger.pem",
         server=folder / "server.pem",
         client=folder / "client.pem",
+        impostor=folder / "impostor.pem",
     )
     authority.cert_pem.write_to_path(made.authority)
     stranger.cert_pem.write_to_path(made.stranger)
-    for path, name in ((made.server, "127.0.0.1"), (made.client, "client.test")):
-        issued = authority.issue_cert(name)
+    for path, issuer, name in (
+        (made.server, authority, "127.0.0.1"),
+        (made.client, authority, "client.test"),
+        (made.impostor, stranger, "127.0.0.1"),
+    ):
+        issued = issuer.issue_cert(name)
         key = load_pem_private_key(issued.private_key_pem.bytes(), None)
         # Java wants PKCS 8.
         path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from server_processes import server_process
@@ -63,3 +63,13 @@ def kafka_jars() -> Path | None:
     """The folder with Apache Kafka's jars, None where the variable names none."""
     how = os.environ.get(KAFKA_VARIABLE, "")
     return Path(how) if how and Path(how).is_dir() else None
+
+
+def at(kind: str) -> AbstractContextManager[str | None]:
+    """A location of one of `PLACES`; None where there is no Apache Kafka."""
+    makers: dict[str, Callable[[], AbstractContextManager[str | None]]] = {
+        DIRECTORY: directory,
+        SERVER: server,
+        KAFKA: apache_kafka,
+    }
+    return makers[kind]()

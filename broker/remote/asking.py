@@ -45,8 +45,8 @@ class Asking:
         self._lock = threading.Lock()
         self.location = location
         self.unusable: BrokerError | None = None
-        # The client that has had an answer.
-        self._met: Any = None
+        # Whether this client has had an answer.
+        self._is_met = False
 
     def facts(self, **known: Any) -> Facts:
         return Facts(location=self.location, **known)
@@ -65,7 +65,7 @@ class Asking:
             self.check_usable()
             if self.is_stale or self._epoch != self.supervisor.epoch:
                 self.is_stale, self._epoch = False, self.supervisor.epoch
-                self.client = self._make()
+                self.client, self._is_met = self._make(), False
             return self.client
 
     def ask(
@@ -88,17 +88,18 @@ class Asking:
             epoch = self.supervisor.epoch
             try:
                 client = self._fresh()
-                was_met = client is self._met
+                was_met = self._is_met
                 if not was_met:
                     client.list_topics(_ANY_TOPIC, timeout=MEETING_S)
-                    self._met, was_met = client, True
+                    self._is_met = was_met = True
                 answer = question(client)
                 self.supervisor.worked()
                 return answer
             except KafkaException as error:
                 failure = kafka_error(error)
                 if failure.code() not in AWAY:
-                    self.supervisor.worked()
+                    if failure.code() > 0:  # that is a server's answer
+                        self.supervisor.worked()
                     raise named(failure, facts) from error
                 client.poll(0)  # its reports, which may say that it is not let in
                 refused = self.supervisor.refused()

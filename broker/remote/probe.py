@@ -47,10 +47,25 @@ HANDSHAKE = _request(SASL_HANDSHAKE, 1, struct.pack(">h", len(_NO_MECHANISM)) + 
 
 
 class Security(NamedTuple):
-    """What the location says that the servers speak."""
+    """What the location says that the servers speak.
+
+    ``has_certificate``: there is one for the client. ``certificate`` is its file, that of its
+    key, and the key's password, if it is in files of PEM, which can be shown here, too.
+    """
 
     is_tls: bool = False
     is_sasl: bool = False
+    has_certificate: bool = False
+    certificate: tuple[str, str | None, str | None] | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """For connections that look at no certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        if self.certificate is not None:
+            context.load_cert_chain(*self.certificate)
+        return context
 
 
 PLAIN = Security()
@@ -79,21 +94,24 @@ def probe(host: str, port: int, timeout_s: float, security: Security = PLAIN) ->
     if it would to others.
 
     With TLS the certificate is not looked at, and a server that wants one from its clients has
-    answered with that.
+    answered with that. If there is one that cannot be shown here, shaking hands is enough.
     """
     where = f"{host}:{port}"
     host, is_tls = host.strip("[]"), security.is_tls
     deadline_s = time.monotonic() + timeout_s
     try:
         try:
-            with _connected(host, port, deadline_s, is_tls=is_tls) as connection:
-                _ask(connection, deadline_s, is_sasl=security.is_sasl)
+            with _connected(host, port, deadline_s, security) as connection:
+                if security.certificate or not security.has_certificate:
+                    _ask(connection, deadline_s, is_sasl=security.is_sasl)
         except ssl.SSLError as error:
             if not _is_told(error):
                 raise _NotKafka(f"{where}: no TLS ({error.reason or error})") from None
         except ConnectionResetError:
             raise _NotKafka("the server closed the connection instead of answering") from None
     except _NotKafka as error:
+        if is_tls and _has_alert(host, port, deadline_s, security):
+            return
         if not _answers_otherwise(host, port, deadline_s, is_tls=is_tls):
             raise
         if is_tls:
@@ -110,17 +128,16 @@ def probe(host: str, port: int, timeout_s: float, security: Security = PLAIN) ->
 
 
 @contextmanager
-def _connected(host: str, port: int, deadline_s: float, *, is_tls: bool) -> Iterator[socket.socket]:
+def _connected(
+    host: str, port: int, deadline_s: float, security: Security
+) -> Iterator[socket.socket]:
     left_s = max(0.001, deadline_s - time.monotonic())
     with socket.create_connection((host, port), left_s) as connection:
-        if not is_tls:
+        if not security.is_tls:
             yield connection
             return
         _limit(connection, deadline_s)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        with context.wrap_socket(connection, server_hostname=host) as wrapped:
+        with security.context().wrap_socket(connection, server_hostname=host) as wrapped:
             yield wrapped
 
 
@@ -130,11 +147,26 @@ def _is_told(error: ssl.SSLError) -> bool:
     return "ALERT" in (error.reason or "").upper()
 
 
+def _has_alert(host: str, port: int, deadline_s: float, security: Security) -> bool:
+    """Whether an alert comes to one that only listens: what is sent to a connection that has
+    been closed by then destroys what came before (RFC 9293, section 3.10.7)."""
+    deadline_s = min(deadline_s, time.monotonic() + _OTHERWISE_S)
+    try:
+        with _connected(host, port, deadline_s, security) as connection:
+            _limit(connection, deadline_s)
+            connection.recv(1)
+    except ssl.SSLError as error:
+        return _is_told(error)
+    except OSError:
+        pass
+    return False
+
+
 def _answers_otherwise(host: str, port: int, deadline_s: float, *, is_tls: bool) -> bool:
     """Whether the server answers with TLS to what had none, or the other way round."""
     deadline_s = min(deadline_s, time.monotonic() + _OTHERWISE_S)
     try:
-        with _connected(host, port, deadline_s, is_tls=not is_tls) as connection:
+        with _connected(host, port, deadline_s, Security(is_tls=not is_tls)) as connection:
             if is_tls:
                 _ask(connection, deadline_s, is_sasl=True)
             return True
