@@ -59,7 +59,7 @@ class SecuredKafka:
         }
         if listener == "SASLTLS":
             given["ssl_ca_location"] = self.certificates.authority
-        return self.location(listener, **given, **settings)
+        return self.location(listener, **{**given, **settings})
 
 
 @contextmanager
