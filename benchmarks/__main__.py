@@ -40,6 +40,10 @@ ROWS = {
     "startup": ("compiled",),
     "visibility": ("compiled",),
     "serve": ("compiled",),
+    "apache": ("compiled",),
+    "mirror": ("compiled",),
+    "places": ("compiled",),
+    "scale": ("compiled",),
 }
 
 
