@@ -6,8 +6,10 @@ that runs, or a folder with its jars, from which one is started.
 
 from __future__ import annotations
 
+import base64
 import os
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -54,9 +56,14 @@ def apache_kafka() -> Iterator[str | None]:
 
     with (
         tempfile.TemporaryDirectory(prefix="seawall-kafka-") as folder,
-        Kafka(Path(folder), lib) as kafka,
+        Kafka(Path(folder), lib, cluster_id=_new_id()) as kafka,
     ):
         yield f"kafka://{kafka.address}"
+
+
+def _new_id() -> str:
+    """A cluster id as Kafka makes them; one that begins with a dash would be an option."""
+    return "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
 
 
 def kafka_jars() -> Path | None:

@@ -127,12 +127,14 @@ class Kafka(Endpoint):
         listeners: Mapping[str, tuple[int, str]] = MappingProxyType({}),
         settings: Mapping[str, str] = MappingProxyType({}),
         arguments: Sequence[str] = (),
+        cluster_id: str = "AAAAAAAAAAAAAAAAAAAAAQ",
     ) -> None:
         super().__init__(folder)
         self._lib = lib
         self._controller_port = free_port()
         self._properties = folder / "server.properties"
         self._listeners = listeners
+        self._cluster_id = cluster_id
         self._format(settings, arguments)
 
     def _format(self, settings: Mapping[str, str], arguments: Sequence[str]) -> None:
@@ -168,7 +170,7 @@ class Kafka(Endpoint):
         subprocess.run(
             [
                 *self._java("kafka.tools.StorageTool"),
-                *("format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(self._properties)),
+                *("format", "-t", self._cluster_id, "-c", str(self._properties)),
                 *arguments,
             ],
             check=True,
