@@ -21,7 +21,7 @@ import ssl
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 API_VERSIONS = 18
@@ -64,7 +64,11 @@ class Security(NamedTuple):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         if self.certificate is not None:
-            context.load_cert_chain(*self.certificate)
+            file, key, password = self.certificate
+            # librdkafka has read them before, and may know more kinds. Without a password,
+            # OpenSSL would ask for one at the terminal.
+            with suppress(OSError):
+                context.load_cert_chain(file, key, password or "")
         return context
 
 
