@@ -13,7 +13,7 @@ import locations
 import pytest
 from brokers import eventually
 from commands import seawall
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from storage import memory_folder
 
 from seawall.broker import AnyBroker, Broker, Record, connect, errors, mirror
@@ -290,6 +290,30 @@ def test_a_group_of_a_kafka_client_goes_on_in_the_directory(
         assert consumer.poll(1, 10_000)[0].offset == 20
 
 
+def test_a_group_of_the_newer_protocol(
+    location: str, kafka: AnyBroker, copy: Broker, topic: str
+) -> None:
+    """KIP-848: its positions are copied, and it is left alone while it has members."""
+    kafka.create_topic(topic)
+    fill(kafka, topic, 0, 20)
+    settings = {"group.protocol": "consumer", "auto.offset.reset": "earliest", "log_level": 0}
+    address = location.removeprefix("kafka://")
+    member = Consumer({"bootstrap.servers": address, "group.id": topic, **settings})
+    try:
+        member.subscribe([topic])
+        eventually(lambda: bool(member.consume(1, 0.5)), 30)
+        member.commit(offsets=[TopicPartition(topic, 0, 7)], asynchronous=False)
+        mirror(kafka, copy, topics=[topic], groups=True)
+        assert [each.committed for each in copy.group(topic).offsets] == [7]
+        assert len(kafka.group(topic).members) == 1
+        with pytest.raises(errors.GroupBusy):
+            kafka.reset_group(topic, topic, {0: 0})
+    finally:
+        member.close()
+    kafka.reset_group(topic, topic, {0: 3})
+    assert [each.committed for each in kafka.group(topic).offsets] == [3]
+
+
 def test_a_group_with_members_in_kafka_is_left_alone(
     kafka: AnyBroker, copy: Broker, topic: str
 ) -> None:
@@ -416,8 +440,6 @@ def test_offsets_of_a_group_that_never_had_members(
     location: str, kafka: AnyBroker, copy: Broker, topic: str
 ) -> None:
     """Such as a tool commits: only OffsetFetch knows it."""
-    from confluent_kafka import Consumer
-
     kafka.create_topic(topic, 2)
     fill(kafka, topic, 0, 20)
     address = location.removeprefix("kafka://")
