@@ -32,16 +32,15 @@ class TlsProxy:
         self._loop.close()
 
     async def _serve(self) -> None:
-        self._server = await asyncio.start_server(
-            self._accept, sock=self._socket, ssl=self._context, ssl_shutdown_timeout=0.5
-        )
+        self._server = await asyncio.start_server(self._accept, sock=self._socket)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        with contextlib.suppress(OSError, asyncio.CancelledError):
+        try:
+            await writer.start_tls(self._context, ssl_handshake_timeout=5)
             there, back = await asyncio.open_connection("127.0.0.1", self.target)
             try:
                 await asyncio.wait(
@@ -52,8 +51,11 @@ class TlsProxy:
                     return_when=asyncio.FIRST_COMPLETED,
                 )
             finally:
-                back.close()
-        writer.close()
+                back.transport.abort()
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort()
 
     def cut(self) -> None:
         """End all connections; new ones work as they should."""
