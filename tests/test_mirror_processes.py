@@ -75,6 +75,7 @@ def contents(broker: AnyBroker, topic: str, number: int) -> list[tuple[object, .
     ]
 
 
+@pytest.mark.timeout(300)  # two of Apache Kafka take their time to start
 def test_kill_9_during_a_mirror(ends: tuple[str, str]) -> None:
     source, target = ends
     seed = random.randrange(1 << 32)

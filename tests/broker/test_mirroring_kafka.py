@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import locations
 import pytest
 from brokers import eventually
+from clients.endpoints import Kafka
 from commands import seawall
 from confluent_kafka import Consumer, Producer, TopicPartition
 from storage import memory_folder
@@ -448,3 +451,47 @@ def test_offsets_of_a_group_that_never_had_members(
     consumer.close()
     mirror(kafka, copy, topics=[topic], groups=True)
     assert [(e.partition, e.committed) for e in copy.group(topic).offsets] == [(1, 3)]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("is_source", [True, False])
+def test_kafka_is_killed_meanwhile(copy: Broker, topic: str, is_source: bool) -> None:
+    """The mirror waits, and goes on by itself: nothing is left out or comes twice."""
+    lib = locations.kafka_jars()
+    if lib is None:
+        pytest.skip(locations.NO_JARS)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Kafka(Path(folder), lib) as kafka,
+        connect(f"kafka://{kafka.address}", reconnect_backoff_max_ms=300) as cluster,
+    ):
+        home, target = (cluster, copy) if is_source else (copy, cluster)
+        home.create_topic(topic, 2)
+        fill(home, topic, 0, 30_000)
+        rounds: list[int] = []
+        done: list[Any] = []
+
+        def run() -> None:
+            done.append(
+                mirror(
+                    home,
+                    target,
+                    topics=[topic],
+                    checkpoint_interval_ms=20,
+                    on_progress=lambda progress: rounds.append(progress.records),
+                )
+            )
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            for wanted in (1, 3):
+                eventually(lambda: len(rounds) >= wanted or not thread.is_alive(), 30)  # noqa: B023
+                kafka.kill()
+                time.sleep(0.5)
+                kafka.start()
+        finally:
+            thread.join(100)
+        assert done[0].records == 30_000
+        last = mirror(home, target, topics=[topic], verify=True)
+        assert (last.records, last.compared, last.difference) == (0, 30_000, None)
