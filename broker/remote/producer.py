@@ -294,7 +294,7 @@ class RemoteProducer:
         client = self._client
         while client is not None and not self._ended.is_set():
             client.poll(_POLL_S)
-            self._watch()
+            self._watch(client)
             now_s = time.monotonic()
             if len(client) == 0:
                 self._settled_s = now_s
@@ -302,13 +302,13 @@ class RemoteProducer:
                 self._settled_s = now_s
                 self._asking.supervisor.suspect()
 
-    def _watch(self) -> None:
+    def _watch(self, client: Client) -> None:
         """See whether the servers let this client in, as far as anything was heard of it."""
         supervisor = self._asking.supervisor
         if self._has_worked:
             self._has_worked = False
             supervisor.worked()
-        else:
+        elif len(client):
             supervisor.refused()
 
     def _let_go(self, error: BrokerError) -> None:
@@ -329,7 +329,7 @@ class RemoteProducer:
             if left_s <= 0:
                 raise TimeoutError(f"{len(client)} records were not acknowledged in time")
             client.flush(min(_POLL_S, left_s))
-            self._watch()
+            self._watch(client)
         failed, self._failed = self._failed, []
         if self._on_delivery is not None:
             return
