@@ -141,6 +141,8 @@ def _connected(
             yield connection
             return
         _limit(connection, deadline_s)
+        # Wrapping one whose peer is gone already leaves it open (CPython issue 113280).
+        connection.getpeername()
         with security.context().wrap_socket(connection, server_hostname=host) as wrapped:
             yield wrapped
 
