@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from seawall.broker.remote.probe_tls import Tls, limit
+
 API_VERSIONS = 18
 SASL_HANDSHAKE = 17
 UNSUPPORTED_SASL_MECHANISM = 33
@@ -107,7 +109,7 @@ def probe(host: str, port: int, timeout_s: float, security: Security = PLAIN) ->
         try:
             with _connected(host, port, deadline_s, security) as connection:
                 if security.certificate or not security.has_certificate:
-                    _ask(connection, deadline_s, is_sasl=security.is_sasl)
+                    _ask(connection, is_sasl=security.is_sasl)
         except ssl.SSLError as error:
             if not _is_told(error):
                 raise _NotKafka(f"{where}: no TLS ({error.reason or error})") from None
@@ -131,20 +133,33 @@ def probe(host: str, port: int, timeout_s: float, security: Security = PLAIN) ->
         raise NoAnswer(f"{where}: {error.strerror or error}") from None
 
 
+class _Plain:
+    """A connection without TLS, with one deadline for all of it."""
+
+    def __init__(self, connection: socket.socket, deadline_s: float) -> None:
+        self._connection = connection
+        self._deadline_s = deadline_s
+
+    def sendall(self, data: bytes) -> None:
+        limit(self._connection, self._deadline_s)
+        self._connection.sendall(data)
+
+    def recv(self, size: int) -> bytes:
+        limit(self._connection, self._deadline_s)
+        return self._connection.recv(size)
+
+
+Connection = _Plain | Tls
+
+
 @contextmanager
-def _connected(
-    host: str, port: int, deadline_s: float, security: Security
-) -> Iterator[socket.socket]:
+def _connected(host: str, port: int, deadline_s: float, security: Security) -> Iterator[Connection]:
     left_s = max(0.001, deadline_s - time.monotonic())
     with socket.create_connection((host, port), left_s) as connection:
         if not security.is_tls:
-            yield connection
+            yield _Plain(connection, deadline_s)
             return
-        _limit(connection, deadline_s)
-        # Wrapping one whose peer is gone already leaves it open (CPython issue 113280).
-        connection.getpeername()
-        with security.context().wrap_socket(connection, server_hostname=host) as wrapped:
-            yield wrapped
+        yield Tls(connection, security.context(), host, deadline_s)
 
 
 def _is_told(error: ssl.SSLError) -> bool:
@@ -159,7 +174,6 @@ def _has_alert(host: str, port: int, deadline_s: float, security: Security) -> b
     deadline_s = min(deadline_s, time.monotonic() + _OTHERWISE_S)
     try:
         with _connected(host, port, deadline_s, security) as connection:
-            _limit(connection, deadline_s)
             connection.recv(1)
     except ssl.SSLError as error:
         return _is_told(error)
@@ -174,7 +188,7 @@ def _answers_otherwise(host: str, port: int, deadline_s: float, *, is_tls: bool)
     try:
         with _connected(host, port, deadline_s, Security(is_tls=not is_tls)) as connection:
             if is_tls:
-                _ask(connection, deadline_s, is_sasl=True)
+                _ask(connection, is_sasl=True)
             return True
     except ssl.SSLError as error:
         return _is_told(error)
@@ -182,14 +196,14 @@ def _answers_otherwise(host: str, port: int, deadline_s: float, *, is_tls: bool)
         return False
 
 
-def _ask(connection: socket.socket, deadline_s: float, *, is_sasl: bool) -> None:
-    answer = _answer(connection, REQUEST, deadline_s)
+def _ask(connection: Connection, *, is_sasl: bool) -> None:
+    answer = _answer(connection, REQUEST)
     # Error code, number of APIs; then of each the key, the first and the last version.
     apis = answer[6 : len(answer) - len(answer) % 6]
     if is_sasl or SASL_HANDSHAKE not in [key for key, _, _ in struct.iter_unpack(">hhh", apis)]:
         return
     try:
-        answer = _answer(connection, HANDSHAKE, deadline_s)
+        answer = _answer(connection, HANDSHAKE)
     except (OSError, NoAnswer):
         return
     if len(answer) >= 2 and struct.unpack_from(">h", answer)[0] == UNSUPPORTED_SASL_MECHANISM:
@@ -216,33 +230,24 @@ def _mechanisms(answer: bytes) -> list[str]:
     return found
 
 
-def _answer(connection: socket.socket, request: bytes, deadline_s: float) -> bytes:
+def _answer(connection: Connection, request: bytes) -> bytes:
     """The body of the answer to a request."""
-    _limit(connection, deadline_s)
     connection.sendall(struct.pack(">i", len(request)) + request)
-    [size] = struct.unpack(">i", _read(connection, 4, deadline_s))
+    [size] = struct.unpack(">i", _read(connection, 4))
     if not 6 <= size <= MOST_ANSWER_BYTES:
         raise _NotKafka("what answers does not speak Kafka")
-    [correlation_id] = struct.unpack(">i", _read(connection, 4, deadline_s))
+    [correlation_id] = struct.unpack(">i", _read(connection, 4))
     if correlation_id != _CORRELATION_ID:
         raise _NotKafka("what answers does not speak Kafka")
-    return _read(connection, size - 4, deadline_s)
+    return _read(connection, size - 4)
 
 
-def _read(connection: socket.socket, size: int, deadline_s: float) -> bytes:
+def _read(connection: Connection, size: int) -> bytes:
     parts = []
     while size:
-        _limit(connection, deadline_s)
         part = connection.recv(min(size, 1 << 16))
         if not part:
             raise _NotKafka("the server closed the connection instead of answering")
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
-
-
-def _limit(connection: socket.socket, deadline_s: float) -> None:
-    left_s = deadline_s - time.monotonic()
-    if left_s <= 0:
-        raise TimeoutError
-    connection.settimeout(left_s)

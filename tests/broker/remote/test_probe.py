@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import struct
 import threading
@@ -144,3 +145,29 @@ def test_a_server_that_does_not_like_to_be_asked_for_sasl() -> None:
 def test_a_name_that_is_none() -> None:
     with pytest.raises(NoAnswer):
         probe("no-such-host.invalid", 1, 5)
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_connections_that_are_reset_leave_nothing_open(is_tls: bool) -> None:
+    """What a proxy does whose server is away; a warning about an open socket is an error here."""
+    ended = threading.Event()
+
+    def reset() -> None:
+        while not ended.is_set():
+            connection, _ = server.accept()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        thread = threading.Thread(target=reset)
+        thread.start()
+        try:
+            for _ in range(30):
+                with pytest.raises(NoAnswer):
+                    probe("127.0.0.1", port, 5, Security(is_tls=is_tls))
+        finally:
+            ended.set()
+            socket.create_connection(("127.0.0.1", port)).close()
+            thread.join()
+    gc.collect()
