@@ -73,7 +73,8 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 class Producing:
     """One librdkafka producer that asks for a report of every record."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], topic: str = TOPIC) -> None:
+        self._topic = topic
         self._producer = Producer({"queue.buffering.max.messages": 1_000_000, **QUIET, **settings})
         self._delivered = 0
 
@@ -84,11 +85,11 @@ class Producing:
 
     def records_per_s(self, values: list[bytes]) -> float:
         """Produce all, wait for all reports."""
-        producer, on_delivery = self._producer, self._on_delivery
+        producer, on_delivery, topic = self._producer, self._on_delivery, self._topic
         self._delivered = 0
         began_s = time.perf_counter()
         for number, value in enumerate(values):
-            producer.produce(TOPIC, value, on_delivery=on_delivery)
+            producer.produce(topic, value, on_delivery=on_delivery)
             if not number % 1000:
                 producer.poll(0)
         producer.flush(TIMEOUT_S)
@@ -98,20 +99,22 @@ class Producing:
         return len(values) / took_s
 
 
-def consumer_at(address: str, offset: int) -> Any:
+def consumer_at(address: str, offset: int, topic: str = TOPIC) -> Any:
     """A consumer at work; with the default queue it stops for a second once that is full."""
     settings = {"bootstrap.servers": address, "group.id": "benchmark", "enable.auto.commit": False}
     consumer = Consumer({"queued.min.messages": 1_000_000, **settings, **QUIET})
-    consumer.assign([TopicPartition(TOPIC, 0, offset)])
+    consumer.assign([TopicPartition(topic, 0, offset)])
     return consumer
 
 
-def consumed_per_s(address: str, offset: int, count: int, head_start_s: float = 0) -> float:
+def consumed_per_s(
+    address: str, offset: int, count: int, head_start_s: float = 0, *, topic: str = TOPIC
+) -> float:
     """Consume so many records from `offset` on; the time begins with the first of them.
 
     With a head start, everything is in librdkafka's own queue before that.
     """
-    consumer = consumer_at(address, offset)
+    consumer = consumer_at(address, offset, topic)
     first = consumer.consume(1, TIMEOUT_S)
     time.sleep(head_start_s)
     began_s = time.perf_counter()

@@ -67,6 +67,9 @@
         │   │                       can be done elsewhere, but not there
         │   ├── MissingExtra        a package is not installed
         │   ├── ConnectionLost      no server answers, and it was tried long enough
+        │   ├── AccessRefused       servers answer, and do not let this client in
+        │   │   ├── AuthenticationFailed
+        │   │   └── TlsFailed
         │   └── RemoteError         what a server said, and nothing else fits
         ├── MirrorError             topic; copying topics from one broker to another
         │   ├── MirrorConflict      the two sides do not go together
@@ -144,16 +147,21 @@ from seawall.broker.errors_records import (
     WriteFailed,
 )
 from seawall.broker.errors_remote import (
+    AccessRefused,
+    AuthenticationFailed,
     ConnectionLost,
     InvalidLocation,
     LocationError,
     MissingExtra,
     RemoteError,
+    TlsFailed,
     UnsupportedByLocation,
 )
 
 __all__ = [
+    "AccessRefused",
     "AppendLockTimeout",
+    "AuthenticationFailed",
     "BatchTooLarge",
     "BrokerClosed",
     "BrokerError",
@@ -212,6 +220,7 @@ __all__ = [
     "StateLost",
     "StorageFull",
     "SyncFailed",
+    "TlsFailed",
     "TopicError",
     "TopicExists",
     "UnknownGroup",

@@ -67,6 +67,55 @@ class ConnectionLost(LocationError):
         self.reason = reason
 
 
+class AccessRefused(LocationError):
+    """A server answers, and does not let this client in; waiting changes nothing.
+
+    Of what was on its way nothing was stored, unless the error says `OutcomeUnknown`.
+    """
+
+    def __init__(self, message: str, *, location: str, reason: str, hint: str) -> None:
+        super().__init__(f"{message}: {reason}; {hint}", location=location)
+        self.reason = reason
+        self.hint = hint
+
+
+class AuthenticationFailed(AccessRefused):
+    """A name and a password are wanted, or others, or in another way."""
+
+    def __init__(
+        self,
+        *,
+        location: str,
+        reason: str,
+        hint: str = "look at security.protocol and the sasl.* settings of the location",
+    ) -> None:
+        super().__init__(
+            f"{location} does not let this client in",
+            location=location,
+            reason=reason,
+            hint=hint,
+        )
+
+
+class TlsFailed(AccessRefused):
+    """Only one side speaks TLS, or one does not trust the other's certificate."""
+
+    def __init__(
+        self,
+        *,
+        location: str,
+        reason: str,
+        hint: str = "look at security.protocol, ssl.ca.location and the other ssl.* settings "
+        "of the location",
+    ) -> None:
+        super().__init__(
+            f"no TLS connection with {location}",
+            location=location,
+            reason=reason,
+            hint=hint,
+        )
+
+
 class RemoteError(LocationError):
     """What the server said has no name of its own here. ``code`` is Kafka's word for it."""
 

@@ -67,12 +67,19 @@ def is_cluster(location: str) -> bool:
 def parse_cluster(location: str) -> Cluster:
     """The parts of a ``kafka://`` location. Raises `InvalidLocation`."""
     shown = location.partition("?")[0]
+    if "@" in shown:  # as in other URLs; what comes before it is not to be shown
+        shown = f"{shown.partition('://')[0]}://…@{shown.rpartition('@')[2]}"
 
     def invalid(reason: str) -> InvalidLocation:
         return InvalidLocation(location=shown, reason=reason)
 
     if not location.startswith(SCHEME):
         raise invalid("only kafka:// is known")
+    if "@" in location.partition("?")[0]:
+        raise invalid(
+            "a name and a password are settings behind the ?: security.protocol=sasl_ssl&"
+            "sasl.mechanism=…&sasl.username=…&sasl.password=…"
+        )
     rest, _, query = location[len(SCHEME) :].partition("?")
     named = rest.rstrip("/").split(",")
     if len(named) > MOST_SERVERS:

@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
 from seawall.cli.errors import CommandFailed, WrongUsage
 
@@ -34,7 +35,11 @@ if TYPE_CHECKING:
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 LONGEST_FILE_BYTES = 1 << 20
 LOCK_TIMEOUT_S = 5.0
-SECRET_PATTERN = re.compile(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
+# Settings of librdkafka that are secrets, or may have some in them: sasl.password,
+# ssl.key.pem, sasl.oauthbearer.config, …
+SECRET_PATTERN = re.compile(
+    r"password|passphrase|secret|token|\.pem$|jaas|oauthbearer\.config", re.IGNORECASE
+)
 USER_PATTERN = re.compile(r"(kafka://[^/@:]*:)[^/@]*@")
 
 
@@ -82,7 +87,13 @@ def _named(found: Contexts, name: str, origin: str) -> str:
 
 def without_secrets(location: str) -> str:
     """The location to be shown: stars in the place of passwords."""
-    return USER_PATTERN.sub(r"\1***@", SECRET_PATTERN.sub(r"\1***", location))
+    where, mark, query = location.partition("?")
+    shown = []
+    for pair in query.split("&"):
+        name, equals, _ = pair.partition("=")
+        is_secret = equals and SECRET_PATTERN.search(unquote(name))
+        shown.append(f"{name}=***" if is_secret else pair)
+    return USER_PATTERN.sub(r"\1***@", where) + mark + "&".join(shown)
 
 
 # -- reading -----------------------------------------------------------------------------

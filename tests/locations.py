@@ -6,10 +6,12 @@ that runs, or a folder with its jars, from which one is started.
 
 from __future__ import annotations
 
+import base64
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from server_processes import server_process
@@ -21,6 +23,7 @@ KAFKA = "Apache Kafka"
 PLACES = (DIRECTORY, SERVER, KAFKA)
 KAFKA_VARIABLE = "SEAWALL_APACHE_KAFKA"
 NO_KAFKA = f"no Apache Kafka: {KAFKA_VARIABLE} is neither HOST:PORT nor a folder with its jars"
+NO_JARS = f"no Apache Kafka of one's own: {KAFKA_VARIABLE} is no folder with its jars"
 
 
 @contextmanager
@@ -44,17 +47,36 @@ def server() -> Iterator[str]:
 @contextmanager
 def apache_kafka() -> Iterator[str | None]:
     """A location that is Apache Kafka, None where there is none."""
-    how = os.environ.get(KAFKA_VARIABLE, "")
-    if not Path(how).is_dir() or not how:
+    lib = kafka_jars()
+    if lib is None:
+        how = os.environ.get(KAFKA_VARIABLE, "")
         yield f"kafka://{how}" if ":" in how else None
         return
     from clients.endpoints import Kafka
 
-    with tempfile.TemporaryDirectory(prefix="seawall-kafka-") as folder:
-        kafka = Kafka(Path(folder), Path(how))
-        kafka.format()
-        kafka.start()
-        try:
-            yield f"kafka://{kafka.address}"
-        finally:
-            kafka.kill()
+    with (
+        tempfile.TemporaryDirectory(prefix="seawall-kafka-") as folder,
+        Kafka(Path(folder), lib, cluster_id=_new_id()) as kafka,
+    ):
+        yield f"kafka://{kafka.address}"
+
+
+def _new_id() -> str:
+    """A cluster id as Kafka makes them; one that begins with a dash would be an option."""
+    return "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
+
+
+def kafka_jars() -> Path | None:
+    """The folder with Apache Kafka's jars, None where the variable names none."""
+    how = os.environ.get(KAFKA_VARIABLE, "")
+    return Path(how) if how and Path(how).is_dir() else None
+
+
+def at(kind: str) -> AbstractContextManager[str | None]:
+    """A location of one of `PLACES`; None where there is no Apache Kafka."""
+    makers: dict[str, Callable[[], AbstractContextManager[str | None]]] = {
+        DIRECTORY: directory,
+        SERVER: server,
+        KAFKA: apache_kafka,
+    }
+    return makers[kind]()

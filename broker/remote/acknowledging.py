@@ -264,7 +264,7 @@ class Acknowledging(RemoteConsumer):
                     self._supervisor.suspect()
                     self._check_usable()
                     if self._supervisor.failures != failures:
-                        raise self._supervisor.lost() from None
+                        raise self._supervisor.given_up() from None
         finally:
             if waiting.done():
                 thread.join()

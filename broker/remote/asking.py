@@ -24,6 +24,10 @@ Answer = TypeVar("Answer")
 REQUEST_TIMEOUT_S = 10.0
 # How long a server that answers probes may put a question off; then its error is the answer.
 PATIENCE_S = 60.0
+# The first thing that a client is asked. While it waits it does not hear of a refusal, so that
+# this is for short.
+MEETING_S = 1.0
+_ANY_TOPIC = "__consumer_offsets"
 _PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 
@@ -41,8 +45,8 @@ class Asking:
         self._lock = threading.Lock()
         self.location = location
         self.unusable: BrokerError | None = None
-        # What the servers said about whoever connects; waiting does not change it.
-        self.refusal: BrokerError | None = None
+        # Whether this client has had an answer.
+        self._is_met = False
 
     def facts(self, **known: Any) -> Facts:
         return Facts(location=self.location, **known)
@@ -61,7 +65,7 @@ class Asking:
             self.check_usable()
             if self.is_stale or self._epoch != self.supervisor.epoch:
                 self.is_stale, self._epoch = False, self.supervisor.epoch
-                self.client = self._make()
+                self.client, self._is_met = self._make(), False
             return self.client
 
     def ask(
@@ -83,22 +87,34 @@ class Asking:
                 raise self.supervisor.lost()
             epoch = self.supervisor.epoch
             try:
-                return question(self._fresh())
+                client = self._fresh()
+                was_met = self._is_met
+                if not was_met:
+                    client.list_topics(_ANY_TOPIC, timeout=MEETING_S)
+                    self._is_met = was_met = True
+                answer = question(client)
+                self.supervisor.worked()
+                return answer
             except KafkaException as error:
                 failure = kafka_error(error)
                 if failure.code() not in AWAY:
+                    if failure.code() > 0:  # that is a server's answer
+                        self.supervisor.worked()
                     raise named(failure, facts) from error
-                self._fresh()
-                self.is_stale = True
-                if self.refusal is not None:
-                    refusal, self.refusal = self.refusal, None
-                    raise refusal from error
+                client.poll(0)  # its reports, which may say that it is not let in
+                refused = self.supervisor.refused()
+                if refused is not None:
+                    self.is_stale = True
+                    raise refused from error
                 now_s = time.monotonic()
                 if put_off_since_s is None or epoch != self.supervisor.epoch:
                     put_off_since_s = now_s
                 if now_s - put_off_since_s > PATIENCE_S:
                     raise named(failure, facts) from error
-                if on_unsure is not None:
+                # One that is still connecting is not replaced: connecting may take its time.
+                if was_met or now_s - put_off_since_s > REQUEST_TIMEOUT_S:
+                    self.is_stale = True
+                if was_met and on_unsure is not None:
                     on_unsure()
             except RuntimeError as error:  # the client was closed meanwhile
                 self.check_usable()

@@ -38,7 +38,7 @@ from seawall.broker.remote import settings
 from seawall.broker.remote.asking import REQUEST_TIMEOUT_S, Asking
 from seawall.broker.remote.consumer import RemoteConsumer
 from seawall.broker.remote.delivery import RemoteDelivery
-from seawall.broker.remote.errors import REFUSED, named
+from seawall.broker.remote.errors import refusal
 from seawall.broker.remote.groups import Groups
 from seawall.broker.remote.only_directories import OnlyDirectories
 from seawall.broker.remote.opening import Opening
@@ -73,11 +73,9 @@ class RemoteBroker(OnlyDirectories):
         self._lock = threading.Lock()
         self._users: list[RemoteProducer | RemoteConsumer] = []
         self._executor: ThreadPoolExecutor | None = None
+        probing, security = settings.probing(cluster, reconnect), settings.security(cluster)
         self._supervisor = Supervisor(
-            self.location,
-            lambda: list(cluster.servers),
-            settings.probing(cluster, reconnect),
-            is_tls="ssl" in cluster.settings.get("security.protocol", "").lower(),
+            self.location, lambda: list(cluster.servers), probing, security=security
         )
         self._asking = Asking(
             self._supervisor,
@@ -104,8 +102,9 @@ class RemoteBroker(OnlyDirectories):
 
     def _on_error(self, error: KafkaError) -> None:
         """librdkafka's report on the whole of a client, in whatever thread polls it."""
-        if error.code() in REFUSED:
-            self._asking.refusal = named(error, self._asking.facts())
+        refused = refusal(error, self.location)
+        if refused is not None:
+            self._supervisor.refuse(refused)
         logger.debug("%s: %s", self.location, error.str())
         self._supervisor.suspect()
 

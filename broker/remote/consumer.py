@@ -103,7 +103,7 @@ class RemoteConsumer(Troubles):
         until the consumer is closed. While no server answers it waits as well.
 
         Raises `UnknownTopic` once a topic is deleted, `RecordDecodeError` at a batch that
-        cannot be read, and `ConnectionLost` when the supervisor gives up.
+        cannot be read, `ConnectionLost` or `AccessRefused` when the supervisor gives up.
         """
         if max_records < 1:
             raise ValueError(f"max_records is at least 1, not {max_records}")
@@ -120,6 +120,7 @@ class RemoteConsumer(Troubles):
                 records = self._take(max_records)
                 if records:
                     self._heard_s = time.monotonic()
+                    self._supervisor.worked()
                     return records
                 self._raise_pending()
                 self._watch()
@@ -186,9 +187,10 @@ class RemoteConsumer(Troubles):
     def _watch(self) -> None:
         """Nothing came: see whether the connection was given up."""
         supervisor = self._supervisor
+        supervisor.refused()
         if supervisor.failures != self._failures:
             self._failures = supervisor.failures
-            raise supervisor.lost()
+            raise supervisor.given_up()
         if supervisor.link is Link.GIVEN_UP:
             supervisor.suspect()
 

@@ -6,6 +6,7 @@ caller raises those by itself and comes here for the rest.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ from dataclasses import dataclass, replace
 from confluent_kafka import KafkaError, KafkaException
 
 from seawall.broker.errors import (
+    AccessRefused,
+    AuthenticationFailed,
     BatchTooLarge,
     BrokerError,
     CorruptBatch,
@@ -28,6 +31,7 @@ from seawall.broker.errors import (
     OutcomeUnknown,
     RecordTooLarge,
     RemoteError,
+    TlsFailed,
     TopicExists,
     UnknownGroup,
     UnknownPartition,
@@ -76,15 +80,12 @@ AWAY = frozenset(
         KafkaError.KAFKA_STORAGE_ERROR,
     }
 )
-# What no waiting changes.
-REFUSED = frozenset(
-    {
-        KafkaError._AUTHENTICATION,
-        KafkaError._SSL,
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    }
-)
+_AUTHENTICATION = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
+# TLS ends a connection for good by these alerts (RFC 8446, section 6): certificates, versions,
+# ciphers. All others may be of the moment.
+_FINAL_ALERTS = frozenset({*range(40, 52), 70, 71, 86, *range(109, 117), 120})
+_ALERT = re.compile(r"SSL alert number (\d+)")
+_WHEN = re.compile(r" \(after \d+ms in state \w+\)$|error:[0-9A-F]+:")
 # The member is none any more, or not in this generation.
 FENCED = frozenset(
     {
@@ -169,6 +170,22 @@ def named(error: KafkaError, facts: Facts) -> BrokerError:
             location=facts.location, code=error.name(), reason=reason, topic=facts.topic
         )
     return make(replace(facts, reason=reason))
+
+
+def refusal(error: KafkaError, location: str) -> AccessRefused | None:
+    """The broker's error for what no waiting changes; None for all else.
+
+    A connection that is cut in the middle of TLS or SASL is reported with the same codes.
+    """
+    text = error.str()
+    reason = _WHEN.sub("", text)
+    if error.code() in _AUTHENTICATION and "Local: " not in text:
+        return AuthenticationFailed(location=location, reason=reason)
+    if error.code() in (KafkaError._SSL, KafkaError._TRANSPORT):
+        alert = _ALERT.search(text)
+        if "certificate verify failed" in text or (alert and int(alert[1]) in _FINAL_ALERTS):
+            return TlsFailed(location=location, reason=reason)
+    return None
 
 
 def kafka_error(error: KafkaException) -> KafkaError:

@@ -25,7 +25,6 @@ from seawall.broker.errors import (
     BrokerClosed,
     BrokerError,
     BufferFull,
-    ConnectionLost,
     ForkedBroker,
     InvalidRecord,
     RecordTooLarge,
@@ -99,7 +98,8 @@ class RemoteProducer:
         self._closing = threading.Lock()
         self._failed: list[RemoteDelivery] = []
         self._settled_s = time.monotonic()
-        self._given_up: ConnectionLost | None = None
+        self._given_up: BrokerError | None = None
+        self._has_worked = False
         self._client: Client | None = make()
         self._ended = threading.Event()
         asking.supervisor.on_given_up.append(self._let_go)
@@ -258,6 +258,7 @@ class RemoteProducer:
         """In the thread that polls: the outcome of a record."""
         self._settled_s = time.monotonic()
         if error is None:
+            self._has_worked = True
             kind, timestamp = message.timestamp()
             delivery.settle(
                 RecordMetadata(
@@ -293,6 +294,7 @@ class RemoteProducer:
         client = self._client
         while client is not None and not self._ended.is_set():
             client.poll(_POLL_S)
+            self._watch(client)
             now_s = time.monotonic()
             if len(client) == 0:
                 self._settled_s = now_s
@@ -300,7 +302,16 @@ class RemoteProducer:
                 self._settled_s = now_s
                 self._asking.supervisor.suspect()
 
-    def _let_go(self, error: ConnectionLost) -> None:
+    def _watch(self, client: Client) -> None:
+        """See whether the servers let this client in, as far as anything was heard of it."""
+        supervisor = self._asking.supervisor
+        if self._has_worked:
+            self._has_worked = False
+            supervisor.worked()
+        elif len(client):
+            supervisor.refused()
+
+    def _let_go(self, error: BrokerError) -> None:
         """The connection was given up: nothing more is tried."""
         self._given_up = error
         client = self._client
@@ -318,6 +329,7 @@ class RemoteProducer:
             if left_s <= 0:
                 raise TimeoutError(f"{len(client)} records were not acknowledged in time")
             client.flush(min(_POLL_S, left_s))
+            self._watch(client)
         failed, self._failed = self._failed, []
         if self._on_delivery is not None:
             return

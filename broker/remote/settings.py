@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from seawall.broker.remote.probe import Security
+
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError
 
@@ -29,6 +31,8 @@ MOST_MESSAGE_BYTES = 1_000_000_000
 # Settings that some kind of client does not know would be logged with each client.
 _ONLY_CONSUMERS = ("fetch.", "queued.", "isolation.level", "check.crcs", "auto.commit")
 _ONLY_PRODUCERS = ("queue.buffering", "batch.", "linger.ms", "compression.", "partitioner")
+# Where a client's own certificate may be.
+_CERTIFICATES = ("ssl.certificate.location", "ssl.certificate.pem", "ssl.keystore.location")
 
 
 def probing(cluster: Cluster, reconnect: ReconnectSettings) -> ReconnectSettings:
@@ -37,6 +41,21 @@ def probing(cluster: Cluster, reconnect: ReconnectSettings) -> ReconnectSettings
     if not given.isdigit() or not int(given):
         return reconnect
     return replace(reconnect, probe_timeout_ms=min(reconnect.probe_timeout_ms, int(given)))
+
+
+def security(cluster: Cluster) -> Security:
+    """What the location says that the servers speak."""
+    given = cluster.settings
+    protocol = given.get("security.protocol", "").lower()
+    certificate = given.get("ssl.certificate.location")
+    return Security(
+        is_tls="ssl" in protocol,
+        is_sasl="sasl" in protocol,
+        has_certificate=any(given.get(name) for name in _CERTIFICATES),
+        certificate=(certificate, given.get("ssl.key.location"), given.get("ssl.key.password"))
+        if certificate
+        else None,
+    )
 
 
 def common(cluster: Cluster, on_error: Callable[[KafkaError], object]) -> Settings:

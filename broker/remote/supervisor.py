@@ -10,6 +10,10 @@ after ``reconnect_attempts`` rounds, or never. Everyone who waits for a server w
     UNKNOWN --probe ok--> UP <--probe ok-- DOWN
        \\------probe failed------------------^  `--too often--> GIVEN_UP
     UP --suspect, probe failed--> DOWN        GIVEN_UP --next use--> UNKNOWN
+
+A server that answers, but does not let this client in, is no outage: no waiting changes its
+password. From the beginning that is given up at once; once something has worked, only when
+for `REFUSED_S` nothing else came of it, because it may be one server of several.
 """
 
 from __future__ import annotations
@@ -23,13 +27,21 @@ from dataclasses import dataclass
 from enum import Enum
 
 from seawall.broker.backoff import Backoff, Schedule
-from seawall.broker.errors import BrokerError, ConnectionLost
-from seawall.broker.remote.probe import NoAnswer, probe
+from seawall.broker.errors import (
+    AccessRefused,
+    AuthenticationFailed,
+    BrokerError,
+    ConnectionLost,
+    TlsFailed,
+)
+from seawall.broker.remote.probe import PLAIN, NoAnswer, Security, WrongProtocol, probe
 
 logger = logging.getLogger("seawall.broker")
 
 # How long closing waits for a probe that hangs; its thread ends when the probe's time is up.
 ENDING_S = 0.25
+# For so long what worked before may be refused, if nobody gets an answer meanwhile.
+REFUSED_S = 5.0
 
 # `on_reconnect(attempt, delay_s, error)`; `on_connected(away_s)`.
 OnReconnect = Callable[[int, float, Exception], object]
@@ -80,7 +92,7 @@ class Supervisor:
         servers: Callable[[], list[tuple[str, int]]],
         settings: ReconnectSettings,
         *,
-        is_tls: bool = False,
+        security: Security = PLAIN,
         look: Callable[[str, int], None] | None = None,
         random: Callable[[], float] = random_module.random,
         clock_s: Callable[[], float] = time.monotonic,
@@ -89,7 +101,7 @@ class Supervisor:
         self.location = location
         self.settings = settings
         self._servers = servers
-        self._is_tls = is_tls
+        self._security = security
         self._look = look or self._probe
         self._clock_s = clock_s
         self._ended = threading.Event()
@@ -100,13 +112,18 @@ class Supervisor:
         self._changed = threading.Condition()
         self._link = Link.UNKNOWN
         self._epoch = 0
-        # How often it gave up.
+        # How often it gave up, and why the last time.
         self.failures = 0
+        self._given_up: BrokerError | None = None
         self._unusable: BrokerError | None = None
         self._failure: ConnectionLost | None = None
+        # Whether anybody ever got what was asked for; what was refused since, and when first.
+        self._has_worked = False
+        self._refusal: AccessRefused | None = None
+        self._refused_s = 0.0
         self._thread: threading.Thread | None = None
         # Called when it gave up: whoever has something on its way lets go of it.
-        self.on_given_up: list[Callable[[ConnectionLost], object]] = []
+        self.on_given_up: list[Callable[[BrokerError], object]] = []
 
     @property
     def link(self) -> Link:
@@ -130,8 +147,8 @@ class Supervisor:
     def require(self, timeout_s: float | None = None) -> bool:
         """Wait until a server answers; False when time ran out.
 
-        Returns at once while nothing points to a loss. Raises `ConnectionLost` when it
-        gave up, and what `end` was given once the broker is closed.
+        Returns at once while nothing points to a loss. Raises `ConnectionLost` or
+        `AccessRefused` when it gave up, and what `end` was given once the broker is closed.
         """
         if self._link is Link.UP and self._unusable is None:
             return True
@@ -143,8 +160,8 @@ class Supervisor:
             while True:
                 if self._unusable is not None:
                     raise self._unusable
-                if self.failures != failures and self._failure is not None:
-                    raise self._failure
+                if self.failures != failures and self._given_up is not None:
+                    raise self._given_up
                 if self._link is Link.UP:
                     return True
                 self._begin()
@@ -160,6 +177,33 @@ class Supervisor:
         attempts = self._backoff.attempts
         reason = failure.reason if failure else "it does not do what it was asked for in time"
         return ConnectionLost(location=self.location, attempts=attempts, reason=reason)
+
+    def given_up(self) -> BrokerError:
+        """Why it gave up the last time, for those who find that it did."""
+        return self._given_up or self.lost()
+
+    def worked(self) -> None:
+        """Somebody got what was asked for: what was refused was not all."""
+        self._has_worked = True
+        self._refusal = None
+
+    def refuse(self, error: AccessRefused) -> None:
+        """A server said that it does not let this client in; see `refused`."""
+        with self._changed:
+            if self._refusal is None:
+                self._refused_s = self._clock_s()
+            self._refusal = error
+
+    def refused(self) -> AccessRefused | None:
+        """Gives up, and gives the reason, if waiting has no use. Asked by those who wait."""
+        with self._changed:
+            refusal = self._refusal
+            is_lasting = self._clock_s() - self._refused_s >= REFUSED_S
+            if refusal is None or (self._has_worked and not is_lasting):
+                return None
+            self._refusal, self._has_worked = None, False
+        self._give_up(refusal)
+        return refusal
 
     def end(self, error: BrokerError) -> None:
         """Stop probing; whoever waits gets `error`."""
@@ -208,22 +252,34 @@ class Supervisor:
             attempts = self._backoff.attempts
             failure = ConnectionLost(location=self.location, attempts=attempts, reason=str(error))
             most = settings.reconnect_attempts
-            has_given_up = most is not None and attempts >= most
-            if has_given_up:
-                for let_go in list(self.on_given_up):
-                    let_go(failure)
             with self._changed:
                 self._failure = failure
-                self._link = Link.GIVEN_UP if has_given_up else Link.DOWN
-                self.failures += has_given_up
-                self._changed.notify_all()
-            if has_given_up:
-                logger.error("%s", failure)
+            if isinstance(error, WrongProtocol):
+                kind = TlsFailed if error.is_about_tls else AuthenticationFailed
+                self.refuse(kind(location=self.location, reason=str(error), hint=error.hint))
+                if self.refused() is not None:
+                    return
+            if most is not None and attempts >= most:
+                self._give_up(failure)
                 return
+            with self._changed:
+                self._link = Link.DOWN
+                self._changed.notify_all()
             retry = self._backoff.next()
             logger.warning("connection lost; %s (%s)", retry, error)
             self._tell(settings.on_reconnect, retry.attempt, retry.delay_ms / 1000, failure)
             self._sleep(retry.delay_ms / 1000)
+
+    def _give_up(self, failure: BrokerError) -> None:
+        for let_go in list(self.on_given_up):
+            let_go(failure)
+        with self._changed:
+            self._given_up = failure
+            self._link = Link.GIVEN_UP
+            self.failures += 1
+            self._changed.notify_all()
+        if isinstance(failure, ConnectionLost):
+            logger.error("%s", failure)
 
     def _look_at_all(self) -> NoAnswer | None:
         """None as soon as one server answers."""
@@ -234,13 +290,14 @@ class Supervisor:
             try:
                 self._look(host, port)
             except NoAnswer as error:
-                failed = error
+                if not isinstance(failed, WrongProtocol):
+                    failed = error
             else:
                 return None
         return failed
 
     def _probe(self, host: str, port: int) -> None:
-        probe(host, port, self.settings.probe_timeout_ms / 1000, is_tls=self._is_tls)
+        probe(host, port, self.settings.probe_timeout_ms / 1000, self._security)
 
     def _is_up(self, away_since_s: float) -> None:
         was_away = self._backoff.attempts > 0

@@ -44,7 +44,6 @@ def test_directories(location: str) -> None:
         ("kafka://a:0", "0 is no port"),
         ("kafka://a:65536", "65536 is no port"),
         ("kafka://a:b", "'a:b' is not HOST:PORT"),
-        ("kafka://user@host:1", "is not HOST:PORT"),
         ("kafka://a/topic", "is not HOST:PORT"),
         ("http://a", "only kafka:// is known"),
         ("Kafka://a", "only kafka:// is known"),
@@ -70,6 +69,14 @@ def test_passwords_are_not_shown() -> None:
     with pytest.raises(InvalidLocation) as caught:
         parse_cluster("kafka://h:b?sasl.password=secret")
     assert "secret" not in str(caught.value)
+
+
+def test_a_password_in_the_wrong_place_is_not_shown() -> None:
+    with pytest.raises(InvalidLocation) as caught:
+        parse_cluster("kafka://me:geheim@h:1?sasl.password=geheim")
+    assert "geheim" not in str(caught.value)
+    assert caught.value.location == "kafka://…@h:1"
+    assert "a name and a password are settings behind the ?" in caught.value.reason
 
 
 @given(st.text(max_size=40))

@@ -526,13 +526,13 @@ def test_it_follows(
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        eventually(lambda: _end(cluster, topic) == 10)
+        eventually(lambda: _end(cluster, topic) == 10, 60)
         fill(home, topic, 10, 20)
         home.create_topic(f"{topic}-new", 2)
         fill(home, f"{topic}-new", 0, 6)
         home.reset_group(topic, topic, {0: 15})
-        eventually(lambda: _end(cluster, topic) == 20 and _end(cluster, f"{topic}-new") == 3)
-        eventually(lambda: topic in cluster.groups())
+        eventually(lambda: _end(cluster, topic) == 20 and _end(cluster, f"{topic}-new") == 3, 60)
+        eventually(lambda: topic in cluster.groups(), 60)
     finally:
         stop.set()
         thread.join(30)

@@ -231,6 +231,10 @@ def test_passwords_are_not_shown(bare: Cli) -> None:
     for verb in ("list", "show"):
         assert location.encode() in bare("context", verb, "--show-secrets").out
     assert without_secrets("kafka://me:pw@h:1") == "kafka://me:***@h:1"
+    for name in ("ssl.key.pem", "ssl.key.password", "sasl%2Epassword", "sasl.oauthbearer.config"):
+        assert without_secrets(f"kafka://h:1?{name}=pw&a=b") == f"kafka://h:1?{name}=***&a=b"
+    for shown in ("kafka://h:1", "kafka://h:1?ssl.ca.location=/ca.pem", "/data?password", "data"):
+        assert without_secrets(shown) == shown
 
 
 def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,9 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from clients.neutral import Neutral
@@ -110,27 +111,51 @@ class Seawall(Endpoint):
 
 
 class Kafka(Endpoint):
-    """Apache Kafka: one node, KRaft. ``lib``: the folder with its jars."""
+    """Apache Kafka: one node, KRaft. ``lib``: the folder with its jars.
+
+    ``listeners``: more of them, as name -> (port, protocol); clients find these without the
+    proxy. ``settings`` are more lines of its properties, ``arguments`` more of formatting.
+    """
 
     name = "Apache Kafka"
 
-    def __init__(self, folder: Path, lib: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        lib: Path,
+        *,
+        listeners: Mapping[str, tuple[int, str]] = MappingProxyType({}),
+        settings: Mapping[str, str] = MappingProxyType({}),
+        arguments: Sequence[str] = (),
+        cluster_id: str = "AAAAAAAAAAAAAAAAAAAAAQ",
+    ) -> None:
         super().__init__(folder)
         self._lib = lib
         self._controller_port = free_port()
         self._properties = folder / "server.properties"
-        self._format()
+        self._listeners = listeners
+        self._cluster_id = cluster_id
+        self._format(settings, arguments)
 
-    def _format(self) -> None:
+    def _format(self, settings: Mapping[str, str], arguments: Sequence[str]) -> None:
+        more = {name: f"{name}://127.0.0.1:{port}" for name, (port, _) in self._listeners.items()}
+        protocols = {name: f"{name}:{protocol}" for name, (_, protocol) in self._listeners.items()}
         lines = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
-            "listeners": f"PLAINTEXT://{self.listen},"
-            f"CONTROLLER://127.0.0.1:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{self.address}",
+            "listeners": ",".join(
+                (
+                    f"PLAINTEXT://{self.listen}",
+                    f"CONTROLLER://127.0.0.1:{self._controller_port}",
+                    *more.values(),
+                )
+            ),
+            "advertised.listeners": ",".join((f"PLAINTEXT://{self.address}", *more.values())),
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "listener.security.protocol.map": ",".join(
+                ("CONTROLLER:PLAINTEXT", "PLAINTEXT:PLAINTEXT", *protocols.values())
+            ),
             "log.dirs": str(self.folder / "data"),
             "offsets.topic.replication.factor": "1",
             "offsets.topic.num.partitions": "1",
@@ -138,13 +163,15 @@ class Kafka(Endpoint):
             "transaction.state.log.min.isr": "1",
             "transaction.state.log.num.partitions": "1",
             "group.initial.rebalance.delay.ms": "0",
+            **settings,
         }
         text = "".join(f"{name}={value}\n" for name, value in lines.items())
         self._properties.write_text(text)
         subprocess.run(
             [
                 *self._java("kafka.tools.StorageTool"),
-                *("format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(self._properties)),
+                *("format", "-t", self._cluster_id, "-c", str(self._properties)),
+                *arguments,
             ],
             check=True,
             capture_output=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import struct
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from seawall.broker import Broker
 from seawall.broker.kafka.threaded import ServerThread
-from seawall.broker.remote.probe import REQUEST, NoAnswer, probe
+from seawall.broker.remote.probe import HANDSHAKE, REQUEST, NoAnswer, Security, WrongProtocol, probe
 
 
 @contextmanager
@@ -76,7 +77,7 @@ def test_a_listener_that_hangs(is_tls: bool) -> None:
 
     began_s = time.monotonic()
     with listener(hang) as port, pytest.raises(NoAnswer, match=r"within 0.2 s"):
-        probe("127.0.0.1", port, 0.2, is_tls=is_tls)
+        probe("127.0.0.1", port, 0.2, Security(is_tls=is_tls))
     assert time.monotonic() - began_s < 5
 
 
@@ -94,6 +95,79 @@ def test_an_answer_that_comes_drop_by_drop_is_none() -> None:
         probe("127.0.0.1", port, 0.3)
 
 
+def listing(*keys: int) -> bytes:
+    """An answer to ApiVersions."""
+    apis = b"".join(struct.pack(">hhh", key, 0, 1) for key in keys)
+    return struct.pack(">ihi", 0x5EA0, 0, len(keys)) + apis
+
+
+@pytest.mark.parametrize(
+    ("code", "mechanisms", "is_sasl", "is_wanted"),
+    [
+        (33, [b"PLAIN", b"SCRAM-SHA-256"], False, True),
+        (33, [b"PLAIN"], True, False),  # whoever says so, is let in or not
+        (34, [], False, False),  # ILLEGAL_SASL_STATE: there is nothing to authenticate
+    ],
+)
+def test_a_server_that_wants_a_password(
+    code: int, mechanisms: list[bytes], is_sasl: bool, is_wanted: bool
+) -> None:
+    def serve(connection: socket.socket) -> None:
+        told = b"".join(struct.pack(">h", len(each)) + each for each in mechanisms)
+        handshake = struct.pack(">ihi", 0x5EA0, code, len(mechanisms)) + told
+        for request, body in ((REQUEST, listing(3, 17, 18)), (HANDSHAKE, handshake)):
+            if connection.recv(1000) != struct.pack(">i", len(request)) + request:
+                return
+            connection.sendall(struct.pack(">i", len(body)) + body)
+
+    with listener(serve) as port:
+        if not is_wanted:
+            probe("127.0.0.1", port, 5, Security(is_sasl=is_sasl))
+            return
+        with pytest.raises(WrongProtocol, match="a name and a password") as caught:
+            probe("127.0.0.1", port, 5)
+    assert not caught.value.is_about_tls
+    assert "sasl.mechanism=PLAIN|SCRAM-SHA-256" in caught.value.hint
+
+
+def test_a_server_that_does_not_like_to_be_asked_for_sasl() -> None:
+    """It lists the API, and ends the connection; it did answer."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(struct.pack(">i", len(listing(17))) + listing(17))
+        connection.recv(1000)
+
+    with listener(serve) as port:
+        probe("127.0.0.1", port, 5)
+
+
 def test_a_name_that_is_none() -> None:
     with pytest.raises(NoAnswer):
         probe("no-such-host.invalid", 1, 5)
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_connections_that_are_reset_leave_nothing_open(is_tls: bool) -> None:
+    """What a proxy does whose server is away; a warning about an open socket is an error here."""
+    ended = threading.Event()
+
+    def reset() -> None:
+        while not ended.is_set():
+            connection, _ = server.accept()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        thread = threading.Thread(target=reset)
+        thread.start()
+        try:
+            for _ in range(30):
+                with pytest.raises(NoAnswer):
+                    probe("127.0.0.1", port, 5, Security(is_tls=is_tls))
+        finally:
+            ended.set()
+            socket.create_connection(("127.0.0.1", port)).close()
+            thread.join()
+    gc.collect()

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seawall.broker.errors import BrokerClosed, ConnectionLost
-from seawall.broker.remote.probe import NoAnswer
-from seawall.broker.remote.supervisor import Link, ReconnectSettings, Supervisor
+from seawall.broker.errors import AuthenticationFailed, BrokerClosed, ConnectionLost, TlsFailed
+from seawall.broker.remote.probe import NoAnswer, WrongProtocol
+from seawall.broker.remote.supervisor import REFUSED_S, Link, ReconnectSettings, Supervisor
 
 
 class World:
@@ -162,3 +162,83 @@ def test_a_callback_that_fails_changes_nothing(caplog: pytest.LogCaptureFixture)
     world.supervisor.watch()
     assert world.supervisor.link is Link.UP
     assert sum("callback failed" in each.getMessage() for each in caplog.records) == 3
+
+
+# -- servers that let nobody in ----------------------------------------------------------
+
+
+class Refusing(World):
+    """Servers that speak TLS, to a location without."""
+
+    def look(self, host: str, port: int) -> None:
+        super().look(host, port)
+        if host == "a":
+            raise NoAnswer("a:1: refused")
+        raise WrongProtocol("b:2 speaks TLS", "add security.protocol=ssl", is_about_tls=True)
+
+
+def refused(reason: str = "wrong password") -> AuthenticationFailed:
+    return AuthenticationFailed(location="kafka://a:1,b:2", reason=reason)
+
+
+def test_the_wrong_protocol_is_given_up_at_once() -> None:
+    world = Refusing(0)
+    let_go: list[Exception] = []
+    world.supervisor.on_given_up.append(let_go.append)
+    for count in (1, 2):  # the next use looks again
+        with pytest.raises(TlsFailed, match="b:2 speaks TLS; add security") as caught:
+            world.supervisor.require()
+        assert caught.value.location == "kafka://a:1,b:2"
+        assert (len(world.looked_s), len(let_go)) == (count, count)
+    assert world.told == []
+    assert world.supervisor.given_up() is let_go[-1]
+
+
+def test_one_server_that_answers_is_enough() -> None:
+    world = Refusing(0)
+    world.look = lambda host, port: World.look(world, host, port)  # type: ignore[method-assign]
+    world.supervisor._look = lambda host, port: (
+        Refusing.look(world, host, port) if host == "b" else None
+    )
+    assert world.supervisor.require()
+
+
+def test_a_refusal_from_the_beginning_is_final() -> None:
+    supervisor = World(0).supervisor
+    assert supervisor.refused() is None
+    error = refused()
+    supervisor.refuse(error)
+    assert supervisor.refused() is error
+    assert supervisor.given_up() is error
+    assert supervisor.link is Link.GIVEN_UP
+    assert supervisor.refused() is None  # told once; the next one has to be said again
+    assert supervisor.require()
+
+
+def test_what_worked_is_given_up_when_it_is_refused_for_a_while() -> None:
+    world = World(0)
+    supervisor = world.supervisor
+    supervisor.worked()
+    supervisor.refuse(refused("first"))
+    assert supervisor.refused() is None
+    world.now_s += REFUSED_S - 0.1
+    supervisor.worked()  # it was one server of several
+    supervisor.refuse(refused("second"))
+    world.now_s += REFUSED_S - 0.1
+    last = refused("third")
+    supervisor.refuse(last)
+    assert supervisor.refused() is None
+    world.now_s += 0.2
+    assert supervisor.refused() is last
+    # From then on it is as in the beginning.
+    supervisor.refuse(last)
+    assert supervisor.refused() is last
+
+
+def test_a_protocol_that_was_right_before_is_an_outage_first() -> None:
+    world = Refusing(0)
+    world.supervisor.worked()
+    with pytest.raises(TlsFailed):
+        world.supervisor.require()
+    assert world.now_s - 1000 >= REFUSED_S
+    assert world.told
