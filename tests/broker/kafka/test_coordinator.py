@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import threading
 import time
 from collections.abc import Callable
 
@@ -12,7 +14,7 @@ from server_processes import server_process
 from wire import Wire
 from wire_groups import WireMember
 
-from seawall.broker import Broker
+from seawall.broker import AnyConsumer, Broker
 from seawall.broker.errors import GroupBusy, GroupHeldByServer, StorageFull
 from seawall.broker.group_wire import WireGroups
 from seawall.broker.groups import expire
@@ -292,6 +294,37 @@ def test_a_group_that_was_used_while_no_server_was_there(
         assert each.join().generation_id > old
     assert broker.group("h").offsets[0].committed == 0
     wire.close()
+
+
+def test_a_race_for_a_group_while_the_server_starts_has_one_winner(
+    serving: Callable[..., ServerThread], broker: Broker
+) -> None:
+    """Either its clients are members still, or an embedded consumer is; never both."""
+    put(broker, b"a", b"b")
+    server = serving()
+    member = WireMember(Wire(server.address)).enter(PLACE)
+    for number in range(20):
+        member.wire.close()
+        server.stop()
+        joined: list[AnyConsumer] = []
+
+        def join(number: int = number, joined: list[AnyConsumer] = joined) -> None:
+            time.sleep(number % 7 * 0.002)
+            with contextlib.suppress(GroupHeldByServer):
+                joined.append(broker.consumer("orders", group="g"))
+
+        thread = threading.Thread(target=join)
+        thread.start()
+        server = serving()
+        member.wire = Wire(server.address)
+        thread.join()
+        expected = 25 if joined else 0
+        assert (member.heartbeat(), member.commit({PLACE: 1})) == (expected, {PLACE: expected})
+        for each in joined:
+            each.close()
+            member.member_id = ""
+            member.enter(PLACE)
+    member.wire.close()
 
 
 def test_members_go_on_after_the_server_was_killed(broker: Broker) -> None:
