@@ -39,10 +39,6 @@ class Budget:
         self._admit()
         return False
 
-    def add(self, size: int) -> None:
-        """Count what is taken in any case."""
-        self.used_bytes += size
-
     async def acquire(self, size: int) -> None:
         """Wait for room. Whoever was cancelled meanwhile holds nothing."""
         future = asyncio.get_running_loop().create_future()

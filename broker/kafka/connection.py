@@ -54,8 +54,8 @@ class Connection(asyncio.Protocol):
         # Frames, and at the end why there can be no more of them.
         self._requests: deque[bytes | BadFrame] = deque()
         self._broken = False
-        # Pipelined requests that began, oldest first, and how many bytes they hold.
-        self._running: deque[tuple[asyncio.Task[Answer], int]] = deque()
+        # Pipelined requests that began, oldest first.
+        self._running: deque[asyncio.Task[Answer]] = deque()
         self._arrived = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
@@ -115,13 +115,13 @@ class Connection(asyncio.Protocol):
         self.node.connections.discard(self)
         if self._worker is not None:
             self._worker.cancel()
-        for task, _ in self._running:
+        for task in self._running:
             task.cancel()
         self._writable.set()
         self._release_unsent()
         self._requests.clear()
         # What its running requests hold is released as they end.
-        self._intake.close(sum(size for _, size in self._running))
+        self._intake.close(len(self._running))
 
     # -- receiving ---------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class Connection(asyncio.Protocol):
         if isinstance(call, Call) and is_pipelined:
             task = self._loop.create_task(self._answer(call))
             task.add_done_callback(lambda _: self._end_parsing(parsed_bytes))
-            self._running.append((task, len(frame)))
+            self._running.append(task)
             self._settled.clear()
             task.add_done_callback(self._flush)
             return
@@ -216,7 +216,7 @@ class Connection(asyncio.Protocol):
             answer = Answer(call, 0) if isinstance(call, bytes) else await self._answer(call)
         finally:
             self._end_parsing(parsed_bytes)
-        self._intake.release(len(frame))
+        self._intake.release()
         self._send(answer)
 
     async def _begin_parsing(self, size: int) -> int:
@@ -250,9 +250,9 @@ class Connection(asyncio.Protocol):
 
     def _flush(self, _: object) -> None:
         """Send the responses of pipelined requests, as far as none is missing before them."""
-        while self._running and self._running[0][0].done():
-            task, size = self._running.popleft()
-            self._intake.release(size)
+        while self._running and self._running[0].done():
+            task = self._running.popleft()
+            self._intake.release()
             error = None if task.cancelled() else task.exception()
             if error is not None and not isinstance(error, Rejected):
                 logger.error("%s: an unexpected error", self.peer, exc_info=error)

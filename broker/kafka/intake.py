@@ -7,6 +7,7 @@ rest of it, so that those who wait for each other do not do so for ever (see `Bu
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,8 @@ from seawall.broker.kafka.framing import FrameReader
 if TYPE_CHECKING:
     from seawall.broker.kafka.node import Node
 
-# One request of a connection that is no longer than this never waits for memory.
+# A request that is no longer than this, and the only one of its connection, is not counted: it
+# never waits for memory, and nobody waits for it, as it may be a fetch that takes its time.
 SMALL_REQUEST_BYTES: Final = 1 << 16
 # Memory for so much of a longer one is reserved at first, and then for as much again.
 FIRST_BYTES: Final = 1 << 20
@@ -31,10 +33,10 @@ class Intake:
         # Bytes of the next frame that are reserved, and those that are waited for.
         self._admitted = 0
         self._wanted = 0
+        # What is reserved for each frame that was taken and not yet released; 0 if it was small.
+        self._taken: deque[int] = deque()
         #: Whether it waits for memory; nothing more is to be read meanwhile.
         self.is_waiting = False
-        #: What is reserved: for the next frame, and for those that were taken, until released.
-        self.held_bytes = 0
 
     @property
     def buffered_bytes(self) -> int:
@@ -53,14 +55,14 @@ class Intake:
             return None
         frame = self._reader.take()
         if frame is not None:
+            self._taken.append(self._admitted)
             self._admitted = 0
         return frame
 
     def _reserve(self, length: int) -> bool:
         """Have memory for what comes next of the frame; False if that has to be waited for."""
-        if length <= SMALL_REQUEST_BYTES and not self.held_bytes:
-            self._budget.add(length)
-            self._on_reserved(length)
+        if length <= SMALL_REQUEST_BYTES and not self._taken and not self._admitted:
+            return True
         while self._admitted < length and self._admitted <= self.buffered_bytes:
             size = min(max(FIRST_BYTES, self._admitted), length - self._admitted)
             more = length - self._admitted - size if self._admitted else 0
@@ -68,27 +70,24 @@ class Intake:
             if not self._budget.reserve(size, self._on_room, more=more, held=self._admitted):
                 return False
             self.is_waiting = False
-            self._on_reserved(size)
+            self._admitted += size
         return True
-
-    def _on_reserved(self, size: int) -> None:
-        self._admitted += size
-        self.held_bytes += size
 
     def _on_room(self) -> None:
         self.is_waiting = False
-        self._on_reserved(self._wanted)
+        self._admitted += self._wanted
         self._go_on()
 
-    def release(self, size: int) -> None:
-        """Give back what a frame took that was handed out."""
-        if size:
-            self.held_bytes -= size
-            self._budget.release(size)
+    def release(self) -> None:
+        """Give back what the oldest frame took that was handed out."""
+        self._budget.release(self._taken.popleft())
 
-    def close(self, kept_bytes: int) -> None:
-        """Give back all but ``kept_bytes``, and wait no more."""
+    def close(self, kept: int) -> None:
+        """Give back all but what the ``kept`` oldest frames took, and wait no more."""
         if self.is_waiting:
             self._budget.give_up(self._on_room)
             self.is_waiting = False
-        self.release(self.held_bytes - kept_bytes)
+        size, self._admitted = self._admitted, 0
+        while len(self._taken) > kept:
+            size += self._taken.pop()
+        self._budget.release(size)

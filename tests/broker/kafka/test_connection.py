@@ -304,7 +304,7 @@ def test_memory_for_parsed_requests_is_shared(serving: Serve) -> None:
 def test_a_small_request_does_not_wait_for_those_that_take_all(serving: Serve) -> None:
     server = serving(queued_max_request_bytes=1 << 20)
     node, wire = node_of(server), Wire(server.address)
-    node.loop.call_soon_threadsafe(node.parsed_budget.add, 1 << 20)
+    node.loop.call_soon_threadsafe(node.parsed_budget.reserve, 1 << 20, bool)
     assert wire.ask(18, 0).error_code == 0
     wire.socket.sendall(tiny_items(700))
     other = Wire(server.address)
@@ -319,7 +319,7 @@ def test_a_small_request_does_not_wait_for_those_that_take_all(serving: Serve) -
 def test_who_goes_away_while_waiting_for_memory_holds_none(serving: Serve) -> None:
     server = serving(queued_max_request_bytes=1 << 20)
     node = node_of(server)
-    node.loop.call_soon_threadsafe(node.parsed_budget.add, 1 << 20)
+    node.loop.call_soon_threadsafe(node.parsed_budget.reserve, 1 << 20, bool)
     for _ in range(3):
         wire = Wire(server.address)
         wire.socket.sendall(tiny_items(700))
@@ -371,3 +371,17 @@ def test_those_who_have_sent_a_half_do_not_wait_for_each_other(
         wire.close()
     assert broker.ends("large", 0).durable_end == 6
     eventually(lambda: node_of(server).request_budget.used_bytes == 0)
+
+
+def test_a_long_request_does_not_wait_for_those_that_pass_in_any_case(
+    serving: Serve, broker: Broker
+) -> None:
+    """It takes all the memory there is, and a fetch that waits has some, too."""
+    broker.create_topic("large", config={"max.message.bytes": str(4 << 20)})
+    server = serving(queued_max_request_bytes=1 << 20)
+    waiting, wire = Wire(server.address), Wire(server.address)
+    waiting.send_fetch("orders", 0, max_wait_ms=60_000)
+    wire.socket.settimeout(10)
+    assert wire.produce("large", batch(os.urandom(3 << 20))).error_code == 0
+    for each in (waiting, wire):
+        each.close()

@@ -136,7 +136,7 @@ def test_long_answers_share_the_memory_for_responses(
     size = 41 * metadata.PARTITION_BYTES
     server = serving(queued_max_response_bytes=size)
     node = server.server.node
-    node.loop.call_soon_threadsafe(node.response_budget.add, 1)
+    node.loop.call_soon_threadsafe(node.response_budget.reserve, 1, bool)
     long, short = Wire(server.address), Wire(server.address)
     long.send(KEY, 4, topics=None)
     orders = short.ask(KEY, 4, topics=[{"name": "orders"}]).topics
