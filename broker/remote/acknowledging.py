@@ -260,11 +260,11 @@ class Acknowledging(RemoteConsumer):
                 try:
                     return waiting.result(LOOK_S)
                 except TimeoutError:
-                    # Nobody may be polling, so that nobody else hears of a loss.
-                    self._supervisor.suspect()
                     self._check_usable()
                     if self._supervisor.failures != failures:
-                        raise self._supervisor.lost() from None
+                        raise self._supervisor.given_up() from None
+                    # Nobody may be polling, so that nobody else hears of a loss.
+                    self._supervisor.suspect()
         finally:
             if waiting.done():
                 thread.join()

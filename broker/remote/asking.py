@@ -17,7 +17,7 @@ from confluent_kafka import KafkaException
 
 from seawall.broker.errors import BrokerClosed, BrokerError
 from seawall.broker.remote.errors import AWAY, Facts, kafka_error, named
-from seawall.broker.remote.supervisor import Supervisor
+from seawall.broker.remote.supervisor import Link, Supervisor
 
 Answer = TypeVar("Answer")
 
@@ -81,7 +81,7 @@ class Asking:
             left_s = None if deadline_s is None else deadline_s - time.monotonic()
             if not self.supervisor.require(left_s):
                 raise self.supervisor.lost()
-            epoch = self.supervisor.epoch
+            epoch, failures = self.supervisor.epoch, self.supervisor.failures
             try:
                 return question(self._fresh())
             except KafkaException as error:
@@ -100,6 +100,8 @@ class Asking:
                     raise named(failure, facts) from error
                 if on_unsure is not None:
                     on_unsure()
+                if failures != self.supervisor.failures and self.supervisor.link is not Link.UP:
+                    raise self.supervisor.given_up() from error
             except RuntimeError as error:  # the client was closed meanwhile
                 self.check_usable()
                 raise BrokerClosed(what="broker") from error

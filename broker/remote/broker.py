@@ -107,7 +107,7 @@ class RemoteBroker(OnlyDirectories):
         if error.code() in REFUSED:
             self._asking.refusal = named(error, self._asking.facts())
         logger.debug("%s: %s", self.location, error.str())
-        self._supervisor.suspect()
+        self._supervisor.suspect(is_use=False)
 
     @property
     def cluster_id(self) -> str:

@@ -188,7 +188,8 @@ class RemoteConsumer(Troubles):
         supervisor = self._supervisor
         if supervisor.failures != self._failures:
             self._failures = supervisor.failures
-            raise supervisor.lost()
+            if supervisor.link is not Link.UP:  # it may have come back since
+                raise supervisor.given_up()
         if supervisor.link is Link.GIVEN_UP:
             supervisor.suspect()
 

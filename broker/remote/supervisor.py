@@ -10,6 +10,10 @@ after ``reconnect_attempts`` rounds, or never. Everyone who waits for a server w
     UNKNOWN --probe ok--> UP <--probe ok-- DOWN
        \\------probe failed------------------^  `--too often--> GIVEN_UP
     UP --suspect, probe failed--> DOWN        GIVEN_UP --next use--> UNKNOWN
+
+What was given up stays so until somebody wants something: librdkafka goes on trying, and
+what it reports meanwhile begins nothing. And nobody is told of a verdict whose last look is
+older than what they want: they are tried for as often again.
 """
 
 from __future__ import annotations
@@ -24,12 +28,14 @@ from enum import Enum
 
 from seawall.broker.backoff import Backoff, Schedule
 from seawall.broker.errors import BrokerError, ConnectionLost
-from seawall.broker.remote.probe import NoAnswer, probe
+from seawall.broker.remote.probe import Interruptible, NoAnswer, probe
 
 logger = logging.getLogger("seawall.broker")
 
-# How long closing waits for a probe that hangs; its thread ends when the probe's time is up.
-ENDING_S = 0.25
+# How long closing waits for the thread that probes. A probe that hangs is interrupted; a look-up
+# of a name, and a callback of the user's, cannot be.
+ENDING_S = 1.0
+_INTERRUPT_INTERVAL_S = 0.05
 
 # `on_reconnect(attempt, delay_s, error)`; `on_connected(away_s)`.
 OnReconnect = Callable[[int, float, Exception], object]
@@ -91,6 +97,7 @@ class Supervisor:
         self._servers = servers
         self._is_tls = is_tls
         self._look = look or self._probe
+        self._probing = Interruptible()
         self._clock_s = clock_s
         self._ended = threading.Event()
         self._sleep = sleep or self._ended.wait
@@ -99,10 +106,16 @@ class Supervisor:
         )
         self._changed = threading.Condition()
         self._link = Link.UNKNOWN
+        self._is_suspected = False
         self._epoch = 0
-        # How often it gave up.
+        # How many rounds of probes were begun.
+        self._rounds = 0
+        # How often it gave up; and the last time: after which round, and why.
         self.failures = 0
+        self._given_up_in = 0
+        self._given_up: ConnectionLost | None = None
         self._unusable: BrokerError | None = None
+        # The last round's, if that failed.
         self._failure: ConnectionLost | None = None
         self._thread: threading.Thread | None = None
         # Called when it gave up: whoever has something on its way lets go of it.
@@ -120,11 +133,17 @@ class Supervisor:
 
     # -- for those who use the connection --------------------------------------------
 
-    def suspect(self) -> None:
-        """Something points to a loss: look, in the background. Until then nothing is known."""
+    def suspect(self, *, is_use: bool = True) -> None:
+        """Something points to a loss: look, in the background. Until then nothing is known.
+
+        What was given up is tried again if somebody wants something (`is_use`) only.
+        """
         with self._changed:
+            if self._link is Link.GIVEN_UP and not is_use:
+                return
             if self._link in (Link.UP, Link.GIVEN_UP):
                 self._link = Link.UNKNOWN
+            self._is_suspected = True
             self._begin()
 
     def require(self, timeout_s: float | None = None) -> bool:
@@ -137,16 +156,18 @@ class Supervisor:
             return True
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
-            failures = self.failures
-            if self._link is Link.GIVEN_UP:
-                self._link = Link.UNKNOWN  # it is tried as often again
+            failures, rounds = self.failures, self._rounds
             while True:
                 if self._unusable is not None:
                     raise self._unusable
-                if self.failures != failures and self._failure is not None:
-                    raise self._failure
                 if self._link is Link.UP:
                     return True
+                if self.failures != failures:
+                    failures = self.failures
+                    if self._given_up_in > rounds:
+                        raise self.given_up()
+                if self._link is Link.GIVEN_UP:
+                    self._link = Link.UNKNOWN  # it is tried as often again
                 self._begin()
                 left_s = None if deadline_s is None else deadline_s - time.monotonic()
                 if left_s is not None and left_s <= 0:
@@ -156,9 +177,17 @@ class Supervisor:
     def lost(self) -> ConnectionLost:
         """The error for those who waited long enough."""
         with self._changed:
-            failure = self._failure
-        attempts = self._backoff.attempts
+            return self._copy(self._failure)
+
+    def given_up(self) -> ConnectionLost:
+        """The error for those who were waiting when it gave up."""
+        with self._changed:
+            return self._copy(self._given_up)
+
+    def _copy(self, failure: ConnectionLost | None) -> ConnectionLost:
+        """One for each thread that raises it."""
         reason = failure.reason if failure else "it does not do what it was asked for in time"
+        attempts = failure.attempts if failure else 0
         return ConnectionLost(location=self.location, attempts=attempts, reason=reason)
 
     def end(self, error: BrokerError) -> None:
@@ -169,7 +198,10 @@ class Supervisor:
             self._changed.notify_all()
         self._ended.set()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(ENDING_S)
+            deadline_s = time.monotonic() + ENDING_S
+            while thread.is_alive() and time.monotonic() < deadline_s:
+                self._probing.interrupt()  # again, if it was just about to connect
+                thread.join(_INTERRUPT_INTERVAL_S)
 
     def abandon(self, error: BrokerError) -> None:
         """In a forked child."""
@@ -189,19 +221,33 @@ class Supervisor:
 
     def _run(self) -> None:
         try:
-            self.watch()
-        finally:
+            while not self._is_settled():
+                self.watch()
+        except BaseException:
             with self._changed:
                 self._thread = None
                 self._changed.notify_all()
+            raise
+
+    def _is_settled(self) -> bool:
+        """Whether the thread has nothing more to do; then it is none of ours any more. Judged
+        in one step: what is suspected before is looked at here, and after it by the next."""
+        with self._changed:
+            if self._link in (Link.UNKNOWN, Link.DOWN) and not self._ended.is_set():
+                return False
+            self._thread = None
+            self._changed.notify_all()
+            return True
 
     def watch(self) -> None:
         """Look until a server answers, it is given up, or the broker is closed."""
         away_since_s = self._clock_s()
         settings = self.settings
         self._backoff.reset()
-        while not self._ended.is_set():
-            error = self._look_at_all()
+        while True:
+            error = self._look_around()
+            if self._ended.is_set():
+                return
             if error is None:
                 self._is_up(away_since_s)
                 return
@@ -215,7 +261,9 @@ class Supervisor:
             with self._changed:
                 self._failure = failure
                 self._link = Link.GIVEN_UP if has_given_up else Link.DOWN
-                self.failures += has_given_up
+                if has_given_up:
+                    self.failures += 1
+                    self._given_up, self._given_up_in = failure, self._rounds
                 self._changed.notify_all()
             if has_given_up:
                 logger.error("%s", failure)
@@ -224,6 +272,21 @@ class Supervisor:
             logger.warning("connection lost; %s (%s)", retry, error)
             self._tell(settings.on_reconnect, retry.attempt, retry.delay_ms / 1000, failure)
             self._sleep(retry.delay_ms / 1000)
+            if self._ended.is_set():
+                return
+
+    def _look_around(self) -> NoAnswer | None:
+        """A round of probes. What is suspected while a server answers may be newer than its
+        answer, so it is asked once more; and no more than that, lest nobody gets to use it."""
+        error = None
+        for _ in range(2):
+            with self._changed:
+                self._rounds += 1
+                self._is_suspected = False
+            error = self._look_at_all()
+            if error is not None or not self._is_suspected:
+                break
+        return error
 
     def _look_at_all(self) -> NoAnswer | None:
         """None as soon as one server answers."""
@@ -240,7 +303,8 @@ class Supervisor:
         return failed
 
     def _probe(self, host: str, port: int) -> None:
-        probe(host, port, self.settings.probe_timeout_ms / 1000, is_tls=self._is_tls)
+        timeout_s = self.settings.probe_timeout_ms / 1000
+        probe(host, port, timeout_s, is_tls=self._is_tls, interruptible=self._probing)
 
     def _is_up(self, away_since_s: float) -> None:
         was_away = self._backoff.attempts > 0

@@ -270,10 +270,6 @@ def test_a_server_that_is_not_there_yet_is_waited_for(folder: str) -> None:
         server.kill()
 
 
-@pytest.mark.skipif(
-    "SEAWALL_OUTAGES" not in os.environ,
-    reason="fails now and then: the loss is sometimes told before the attempts are used up",
-)
 def test_giving_up_is_told_to_all_who_wait(folder: str) -> None:
     with (
         serving(folder) as server,
