@@ -37,7 +37,7 @@ test: $(VENV)/.installed ## run all tests, in random order (ARGS="…" for pytes
 
 torture: $(VENV)/.installed ## search for broken promises, for an hour or more (ARGS="--budget 10m --seed 7")
 	$(BIN)/seawall torture $(if $(ARGS),$(ARGS),--full)
-	$(if $(ARGS),,SEAWALL_OUTAGES=20 $(BIN)/python -m pytest -k kills_under_load tests/broker/remote)
+	$(if $(ARGS),,SEAWALL_TORTURE=1 $(BIN)/python -m pytest -m long_row --durations=10 tests)
 
 compatibility: clients ## try all Kafka clients, and write docs/compatibility.md
 	PYTHONPATH=tests $(BIN)/python -m clients.compatibility

@@ -20,6 +20,7 @@ from seawall.broker.remote.errors import AWAY, Facts, kafka_error, named
 from seawall.broker.remote.supervisor import Link, Supervisor
 
 Answer = TypeVar("Answer")
+Key = TypeVar("Key")
 
 REQUEST_TIMEOUT_S = 10.0
 # How long a server that answers probes may put a question off; then its error is the answer.
@@ -108,6 +109,19 @@ class Asking:
             self.supervisor.suspect()
             time.sleep(pause_s)
             pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
+
+
+def some(futures: Mapping[Key, Future[Answer]]) -> dict[Key, Answer]:
+    """The answers to a question about several things, without those that were refused. Raises
+    if one got none, so that it is asked again: what was not answered is not refused."""
+    found = {}
+    for key, future in futures.items():
+        error = future.exception()
+        if error is None:
+            found[key] = future.result()
+        elif isinstance(error, KafkaException) and kafka_error(error).code() in AWAY:
+            raise error
+    return found
 
 
 def one(futures: Mapping[Any, Future[Answer]]) -> Answer:

@@ -163,6 +163,9 @@ class RemoteGroupConsumer(Acknowledging):
                 self._supervisor.suspect()
                 time.sleep(_PAUSE_S)
             else:
+                for each in found:
+                    if each.error is not None:  # it may well be somewhere
+                        raise KafkaException(each.error)
                 return {(e.topic, e.partition): e.offset for e in found if e.offset >= 0}
         return {}
 

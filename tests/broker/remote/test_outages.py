@@ -1,92 +1,36 @@
 """Servers that die, hang and come back, in real time: nothing acknowledged is lost, nothing
 unacknowledged is skipped, and what comes twice was not acknowledged.
-
-``SEAWALL_OUTAGES`` is how many times the server is killed under load (3).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from clients.endpoints import free_port
-from server_processes import ServerProcess, server_process
+from long_rows import KILLS, long_row
+from outages import PATIENCE_S, QUICK, Server, hung_listener, location, read, serving, until
+from server_processes import server_process
 from storage import memory_folder
 
 from seawall.broker import AnyBroker, AnyConsumer, AnyDelivery, Record, connect
 from seawall.broker.errors import BrokerClosed, ConnectionLost, OutcomeUnknown, PartitionRevoked
 from seawall.broker.torture.proxy import CHUNK_BYTES, Proxy
 
-OUTAGES = int(os.environ.get("SEAWALL_OUTAGES", "3"))
 AWAY_S = (0.0, 0.3, 1.0)
-PATIENCE_S = 30.0
-QUICK = {"reconnect_backoff_ms": 20, "reconnect_backoff_max_ms": 300}
 
 
 @pytest.fixture
 def folder() -> Iterator[str]:
     with memory_folder() as path:
         yield path
-
-
-def location(port: int, settings: str = "") -> str:
-    return f"kafka://127.0.0.1:{port}?{settings or 'client.id=test'}"
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not come about in time"
-        time.sleep(0.01)
-
-
-def read(consumer: AnyConsumer, count: int) -> list[Record]:
-    found: list[Record] = []
-
-    def enough() -> bool:
-        found.extend(consumer.poll(count - len(found), 100))
-        return len(found) >= count
-
-    until(enough)
-    return found
-
-
-class Server:
-    """A server at one port, with what it had, each time it is started."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self.port = free_port()
-        self.process: ServerProcess | None = None
-
-    def start(self, **options: object) -> None:
-        self.process = ServerProcess(
-            self._folder, port=self.port, group_initial_rebalance_delay_ms=0, **options
-        )
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.signal(signal.SIGCONT)
-            self.process.kill()
-            self.process = None
-
-
-@contextmanager
-def serving(folder: str) -> Iterator[Server]:
-    server = Server(folder)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
 
 
 class Load:
@@ -166,6 +110,8 @@ class Load:
             self.acknowledged[record.partition] = max(done, record.offset + 1)
 
 
+@long_row
+@pytest.mark.timeout(120 + 20 * KILLS)
 def test_kills_under_load(folder: str) -> None:
     retries: list[int] = []
     with (
@@ -176,7 +122,7 @@ def test_kills_under_load(folder: str) -> None:
     ):
         broker.create_topic("orders", 2)
         with Load(broker) as load:
-            for outage in range(OUTAGES):
+            for outage in range(KILLS):
                 seen = len(load.seen)
                 until(lambda seen=seen: len(load.seen) > seen + 100)
                 server.kill()
@@ -195,7 +141,7 @@ def test_kills_under_load(folder: str) -> None:
         assert load.repeated == []
         assert load.acknowledged == ends
         assert {o.partition: o.committed for o in broker.group("billing").offsets} == ends
-    assert retries.count(1) >= OUTAGES - 1  # one that is back at once may not be noticed
+    assert retries.count(1) >= KILLS - 1  # one that is back at once may not be noticed
 
 
 def test_a_member_comes_back_and_gets_what_it_had_not_acknowledged_once(folder: str) -> None:
@@ -298,27 +244,74 @@ def test_giving_up_is_told_to_all_who_wait(folder: str) -> None:
         producer.close()
 
 
-def test_a_server_that_hangs_is_noticed(folder: str) -> None:
-    told: list[int] = []
+def stop(server: Server, may_go_on: Callable[[], None]) -> None:
+    server.signal(signal.SIGSTOP)  # the kernel accepts connections still
+    may_go_on()
+    server.signal(signal.SIGCONT)
+
+
+def replace(server: Server, may_go_on: Callable[[], None]) -> None:
+    server.kill()
+    with hung_listener(server.port) as accepted:
+        may_go_on()
+        assert accepted
+    server.start()
+
+
+@pytest.mark.parametrize("hang", [stop, replace])
+def test_what_accepts_and_does_not_answer_is_waited_for(
+    folder: str, hang: Callable[[Server, Callable[[], None]], None]
+) -> None:
+    """By a producer, a member, its acknowledgement, a reader, a question and a change."""
+    told: list[tuple[int, Exception]] = []
     with (
         serving(folder) as server,
         connect(
             location(server.port, "socket.timeout.ms=500"),
-            on_reconnect=lambda number, *_: told.append(number),
+            on_reconnect=lambda number, _, error: told.append((number, error)),
             **QUICK,
         ) as broker,
         broker.producer() as producer,
+        ThreadPoolExecutor(4) as threads,
     ):
         broker.create_topic("orders")
-        producer.send("orders", b"0").result(10)
-        assert server.process is not None
-        server.process.signal(signal.SIGSTOP)  # it accepts connections still
-        waiting = producer.send("orders", b"1")
-        until(lambda: len(told) >= 2)
-        assert not waiting.done()
-        server.process.signal(signal.SIGCONT)
-        assert waiting.result(PATIENCE_S).offset == 1
-        assert broker.ends("orders", 0).durable_end == 2
+        for number in range(3):
+            producer.send("orders", b"%d" % number)
+        producer.flush(PATIENCE_S * 1000)
+        with (
+            broker.consumer("orders", group="billing") as consumer,
+            broker.consumer("orders", start="start") as reader,
+        ):
+            records = read(consumer, 3)
+            assert len(read(reader, 3)) == 3
+            waiting: list[Future[object]] = []
+
+            def may_go_on() -> None:
+                delivery = producer.send("orders", b"3")
+                waiting.extend(
+                    threads.submit(each)
+                    for each in (
+                        lambda: delivery.result(PATIENCE_S).offset,
+                        lambda: consumer.ack(records[1]),
+                        lambda: broker.ends("orders", 0).durable_end in (3, 4),
+                        lambda: broker.create_topic("payments").name,
+                    )
+                )
+                before = len(told)
+                until(lambda: len(told) >= before + 3)
+                assert [each.done() for each in waiting] == [False] * 4
+
+            hang(server, may_go_on)
+            assert [each.result(PATIENCE_S) for each in waiting] == [3, None, True, "payments"]
+            assert [each.offset for each in read(reader, 1)] == [3]
+            # A member that was taken for dead gets again what it had not acknowledged.
+            seen: list[int] = []
+            until(lambda: seen.extend(r.offset for r in consumer.poll(10, 100)) or 3 in seen)
+            assert seen in ([3], [2, 3])
+            assert consumer.poll(timeout_ms=300) == reader.poll(timeout_ms=300) == []
+            consumer.ack()
+            assert broker.group("billing").offsets[0].committed == 4
+    assert any("did not answer within 0.5 s" in str(error) for _, error in told)
 
 
 def test_a_listener_that_accepts_and_hangs() -> None:
