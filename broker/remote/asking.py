@@ -23,6 +23,7 @@ Answer = TypeVar("Answer")
 Key = TypeVar("Key")
 
 REQUEST_TIMEOUT_S = 10.0
+_SHORTEST_TIMEOUT_S = 0.1
 # How long a server that answers probes may put a question off; then its error is the answer.
 PATIENCE_S = 60.0
 _PAUSE_S = 0.05
@@ -109,6 +110,12 @@ class Asking:
             self.supervisor.suspect()
             time.sleep(pause_s)
             pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
+
+
+def request_timeout_s(deadline_s: float | None) -> float:
+    """How long the servers may take for an answer that is of no use after the deadline."""
+    left_s = REQUEST_TIMEOUT_S if deadline_s is None else deadline_s - time.monotonic()
+    return min(REQUEST_TIMEOUT_S, max(_SHORTEST_TIMEOUT_S, left_s))
 
 
 def some(futures: Mapping[Key, Future[Answer]]) -> dict[Key, Answer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from confluent_kafka import (
     OFFSET_INVALID,
@@ -30,14 +30,17 @@ from seawall.broker.errors import (
     UnsupportedByLocation,
 )
 from seawall.broker.names import check_topic_name
-from seawall.broker.remote.asking import REQUEST_TIMEOUT_S, Asking, one, some
+from seawall.broker.remote.asking import (
+    REQUEST_TIMEOUT_S,
+    Asking,
+    one,
+    request_timeout_s,
+    some,
+)
 from seawall.broker.remote.errors import AWAY
 from seawall.broker.topic_info import PartitionInfo, TopicInfo
 from seawall.wal.log import LogEnds
 from seawall.wal.lookup import TimeFound
-
-if TYPE_CHECKING:
-    pass
 
 
 class ClusterEnds(LogEnds):
@@ -63,7 +66,7 @@ class Topics:
     def names(self, *, deadline_s: float | None = None) -> list[str]:
         """All topics, those of the cluster's own housekeeping included."""
         listed = self._asking.ask(
-            lambda client: client.list_topics(timeout=REQUEST_TIMEOUT_S),
+            lambda client: client.list_topics(timeout=request_timeout_s(deadline_s)),
             self._asking.facts(),
             deadline_s=deadline_s,
         )
@@ -103,7 +106,9 @@ class Topics:
         facts = self._asking.facts(topic=name)
         found = self._asking.ask(
             lambda client: one(
-                client.describe_topics(TopicCollection([name]), request_timeout=REQUEST_TIMEOUT_S)
+                client.describe_topics(
+                    TopicCollection([name]), request_timeout=request_timeout_s(deadline_s)
+                )
             ),
             facts,
             deadline_s=deadline_s,

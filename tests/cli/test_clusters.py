@@ -12,6 +12,7 @@ import locations
 import pytest
 from clients.endpoints import free_port
 from commands import Cli, pipe_of, running
+from outages import serving
 from server_processes import ServerProcess
 from storage import memory_folder
 
@@ -137,6 +138,32 @@ def test_produce_and_consume_go_through_an_outage() -> None:
             server.kill()
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("group", [(), ("-g", "g")], ids=["alone", "member"])
+def test_ctrl_c_ends_a_consume_whose_server_is_away(how: int, group: tuple[str, ...]) -> None:
+    with memory_folder() as folder, serving(folder) as server:
+        at = ("-b", f"kafka://127.0.0.1:{server.port}")
+        with running("topic", "create", "orders", *at) as creating:
+            assert creating.wait(20) == 0
+        with running("produce", "orders", *at) as producing:
+            pipe_of(producing.stdin).write(b"1\n2\n")
+            pipe_of(producing.stdin).close()
+            assert producing.wait(20) == 0
+        with running("consume", "orders", *group, *at) as consuming:
+            records, errors = pipe_of(consuming.stdout), pipe_of(consuming.stderr)
+            assert [records.readline() for _ in range(2)] == [b"1\n", b"2\n"]
+            time.sleep(0.5)
+            if how == signal.SIGKILL:
+                server.kill()
+            else:
+                server.signal(how)
+            assert b"connection lost; retry 1 in " in errors.readline()
+            consuming.send_signal(signal.SIGINT)
+            assert consuming.wait(20) == 130
+            last = errors.read().decode().splitlines()[-1]
+            assert last == "seawall: interrupted; 2 records printed"
+
+
 def test_a_signal_ends_a_produce_whose_server_is_away() -> None:
     port = free_port()
     with memory_folder() as folder:
@@ -158,7 +185,7 @@ def test_a_signal_ends_a_produce_whose_server_is_away() -> None:
                 assert producing.wait(20) == 143
                 last = errors.read().decode().splitlines()[-1]
             assert last.startswith("seawall: terminated; ")
-            assert "2 lines acknowledged, resume with: tail -n +3" in last
+            assert "2 lines acknowledged, 1 not yet, resume with: tail -n +3" in last
         finally:
             if server.process.poll() is None:
                 server.kill()
