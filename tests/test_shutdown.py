@@ -163,19 +163,23 @@ def test_clients_of_a_service_that_ends_and_comes_back(folder: str, tmp_path: Pa
     journal = read_journal(path)
     with Broker.open(folder) as broker:
         stored = stored_in(broker, "payments")
+        committed = {each.partition: each.committed for each in broker.group("ledger").offsets}
         assert list(broker.verify()) == []
     assert journal["unreported"] == [[0]]
     check_reports(journal, stored)
     assert len(set(stored.values())) == len(stored)
-    check_handled(path, stored)
+    check_handled(path, stored, committed)
 
 
 def accepted_in(path: Path) -> int:
     return path.read_text().count('["accepted"') if path.exists() else 0
 
 
-def check_handled(path: Path, stored: dict[tuple[int, int], str]) -> None:
-    """Everything was handled, and nothing that a commit had confirmed was handed out again."""
+def check_handled(
+    path: Path, stored: dict[tuple[int, int], str], committed: dict[int, int]
+) -> None:
+    """Everything was handled and committed, and nothing that a commit had confirmed was handed
+    out again."""
     confirmed: dict[int, int] = {}
     handled = set()
     for line in path.read_text().splitlines():
@@ -188,3 +192,4 @@ def check_handled(path: Path, stored: dict[tuple[int, int], str]) -> None:
             partition, offset = rest
             confirmed[partition] = max(offset, confirmed.get(partition, -1))
     assert handled == set(stored)
+    assert {partition: offset + 1 for partition, offset in confirmed.items()} == committed

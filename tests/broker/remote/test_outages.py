@@ -359,6 +359,62 @@ def test_closing_does_not_wait_for_a_server_that_is_away(folder: str) -> None:
         assert len(refused) == 1
 
 
+@pytest.mark.parametrize("hang", [stop, replace, None])
+def test_closing_during_an_outage_leaves_no_thread_behind(
+    folder: str, hang: Callable[[Server, Callable[[], None]], None] | None
+) -> None:
+    """Of ours nor of librdkafka's, whether the server refuses or hangs."""
+    told: list[int] = []
+    with (
+        serving(folder) as server,
+        connect(
+            location(server.port), on_reconnect=lambda number, *_: told.append(number)
+        ) as broker,
+    ):
+        broker.create_topic("orders")
+        producer = broker.producer()
+        producer.send("orders", b"0").result(10)
+        consumer = broker.consumer("orders", group="billing")
+        reader = broker.consumer("orders")
+        read(consumer, 1)
+        refused: list[BaseException] = []
+
+        def ask() -> None:
+            try:
+                broker.topics()
+            except BrokerClosed as error:
+                refused.append(error)
+
+        asking = threading.Thread(target=ask)
+
+        def close_all() -> None:
+            delivery = producer.send("orders", b"1")
+            broker._supervisor.suspect()  # type: ignore[attr-defined]
+            if hang is None:
+                until(lambda: told)
+            asking.start()
+            with pytest.raises(TimeoutError, match="1 records were not acknowledged"):
+                producer.close(100)
+            assert isinstance(delivery.exception(0), (BrokerClosed, OutcomeUnknown))
+            consumer.close()
+            reader.close()
+            broker.close()
+            asking.join(PATIENCE_S)
+            assert len(refused) == 1
+            attempts.append(len(told))
+            threads.extend(each.name for each in threading.enumerate())
+
+        threads: list[str] = []
+        attempts: list[int] = []
+        if hang is not None:
+            hang(server, close_all)
+        else:
+            server.kill()
+            close_all()
+    assert not [name for name in threads if name.startswith("seawall")]
+    assert attempts == [len(told)], "it went on trying"
+
+
 def broker_is_up(broker: AnyBroker) -> bool:
     return bool(broker._supervisor.require(0))  # type: ignore[attr-defined]
 
