@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -53,9 +54,17 @@ class Server:
             self._folder, port=self.port, group_initial_rebalance_delay_ms=0, **options
         )
 
-    def signal(self, number: int) -> None:
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """While inside, it hangs: the kernel accepts connections for it still."""
         assert self.process is not None
-        self.process.signal(number)
+        self.process.signal(signal.SIGSTOP)
+        # Its threads work on for a moment.
+        os.waitid(os.P_PID, self.process.process.pid, os.WSTOPPED | os.WNOWAIT)
+        try:
+            yield
+        finally:
+            self.process.signal(signal.SIGCONT)
 
     def kill(self) -> None:
         if self.process is not None:

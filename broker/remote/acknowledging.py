@@ -261,8 +261,9 @@ class Acknowledging(RemoteConsumer):
                     return waiting.result(LOOK_S)
                 except TimeoutError:
                     self._check_usable()
-                    if self._supervisor.failures != failures:
-                        raise self._supervisor.given_up() from None
+                    lost = self._supervisor.given_up(failures)
+                    if lost is not None:
+                        raise lost from None
                     # Nobody may be polling, so that nobody else hears of a loss.
                     self._supervisor.suspect()
         finally:

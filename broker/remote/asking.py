@@ -17,7 +17,7 @@ from confluent_kafka import KafkaException
 
 from seawall.broker.errors import BrokerClosed, BrokerError
 from seawall.broker.remote.errors import AWAY, Facts, kafka_error, named
-from seawall.broker.remote.supervisor import Link, Supervisor
+from seawall.broker.remote.supervisor import Supervisor
 
 Answer = TypeVar("Answer")
 Key = TypeVar("Key")
@@ -102,8 +102,9 @@ class Asking:
                     raise named(failure, facts) from error
                 if on_unsure is not None:
                     on_unsure()
-                if failures != self.supervisor.failures and self.supervisor.link is not Link.UP:
-                    raise self.supervisor.given_up() from error
+                lost = self.supervisor.given_up(failures)
+                if lost is not None:
+                    raise lost from error
             except RuntimeError as error:  # the client was closed meanwhile
                 self.check_usable()
                 raise BrokerClosed(what="broker") from error

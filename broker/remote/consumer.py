@@ -186,10 +186,12 @@ class RemoteConsumer(Troubles):
     def _watch(self) -> None:
         """Nothing came: see whether the connection was given up."""
         supervisor = self._supervisor
-        if supervisor.failures != self._failures:
-            self._failures = supervisor.failures
-            if supervisor.link is not Link.UP:  # it may have come back since
-                raise supervisor.given_up()
+        failures = supervisor.failures
+        if failures != self._failures:
+            lost = supervisor.given_up(self._failures)
+            self._failures = failures
+            if lost is not None:
+                raise lost
         if supervisor.link is Link.GIVEN_UP:
             supervisor.suspect()
 

@@ -110,7 +110,7 @@ class Supervisor:
         self._epoch = 0
         # How many rounds of probes were begun.
         self._rounds = 0
-        # How often it gave up; and the last time: after which round, and why.
+        # How often it gave up; after which round the last time; and why, until one answers.
         self.failures = 0
         self._given_up_in = 0
         self._given_up: ConnectionLost | None = None
@@ -162,10 +162,9 @@ class Supervisor:
                     raise self._unusable
                 if self._link is Link.UP:
                     return True
-                if self.failures != failures:
-                    failures = self.failures
-                    if self._given_up_in > rounds:
-                        raise self.given_up()
+                if self._given_up_in > rounds and (lost := self.given_up(failures)) is not None:
+                    raise lost
+                failures = self.failures
                 if self._link is Link.GIVEN_UP:
                     self._link = Link.UNKNOWN  # it is tried as often again
                 self._begin()
@@ -179,9 +178,12 @@ class Supervisor:
         with self._changed:
             return self._copy(self._failure)
 
-    def given_up(self) -> ConnectionLost:
-        """The error for those who were waiting when it gave up."""
+    def given_up(self, failures: int) -> ConnectionLost | None:
+        """The error for those who began when it had given up `failures` times; None if it has
+        not since, or a server has answered since."""
         with self._changed:
+            if self.failures == failures or self._given_up is None:
+                return None
             return self._copy(self._given_up)
 
     def _copy(self, failure: ConnectionLost | None) -> ConnectionLost:
@@ -310,7 +312,7 @@ class Supervisor:
         was_away = self._backoff.attempts > 0
         with self._changed:
             self._link = Link.UP
-            self._failure = None
+            self._failure = self._given_up = None
             if was_away:
                 self._epoch += 1
             self._changed.notify_all()

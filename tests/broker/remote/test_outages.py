@@ -5,7 +5,6 @@ unacknowledged is skipped, and what comes twice was not acknowledged.
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 import threading
 import time
@@ -245,17 +244,57 @@ def test_giving_up_is_told_to_all_who_wait(folder: str) -> None:
 
 
 def stop(server: Server, may_go_on: Callable[[], None]) -> None:
-    server.signal(signal.SIGSTOP)  # the kernel accepts connections still
-    may_go_on()
-    server.signal(signal.SIGCONT)
+    with server.stopped():
+        may_go_on()
 
 
 def replace(server: Server, may_go_on: Callable[[], None]) -> None:
     server.kill()
-    with hung_listener(server.port) as accepted:
-        may_go_on()
-        assert accepted
-    server.start()
+    try:
+        with hung_listener(server.port) as accepted:
+            may_go_on()
+            assert accepted
+    finally:
+        server.start()
+
+
+def test_a_loss_that_is_over_is_no_news(folder: str) -> None:
+    """For who did not poll meanwhile. Who polls before it is over, hears of it as it was."""
+    may_go_on = threading.Event()
+    told: list[int] = []
+
+    def report(number: int, *_: object) -> None:
+        told.append(number)
+        if len(told) > 2:
+            may_go_on.wait()  # the attempts of whoever wants something next are under way
+
+    with (
+        serving(folder) as server,
+        connect(
+            location(server.port), reconnect_attempts=2, on_reconnect=report, **QUICK
+        ) as broker,
+    ):
+        broker.create_topic("orders")
+        with (
+            broker.consumer("orders", start="start") as early,
+            broker.consumer("orders", start="start") as late,
+        ):
+            supervisor = broker._supervisor  # type: ignore[attr-defined]
+            server.kill()
+            supervisor.suspect()
+            until(lambda: supervisor.failures == 1)
+            supervisor.suspect()
+            until(lambda: told == [1, 2, 1])
+            with pytest.raises(ConnectionLost) as caught:
+                early.poll(timeout_ms=PATIENCE_S * 1000)
+            assert caught.value.attempts == 2
+            server.start()
+            may_go_on.set()
+            assert [topic.name for topic in broker.topics()] == ["orders"]
+            assert early.poll(timeout_ms=200) == late.poll(timeout_ms=200) == []
+            with broker.producer() as producer:
+                producer.send("orders", b"0")
+            assert len(read(early, 1)) == len(read(late, 1)) == 1
 
 
 @pytest.mark.parametrize("hang", [stop, replace])

@@ -141,13 +141,18 @@ def test_the_verdict_is_told_as_it_was() -> None:
     told: list[int] = []
 
     def look(host: str, port: int) -> None:
-        told.append(world.supervisor.given_up().attempts)
+        lost = world.supervisor.given_up(0)
+        assert lost is not None
+        told.append(lost.attempts)
         world.look(host, port)
 
     world.supervisor._look = look
     with pytest.raises(ConnectionLost):
         world.supervisor.require()
     assert told == [3] * 8  # not what the attempts that are under way have come to
+    world.failures = 0
+    assert world.supervisor.require()
+    assert world.supervisor.given_up(0) is None
 
 
 def test_no_verdict_is_older_than_who_gets_it() -> None:
