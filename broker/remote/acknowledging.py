@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from seawall.broker.errors import (
+    BrokerClosed,
     BrokerError,
     GroupFenced,
     OffsetOutOfRange,
@@ -168,8 +169,12 @@ class Acknowledging(RemoteConsumer):
                 self._supervisor.suspect()
                 time.sleep(_PAUSE_S)
             else:
+                self._check_usable()
                 raise self._named(failure, None, None) from error
             return False
+        except RuntimeError as error:  # the client was closed meanwhile
+            self._check_usable()
+            raise BrokerClosed(what="consumer") from error
         return True
 
     def _send(self, ahead: Mapping[Place, int]) -> None:

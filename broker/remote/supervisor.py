@@ -259,7 +259,7 @@ class Supervisor:
             has_given_up = most is not None and attempts >= most
             if has_given_up:
                 for let_go in list(self.on_given_up):
-                    let_go(failure)
+                    self._tell(let_go, failure)
             with self._changed:
                 self._failure = failure
                 self._link = Link.GIVEN_UP if has_given_up else Link.DOWN

@@ -454,6 +454,18 @@ def test_closing_during_an_outage_leaves_no_thread_behind(
     assert attempts == [len(told)], "it went on trying"
 
 
+def test_an_ack_whose_client_is_closed_meanwhile(folder: str) -> None:
+    with serving(folder) as server, connect(location(server.port)) as broker:
+        broker.create_topic("orders")
+        with broker.producer() as producer:
+            producer.send("orders", b"0")
+        with broker.consumer("orders", group="billing") as consumer:
+            [record] = read(consumer, 1)
+            consumer.client.close()  # type: ignore[union-attr]
+            with pytest.raises(BrokerClosed):
+                consumer.ack(record)
+
+
 def broker_is_up(broker: AnyBroker) -> bool:
     return bool(broker._supervisor.require(0))  # type: ignore[attr-defined]
 
