@@ -34,7 +34,8 @@ def read(consumer: AnyConsumer, count: int) -> list[Record]:
     found: list[Record] = []
 
     def enough() -> bool:
-        found.extend(consumer.poll(count - len(found), 100))
+        if len(found) < count:
+            found.extend(consumer.poll(count - len(found), 100))
         return len(found) >= count
 
     until(enough)

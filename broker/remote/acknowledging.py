@@ -47,7 +47,8 @@ class Acknowledging(RemoteConsumer):
     _committed: dict[Place, int]
     # How often partitions were assigned: another number, another membership.
     _assignments: int
-    _is_calling_back: bool
+    # The thread in which librdkafka calls back just now.
+    _calling_back: int | None = None
     # What is being acknowledged; who joins anew meanwhile begins behind it.
     _wanted: dict[Place, int]
     _acknowledging: threading.RLock
@@ -57,6 +58,11 @@ class Acknowledging(RemoteConsumer):
     def member_id(self) -> str:
         """Which member of the group it is; empty before it has joined."""
         return self.client.memberid() or ""
+
+    @property
+    def _is_calling_back(self) -> bool:
+        """Whether it is this thread: what waits for the poll it is in would wait for ever."""
+        return self._calling_back == threading.get_ident()
 
     def committed(self, topic: str, partition: int) -> int | None:
         """The offset behind the last acknowledged record."""

@@ -16,7 +16,7 @@ from outages import PATIENCE_S, QUICK, location, read, until
 from server_processes import server_process
 from storage import memory_folder
 
-from seawall.broker import AnyBroker, connect
+from seawall.broker import AnyBroker, Record, connect
 from seawall.broker.torture.proxy import CHUNK_BYTES, Proxy
 
 PRODUCE, FETCH, OFFSETS, METADATA, COMMIT, COMMITTED, COORDINATOR = 0, 1, 2, 3, 8, 9, 10
@@ -35,8 +35,9 @@ class ApiCutter(Proxy):
         super().__init__(target)
         self.wanted: set[int] = set()
         self.cut_keys: list[int] = []
-        # So many answers that are wanted get through before.
+        # So many answers that are wanted get through before; and whether it goes on cutting.
         self.spared = 0
+        self.goes_on = False
         # By connection: which API a correlation id belongs to.
         self._asked: dict[asyncio.Event, dict[int, int]] = {}
 
@@ -64,7 +65,8 @@ class ApiCutter(Proxy):
                             self.spared -= 1
                             await loop.sock_sendall(sink, frame)
                             continue
-                        self.wanted.discard(key)
+                        if not self.goes_on:
+                            self.wanted.discard(key)
                         self.cut_keys.append(key)
                         await loop.sock_sendall(sink, frame[: len(frame) // 2])
                         return
@@ -172,3 +174,49 @@ def test_an_answer_that_did_not_come_is_not_taken_for_one(folder: str) -> None:
                 proxy.wanted, proxy.cut_keys, proxy.spared = {key}, [], spared
                 assert ask(broker) == answer
                 assert proxy.cut_keys == [key] or spared
+
+
+@pytest.mark.parametrize("strategy", ["cooperative-sticky", "range"])
+@pytest.mark.parametrize("key", [COMMITTED, COMMIT])
+def test_a_member_that_is_not_told_where_the_group_is_asks_until_it_is(
+    folder: str, strategy: str, key: int
+) -> None:
+    """It has its partitions, and neither skips their records nor fails."""
+    port = free_port()
+    with (
+        ApiCutter(port) as proxy,
+        server_process(
+            folder,
+            port=port,
+            advertise=f"127.0.0.1:{proxy.port}",
+            group_initial_rebalance_delay_ms=0,
+        ),
+        connect(location(proxy.port), **QUICK) as broker,
+    ):
+        broker.create_topic("orders")
+        with broker.producer() as producer:
+            for number in range(3):
+                producer.send("orders", b"%d" % number)
+        if key == COMMITTED:
+            broker.reset_group("billing", "orders", {0: 1})
+        with broker.consumer(
+            "orders", group="billing", partition_assignment_strategy=strategy
+        ) as consumer:
+            if key == COMMIT:
+                broker.delete_group("billing")  # so that it has to store where it begins
+            proxy.goes_on, proxy.wanted = True, {key}
+            records: list[Record] = []
+            # A commit is stored by the first attempt, though nobody is told.
+            cuts = 8 if key == COMMITTED else 1
+            until(
+                lambda: records.extend(consumer.poll(timeout_ms=50)) or len(proxy.cut_keys) >= cuts
+            )
+            if key == COMMITTED:
+                assert records == []
+                assert consumer.is_rebalancing
+            proxy.wanted = set()
+            begin = 1 if key == COMMITTED else 0
+            records += read(consumer, 3 - begin - len(records))
+            assert [each.offset for each in records] == list(range(begin, 3))
+            consumer.ack()
+        assert broker.group("billing").offsets[0].committed == 3

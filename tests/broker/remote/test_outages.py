@@ -454,6 +454,27 @@ def test_closing_during_an_outage_leaves_no_thread_behind(
     assert attempts == [len(told)], "it went on trying"
 
 
+def test_only_the_thread_that_is_called_back_cannot_wait(folder: str) -> None:
+    """Another one that acknowledges meanwhile waits for a server as always."""
+    found: list[bool] = []
+
+    def revoked(places: object) -> None:
+        found.append(consumer._is_calling_back)  # type: ignore[union-attr]
+        with ThreadPoolExecutor(1) as threads:
+            found.append(
+                threads.submit(lambda: consumer._is_calling_back).result()  # type: ignore[union-attr]
+            )
+
+    with serving(folder) as server, connect(location(server.port)) as broker:
+        broker.create_topic("orders")
+        with broker.producer() as producer:
+            producer.send("orders", b"0")
+        with broker.consumer("orders", group="billing", on_revoked=revoked) as consumer:
+            assert len(read(consumer, 1)) == 1
+            found.append(consumer._is_calling_back)  # type: ignore[union-attr]
+    assert found == [False, True, False]
+
+
 def test_an_ack_whose_client_is_closed_meanwhile(folder: str) -> None:
     with serving(folder) as server, connect(location(server.port)) as broker:
         broker.create_topic("orders")
