@@ -138,6 +138,8 @@ def test_kills_under_load(folder: str) -> None:
         assert set(load.accepted) == everything == set(load.seen)
         assert Counter(load.values.values()) == Counter(b"%d" % n for n in range(load.sent))
         assert load.repeated == []
+        duplicates = load.seen.total() - len(load.seen)
+        print(f"{KILLS} kills, {load.sent} records, {duplicates} twice, none acknowledged")
         assert load.acknowledged == ends
         assert {o.partition: o.committed for o in broker.group("billing").offsets} == ends
     assert retries.count(1) >= KILLS - 1  # one that is back at once may not be noticed
