@@ -210,7 +210,9 @@ def test_a_server_that_comes_back_after_a_while() -> None:
                 consumer.ack(member.seen)
                 assert broker.group("billing").offsets[0].committed == 10 + count
 
-                # And what the commands say and do.
+                # And what the commands say and do. Their records may be there before they say so.
+                for lines in errors:
+                    until(lambda lines=lines: "connected again" in lines.texts[-1])
                 written.close()
                 assert producing.wait(30) == 0
                 until(lambda: [o.committed for o in broker.group("cli").offsets] == [1 + count])

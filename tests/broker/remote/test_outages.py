@@ -237,6 +237,9 @@ def test_giving_up_is_told_to_all_who_wait(folder: str) -> None:
                 broker.topics()
             with pytest.raises(ConnectionLost):
                 consumer.ack(record)
+            # What is sent after that is tried for as often again.
+            late = producer.send("orders", b"late")
+            assert isinstance(late.exception(PATIENCE_S), ConnectionLost)
             # And all of it goes on once there is a server again.
             server.start()
             assert [topic.name for topic in broker.topics()] == ["orders"]
