@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import IO
 
 import locations
 import pytest
 from clients.endpoints import free_port
-from commands import Cli, pipe_of, running
+from commands import Cli, eventually, pipe_of, running
 from outages import serving
 from server_processes import ServerProcess
 from storage import memory_folder
@@ -165,6 +169,12 @@ def test_ctrl_c_ends_a_consume_whose_server_is_away(hangs: bool, group: tuple[st
                 assert last == "seawall: interrupted; 2 records printed"
 
 
+def is_read(pipe: IO[bytes]) -> bool:
+    """Whether nothing is left in a pipe."""
+    count = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+    return int.from_bytes(count, sys.byteorder) == 0
+
+
 def test_a_signal_ends_a_produce_whose_server_is_away() -> None:
     port = free_port()
     with memory_folder() as folder:
@@ -182,6 +192,8 @@ def test_a_signal_ends_a_produce_whose_server_is_away() -> None:
                 lines.write(b"3\n")
                 lines.flush()
                 assert b"connection lost" in errors.readline()
+                eventually(lambda: is_read(lines))
+                time.sleep(0.2)  # what was read is sent
                 producing.send_signal(signal.SIGTERM)
                 assert producing.wait(20) == 143
                 last = errors.read().decode().splitlines()[-1]
