@@ -156,6 +156,7 @@ class Printer:
     ) -> None:
         self.printed = 0
         self.skipped = 0
+        self.unacknowledged = 0  # of what was printed last, if that could not be done
         self._consumer = consumer
         self._topic = topic
         self._render = render
@@ -190,6 +191,7 @@ class Printer:
         from seawall.broker.errors import GroupFenced, PartitionRevoked
 
         newest = list({r.partition: r for r in printed}.values())
+        self.unacknowledged = len(printed)
         try:
             if self._is_remote:
                 # It takes as long as an outage does, and a signal ends the waiting.
@@ -198,6 +200,7 @@ class Printer:
                 self._consumer.ack(newest)
         except (GroupFenced, PartitionRevoked) as error:
             say(str(error))  # somebody prints it again, perhaps this one
+        self.unacknowledged = 0
 
     def _poll(self, limit: int) -> "list[Record]":
         from seawall.broker.errors import LogDamaged, RecordDecodeError
@@ -256,6 +259,8 @@ def _print_and_report(printer: Printer, count: int | None, signals: Signals, qui
 
 def _summary(printer: Printer) -> str:
     summary = f"{counted(printer.printed, 'record')} printed"
+    if printer.unacknowledged:
+        summary += f", {printer.unacknowledged} of them not acknowledged"
     if printer.skipped:
         summary += f", {counted(printer.skipped, 'damaged record')} skipped"
     return summary

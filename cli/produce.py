@@ -169,7 +169,8 @@ def _feed_and_report(
     acknowledged = f"{counted(ledger.settled, 'line')} acknowledged"
     if ledger.skipped:
         acknowledged += f" or skipped ({ledger.skipped} skipped)"
-    resume = f"{acknowledged}, resume with: {feeder.resume_hint()}"
+    sent = f", {ledger.pending} not yet" if ledger.pending else ""
+    resume = f"{acknowledged}{sent}, resume with: {feeder.resume_hint()}"
     problem = fed or settled or flushed or closed  # `settled` names the line, `flushed` does not
     if problem is not None:
         raise CommandFailed(f"{problem}; {resume}") from problem

@@ -1,12 +1,11 @@
 """A service that is asked to end under full load loses nothing, and does nothing twice.
 
-Three times each here; ``SEAWALL_SHUTDOWNS=50`` is for those who want to be sure.
+Three times each here, and fifty times by `make torture`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,12 +19,12 @@ from typing import Any, NamedTuple
 import pytest
 from brokers import read_all
 from commands import TIMEOUT_S, environment, eventually, pipe_of
+from long_rows import SHUTDOWNS, long_row
 from storage import memory_folder
 
 from seawall.broker import Broker
 
 APPS = Path(__file__).with_name("apps")
-SHUTDOWNS = int(os.environ.get("SEAWALL_SHUTDOWNS", "3"))
 # Far below the grace that a server has: it must not need it because of load.
 LONGEST_STOP_S = 5.0
 PARTITIONS = 2
@@ -110,6 +109,7 @@ def stored_in(broker: Broker, topic: str) -> dict[tuple[int, int], str]:
     return {(r.partition, r.offset): (r.value or b"").decode() for r in read_all(broker, topic)}
 
 
+@long_row
 @pytest.mark.timeout(60 + 10 * SHUTDOWNS)
 def test_a_service_that_is_told_to_end(folder: str, tmp_path: Path) -> None:
     """Its reports are all there and true, and what was handled is handled once."""
@@ -134,6 +134,7 @@ def test_a_service_that_is_told_to_end(folder: str, tmp_path: Path) -> None:
         assert list(broker.verify()) == []
 
 
+@long_row
 @pytest.mark.timeout(90 + 10 * SHUTDOWNS)
 def test_clients_of_a_service_that_ends_and_comes_back(folder: str, tmp_path: Path) -> None:
     """Kafka clients get all their reports, nothing is stored twice, no commit is undone."""
@@ -162,19 +163,23 @@ def test_clients_of_a_service_that_ends_and_comes_back(folder: str, tmp_path: Pa
     journal = read_journal(path)
     with Broker.open(folder) as broker:
         stored = stored_in(broker, "payments")
+        committed = {each.partition: each.committed for each in broker.group("ledger").offsets}
         assert list(broker.verify()) == []
     assert journal["unreported"] == [[0]]
     check_reports(journal, stored)
     assert len(set(stored.values())) == len(stored)
-    check_handled(path, stored)
+    check_handled(path, stored, committed)
 
 
 def accepted_in(path: Path) -> int:
     return path.read_text().count('["accepted"') if path.exists() else 0
 
 
-def check_handled(path: Path, stored: dict[tuple[int, int], str]) -> None:
-    """Everything was handled, and nothing that a commit had confirmed was handed out again."""
+def check_handled(
+    path: Path, stored: dict[tuple[int, int], str], committed: dict[int, int]
+) -> None:
+    """Everything was handled and committed, and nothing that a commit had confirmed was handed
+    out again."""
     confirmed: dict[int, int] = {}
     handled = set()
     for line in path.read_text().splitlines():
@@ -187,3 +192,4 @@ def check_handled(path: Path, stored: dict[tuple[int, int], str]) -> None:
             partition, offset = rest
             confirmed[partition] = max(offset, confirmed.get(partition, -1))
     assert handled == set(stored)
+    assert {partition: offset + 1 for partition, offset in confirmed.items()} == committed

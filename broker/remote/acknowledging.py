@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from seawall.broker.errors import (
+    BrokerClosed,
     BrokerError,
     GroupFenced,
     OffsetOutOfRange,
@@ -46,7 +47,8 @@ class Acknowledging(RemoteConsumer):
     _committed: dict[Place, int]
     # How often partitions were assigned: another number, another membership.
     _assignments: int
-    _is_calling_back: bool
+    # The thread in which librdkafka calls back just now.
+    _calling_back: int | None = None
     # What is being acknowledged; who joins anew meanwhile begins behind it.
     _wanted: dict[Place, int]
     _acknowledging: threading.RLock
@@ -56,6 +58,11 @@ class Acknowledging(RemoteConsumer):
     def member_id(self) -> str:
         """Which member of the group it is; empty before it has joined."""
         return self.client.memberid() or ""
+
+    @property
+    def _is_calling_back(self) -> bool:
+        """Whether it is this thread: what waits for the poll it is in would wait for ever."""
+        return self._calling_back == threading.get_ident()
 
     def committed(self, topic: str, partition: int) -> int | None:
         """The offset behind the last acknowledged record."""
@@ -168,8 +175,12 @@ class Acknowledging(RemoteConsumer):
                 self._supervisor.suspect()
                 time.sleep(_PAUSE_S)
             else:
+                self._check_usable()
                 raise self._named(failure, None, None) from error
             return False
+        except RuntimeError as error:  # the client was closed meanwhile
+            self._check_usable()
+            raise BrokerClosed(what="consumer") from error
         return True
 
     def _send(self, ahead: Mapping[Place, int]) -> None:
@@ -260,11 +271,12 @@ class Acknowledging(RemoteConsumer):
                 try:
                     return waiting.result(LOOK_S)
                 except TimeoutError:
+                    self._check_usable()
+                    lost = self._supervisor.given_up(failures)
+                    if lost is not None:
+                        raise lost from None
                     # Nobody may be polling, so that nobody else hears of a loss.
                     self._supervisor.suspect()
-                    self._check_usable()
-                    if self._supervisor.failures != failures:
-                        raise self._supervisor.given_up() from None
         finally:
             if waiting.done():
                 thread.join()

@@ -20,8 +20,10 @@ from seawall.broker.remote.errors import AWAY, Facts, kafka_error, named
 from seawall.broker.remote.supervisor import Supervisor
 
 Answer = TypeVar("Answer")
+Key = TypeVar("Key")
 
 REQUEST_TIMEOUT_S = 10.0
+_SHORTEST_TIMEOUT_S = 0.1
 # How long a server that answers probes may put a question off; then its error is the answer.
 PATIENCE_S = 60.0
 # The first thing that a client is asked. While it waits it does not hear of a refusal, so that
@@ -85,7 +87,7 @@ class Asking:
             left_s = None if deadline_s is None else deadline_s - time.monotonic()
             if not self.supervisor.require(left_s):
                 raise self.supervisor.lost()
-            epoch = self.supervisor.epoch
+            epoch, failures = self.supervisor.epoch, self.supervisor.failures
             try:
                 client = self._fresh()
                 was_met = self._is_met
@@ -116,12 +118,34 @@ class Asking:
                     self.is_stale = True
                 if was_met and on_unsure is not None:
                     on_unsure()
+                lost = self.supervisor.given_up(failures)
+                if lost is not None:
+                    raise lost from error
             except RuntimeError as error:  # the client was closed meanwhile
                 self.check_usable()
                 raise BrokerClosed(what="broker") from error
             self.supervisor.suspect()
             time.sleep(pause_s)
             pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
+
+
+def request_timeout_s(deadline_s: float | None) -> float:
+    """How long the servers may take for an answer that is of no use after the deadline."""
+    left_s = REQUEST_TIMEOUT_S if deadline_s is None else deadline_s - time.monotonic()
+    return min(REQUEST_TIMEOUT_S, max(_SHORTEST_TIMEOUT_S, left_s))
+
+
+def some(futures: Mapping[Key, Future[Answer]]) -> dict[Key, Answer]:
+    """The answers to a question about several things, without those that were refused. Raises
+    if one got none, so that it is asked again: what was not answered is not refused."""
+    found = {}
+    for key, future in futures.items():
+        error = future.exception()
+        if error is None:
+            found[key] = future.result()
+        elif isinstance(error, KafkaException) and kafka_error(error).code() in AWAY:
+            raise error
+    return found
 
 
 def one(futures: Mapping[Any, Future[Answer]]) -> Answer:

@@ -106,7 +106,7 @@ class RemoteBroker(OnlyDirectories):
         if refused is not None:
             self._supervisor.refuse(refused)
         logger.debug("%s: %s", self.location, error.str())
-        self._supervisor.suspect()
+        self._supervisor.suspect(is_use=False)
 
     @property
     def cluster_id(self) -> str:

@@ -188,9 +188,12 @@ class RemoteConsumer(Troubles):
         """Nothing came: see whether the connection was given up."""
         supervisor = self._supervisor
         supervisor.refused()
-        if supervisor.failures != self._failures:
-            self._failures = supervisor.failures
-            raise supervisor.given_up()
+        failures = supervisor.failures
+        if failures != self._failures:
+            lost = supervisor.given_up(self._failures)
+            self._failures = failures
+            if lost is not None:
+                raise lost
         if supervisor.link is Link.GIVEN_UP:
             supervisor.suspect()
 

@@ -21,7 +21,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from seawall.broker.group_running import GroupOptions
 from seawall.broker.remote.acknowledging import Acknowledging
 from seawall.broker.remote.consumer import Place, RemoteConsumer
-from seawall.broker.remote.errors import AWAY, kafka_error
+from seawall.broker.remote.errors import AWAY, FENCED, kafka_error
 from seawall.broker.remote.supervisor import Link
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("seawall.broker")
 
-_PAUSE_S = 0.05
-COMMITTED_TIMEOUT_S = 5.0
+COMMITTED_TIMEOUT_S = 2.0
 # How long closing may take while no server answers; librdkafka ends behind it.
 CLOSING_S = 2.0
-MOST_LOOKS = 5
+# What passes: a server comes back, or the member joins anew and is assigned its partitions again.
+_PASSING = AWAY | FENCED
 
 
 class RemoteGroupConsumer(Acknowledging):
@@ -72,8 +72,9 @@ class RemoteGroupConsumer(Acknowledging):
         self._committed: dict[Place, int] = {}
         self._announced: set[Place] = set()
         self._news: list[Place] = []
+        # Partitions of which it is not known yet where the group is in them.
+        self._put_off: dict[Place, TopicPartition] = {}
         self._assignments = 0
-        self._is_calling_back = False
         self._wanted: dict[Place, int] = {}
         self._acknowledging = threading.RLock()
         self._auto_commit_due_s = time.monotonic() + options.auto_commit_interval_ms / 1000
@@ -88,7 +89,9 @@ class RemoteGroupConsumer(Acknowledging):
     @property
     def is_rebalancing(self) -> bool:
         """Whether partitions are on their way to it, or may be: it has none so far."""
-        return self._assignments == 0 or (not self._positions and not self._is_settled())
+        if self._assignments == 0 or self._put_off:
+            return True
+        return not self._positions and not self._is_settled()
 
     def _read_topics(self) -> Sequence[str]:
         return self._names
@@ -103,6 +106,8 @@ class RemoteGroupConsumer(Acknowledging):
             self._auto_commit(list(self._positions))
 
     def _serve(self, count: int, wait_s: float) -> None:
+        if self._put_off and self._supervisor.require(0):
+            self._assign(self.client, list(self._put_off.values()))
         super()._serve(count, wait_s)
         self._announce()
 
@@ -116,14 +121,33 @@ class RemoteGroupConsumer(Acknowledging):
                 self._options.on_assigned(new)
 
     def _on_assign(self, client: Client, partitions: list[TopicPartition]) -> None:
+        # What is not assigned in here librdkafka would begin to read by itself, anywhere.
+        self._tell_assigned(client, [])
+        self._assign(client, partitions)
+        self._assignments += 1
+
+    def _assign(self, client: Client, partitions: list[TopicPartition]) -> None:
+        """Begin to read. If it cannot be found out where: later again, in `_serve`."""
+        self._put_off |= {(each.topic, each.partition): each for each in partitions}
         try:
-            self._is_calling_back = True
+            self._calling_back = threading.get_ident()
             self._assigned(client, partitions)
+        except KafkaException as error:
+            failure = kafka_error(error)
+            if failure.code() in _PASSING:
+                self._supervisor.suspect(is_use=False)
+            else:
+                self._raised = self._raised or self._named(failure, None, None)
         except Exception as error:  # noqa: BLE001 - raised by `poll`, not through librdkafka
             self._raised = self._raised or error
         finally:
-            self._is_calling_back = False
-            self._assignments += 1
+            self._calling_back = None
+
+    def _tell_assigned(self, client: Client, partitions: list[TopicPartition]) -> None:
+        if self._is_cooperative:
+            client.incremental_assign(partitions)
+        else:
+            client.assign(partitions)
 
     def _assigned(self, client: Client, partitions: list[TopicPartition]) -> None:
         places = [(each.topic, each.partition) for each in partitions]
@@ -142,29 +166,21 @@ class RemoteGroupConsumer(Acknowledging):
                 offsets=[TopicPartition(*place, at) for place, at in new.items()],
                 asynchronous=False,
             )
+        self._tell_assigned(client, [TopicPartition(*p, at) for p, at in offsets.items()])
         self._committed.update(offsets)
         self._begin_at(offsets)
-        assigned = [TopicPartition(*place, at) for place, at in offsets.items()]
-        if self._is_cooperative:
-            client.incremental_assign(assigned)
-        else:
-            client.assign(assigned)
+        for place in places:
+            self._put_off.pop(place, None)
         self._news += places
         logger.info("group %s: now reading %s", self.group, _shown(places))
 
     def _where_the_group_is(self, client: Client, places: Sequence[Place]) -> dict[Place, int]:
         asked = [TopicPartition(*place) for place in places]
-        for look in range(MOST_LOOKS):
-            try:
-                found = client.committed(asked, timeout=COMMITTED_TIMEOUT_S)
-            except KafkaException as error:
-                if kafka_error(error).code() not in AWAY or look == MOST_LOOKS - 1:
-                    raise
-                self._supervisor.suspect()
-                time.sleep(_PAUSE_S)
-            else:
-                return {(e.topic, e.partition): e.offset for e in found if e.offset >= 0}
-        return {}
+        found = client.committed(asked, timeout=COMMITTED_TIMEOUT_S)
+        for each in found:
+            if each.error is not None:  # it may well be somewhere
+                raise KafkaException(each.error)
+        return {(e.topic, e.partition): e.offset for e in found if e.offset >= 0}
 
     def _start_of(self, place: Place) -> int:
         start = self._starts.pop(place, None)
@@ -173,32 +189,40 @@ class RemoteGroupConsumer(Acknowledging):
     def _on_revoke(self, client: Client, partitions: list[TopicPartition]) -> None:
         places = {(each.topic, each.partition) for each in partitions}
         try:
-            self._is_calling_back = True
+            self._calling_back = threading.get_ident()
             self._auto_commit([each for each in self._positions if each in places])
             self._call(self._options.on_revoked, places)
         except Exception as error:  # noqa: BLE001 - raised by `poll`
             self._raised = self._raised or error
         finally:
-            self._is_calling_back = False
+            self._calling_back = None
+            self._tell_unassigned(client, partitions)
             self._drop(places)
-            if self._is_cooperative:
-                client.incremental_unassign(partitions)
-            else:
-                client.unassign()
         logger.info("group %s: gave up %s", self.group, _shown(sorted(places)))
+
+    def _tell_unassigned(self, client: Client, partitions: list[TopicPartition]) -> None:
+        """Before they are dropped: those that were put off were not assigned."""
+        if self._is_cooperative:
+            put_off = self._put_off
+            client.incremental_unassign(
+                [each for each in partitions if (each.topic, each.partition) not in put_off]
+            )
+        else:
+            client.unassign()
 
     def _on_lost(self, client: Client, partitions: list[TopicPartition]) -> None:
         places = {(each.topic, each.partition) for each in partitions}
         announced = places & self._announced
+        self._tell_unassigned(client, partitions)
         self._drop(places)
         try:
-            self._is_calling_back = True
+            self._calling_back = threading.get_ident()
             self._announced |= announced
             self._call(self._options.on_lost or self._options.on_revoked, announced)
         except Exception as error:  # noqa: BLE001 - raised by `poll`
             self._raised = self._raised or error
         finally:
-            self._is_calling_back = False
+            self._calling_back = None
             self._announced -= announced
         logger.warning(
             "group %s: lost %s; it is no member any more, and joins anew",
@@ -215,7 +239,7 @@ class RemoteGroupConsumer(Acknowledging):
         self._forget_pending(places)
         self._announced -= places
         for place in places:
-            for known in (self._expected, self._committed):
+            for known in (self._expected, self._committed, self._put_off):
                 known.pop(place, None)
         self._positions = {p: at for p, at in self._positions.items() if p not in places}
 

@@ -16,6 +16,7 @@ from seawall.broker.errors import BrokerError, GroupBusy, GroupFenced, UnknownGr
 from seawall.broker.groups import EMPTY, RECONCILING, STABLE, GroupInfo, GroupMember, GroupOffset
 from seawall.broker.names import check_group_name
 from seawall.broker.remote.asking import REQUEST_TIMEOUT_S, Asking, one
+from seawall.broker.remote.errors import AWAY
 from seawall.broker.remote.topics import Topics
 
 _STATES = {ConsumerGroupState.EMPTY: EMPTY, ConsumerGroupState.STABLE: STABLE}
@@ -30,11 +31,14 @@ class Groups:
 
     def names(self) -> list[str]:
         """All groups, sorted."""
-        listed = self._asking.ask(
-            lambda client: client.list_consumer_groups(request_timeout=REQUEST_TIMEOUT_S).result(),
-            self._asking.facts(),
-        )
-        return sorted(each.group_id for each in listed.valid or [])
+
+        def question(client: Any) -> list[str]:
+            listed = client.list_consumer_groups(request_timeout=REQUEST_TIMEOUT_S).result()
+            for error in listed.errors or ():
+                raise KafkaException(error)  # one of the brokers did not answer
+            return sorted(each.group_id for each in listed.valid or ())
+
+        return self._asking.ask(question, self._asking.facts())
 
     def describe(self, name: str) -> GroupInfo:
         """See `Broker.group`."""
@@ -64,19 +68,22 @@ class Groups:
 
     def committed(self, name: str) -> dict[tuple[str, int], int]:
         """Where the group is, in every partition in which it is anywhere."""
-        answer = self._asking.ask(
-            lambda client: one(
+
+        def question(client: Any) -> dict[tuple[str, int], int]:
+            answer = one(
                 client.list_consumer_group_offsets(
                     [ConsumerGroupTopicPartitions(name)], request_timeout=REQUEST_TIMEOUT_S
                 )
-            ),
-            self._asking.facts(group=name),
-        )
-        return {
-            (each.topic, each.partition): each.offset
-            for each in answer.topic_partitions or []
-            if each.offset >= 0 and each.error is None
-        }
+            )
+            found = {}
+            for each in answer.topic_partitions or []:
+                if each.error is not None and each.error.code() in AWAY:
+                    raise KafkaException(each.error)  # it may well be somewhere
+                if each.error is None and each.offset >= 0:
+                    found[each.topic, each.partition] = each.offset
+            return found
+
+        return self._asking.ask(question, self._asking.facts(group=name))
 
     def _offsets(
         self, committed: Mapping[tuple[str, int], int], owners: Mapping[tuple[str, int], str]
@@ -150,13 +157,18 @@ class Groups:
     def delete(self, name: str) -> None:
         """See `Broker.delete_group`."""
         check_group_name(name)
+        unsure: list[bool] = []
         try:
             self._asking.ask(
                 lambda client: one(
                     client.delete_consumer_groups([name], request_timeout=REQUEST_TIMEOUT_S)
                 ),
                 self._asking.facts(group=name),
+                on_unsure=lambda: unsure.append(True),
             )
+        except UnknownGroup:
+            if not unsure:  # else it may well be our doing
+                raise
         except GroupBusy as error:
             raise self._busy(name) from error
 

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from seawall.broker.remote.probe_socket import Interruptible, NoAnswer, connected
 from seawall.broker.remote.probe_tls import Tls, limit
 
 API_VERSIONS = 18
@@ -77,10 +78,6 @@ class Security(NamedTuple):
 PLAIN = Security()
 
 
-class NoAnswer(Exception):
-    """The server does not answer as one that speaks Kafka. The message says how."""
-
-
 class WrongProtocol(NoAnswer):
     """It answers, but to another ``security.protocol``. ``is_about_tls``, or else SASL;
     ``hint`` says what to do."""
@@ -95,7 +92,13 @@ class _NotKafka(NoAnswer):
     """What may well be TLS on one side only."""
 
 
-def probe(host: str, port: int, timeout_s: float, security: Security = PLAIN) -> None:
+def probe(
+    host: str,
+    port: int,
+    timeout_s: float,
+    security: Security = PLAIN,
+    interruptible: Interruptible | None = None,
+) -> None:
     """Return if the server answers within the time. Raises `NoAnswer`, and `WrongProtocol`
     if it would to others.
 
@@ -105,9 +108,10 @@ def probe(host: str, port: int, timeout_s: float, security: Security = PLAIN) ->
     where = f"{host}:{port}"
     host, is_tls = host.strip("[]"), security.is_tls
     deadline_s = time.monotonic() + timeout_s
+    server = _Server(host, port, deadline_s, interruptible or Interruptible())
     try:
         try:
-            with _connected(host, port, deadline_s, security) as connection:
+            with server.connected(security) as connection:
                 if security.certificate or not security.has_certificate:
                     _ask(connection, is_sasl=security.is_sasl)
         except ssl.SSLError as error:
@@ -116,9 +120,9 @@ def probe(host: str, port: int, timeout_s: float, security: Security = PLAIN) ->
         except ConnectionResetError:
             raise _NotKafka("the server closed the connection instead of answering") from None
     except _NotKafka as error:
-        if is_tls and _has_alert(host, port, deadline_s, security):
+        if is_tls and _has_alert(server.within(_OTHERWISE_S), security):
             return
-        if not _answers_otherwise(host, port, deadline_s, is_tls=is_tls):
+        if not _answers_otherwise(server.within(_OTHERWISE_S), is_tls=is_tls):
             raise
         if is_tls:
             said = f"{where} does not speak TLS"
@@ -131,6 +135,8 @@ def probe(host: str, port: int, timeout_s: float, security: Security = PLAIN) ->
         raise NoAnswer(f"{where} did not answer within {timeout_s:g} s") from None
     except OSError as error:
         raise NoAnswer(f"{where}: {error.strerror or error}") from None
+    except UnicodeError as error:  # no name of a host looks like that
+        raise NoAnswer(f"{where}: {error}") from None
 
 
 class _Plain:
@@ -152,14 +158,26 @@ class _Plain:
 Connection = _Plain | Tls
 
 
-@contextmanager
-def _connected(host: str, port: int, deadline_s: float, security: Security) -> Iterator[Connection]:
-    left_s = max(0.001, deadline_s - time.monotonic())
-    with socket.create_connection((host, port), left_s) as connection:
-        if not security.is_tls:
-            yield _Plain(connection, deadline_s)
-            return
-        yield Tls(connection, security.context(), host, deadline_s)
+class _Server(NamedTuple):
+    """Whom to connect to, until when."""
+
+    host: str
+    port: int
+    deadline_s: float
+    interruptible: Interruptible
+
+    def within(self, time_s: float) -> _Server:
+        """The same, with so much time at the most."""
+        return self._replace(deadline_s=min(self.deadline_s, time.monotonic() + time_s))
+
+    @contextmanager
+    def connected(self, security: Security) -> Iterator[Connection]:
+        """A connection, once hands are shaken if it has TLS."""
+        with connected(*self) as connection:
+            if security.is_tls:
+                yield Tls(connection, security.context(), self.host, self.deadline_s)
+            else:
+                yield _Plain(connection, self.deadline_s)
 
 
 def _is_told(error: ssl.SSLError) -> bool:
@@ -168,12 +186,11 @@ def _is_told(error: ssl.SSLError) -> bool:
     return "ALERT" in (error.reason or "").upper()
 
 
-def _has_alert(host: str, port: int, deadline_s: float, security: Security) -> bool:
+def _has_alert(server: _Server, security: Security) -> bool:
     """Whether an alert comes to one that only listens: what is sent to a connection that has
     been closed by then destroys what came before (RFC 9293, section 3.10.7)."""
-    deadline_s = min(deadline_s, time.monotonic() + _OTHERWISE_S)
     try:
-        with _connected(host, port, deadline_s, security) as connection:
+        with server.connected(security) as connection:
             connection.recv(1)
     except ssl.SSLError as error:
         return _is_told(error)
@@ -182,11 +199,10 @@ def _has_alert(host: str, port: int, deadline_s: float, security: Security) -> b
     return False
 
 
-def _answers_otherwise(host: str, port: int, deadline_s: float, *, is_tls: bool) -> bool:
+def _answers_otherwise(server: _Server, *, is_tls: bool) -> bool:
     """Whether the server answers with TLS to what had none, or the other way round."""
-    deadline_s = min(deadline_s, time.monotonic() + _OTHERWISE_S)
     try:
-        with _connected(host, port, deadline_s, Security(is_tls=not is_tls)) as connection:
+        with server.connected(Security(is_tls=not is_tls)) as connection:
             if is_tls:
                 _ask(connection, is_sasl=True)
             return True

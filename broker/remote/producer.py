@@ -34,6 +34,7 @@ from seawall.broker.errors import (
 from seawall.broker.producer import NO_KEY, RECORD_OVERHEAD_BYTES, MustWait
 from seawall.broker.remote.delivery import SUSPICIOUS_S, RemoteDelivery
 from seawall.broker.remote.errors import kafka_error, named
+from seawall.broker.remote.supervisor import Link
 from seawall.broker.remote.topics import Topics
 from seawall.broker.routes import as_header_tuple, check_bytes, check_timestamp
 from seawall.wal import forks
@@ -50,6 +51,8 @@ _POLL_S = 0.1
 _ROOM_S = 0.02
 # How long new partitions may take to be known to librdkafka.
 NEWS_S = 5.0
+# How soon the servers are tried again for a record that was sent after they were given up.
+GIVEN_UP_S = 0.5
 # How long a flush of librdkafka may take that only is to wake its threads.
 _HURRY_S = 0.002
 # How long a program that just ends waits for its acknowledgements.
@@ -272,7 +275,7 @@ class RemoteProducer:
             return
         failure: BrokerError
         if error.code() == KafkaError._PURGE_QUEUE:
-            failure = self._given_up or self._unusable or self._asking.supervisor.lost()
+            failure = self._unusable or self._given_up or self._asking.supervisor.lost()
         else:
             route = self._routes.get(delivery.topic)
             failure = named(
@@ -296,11 +299,13 @@ class RemoteProducer:
             client.poll(_POLL_S)
             self._watch(client)
             now_s = time.monotonic()
+            supervisor = self._asking.supervisor
+            patience_s = GIVEN_UP_S if supervisor.link is Link.GIVEN_UP else SUSPICIOUS_S
             if len(client) == 0:
                 self._settled_s = now_s
-            elif now_s - self._settled_s > SUSPICIOUS_S:
+            elif now_s - self._settled_s > patience_s:
                 self._settled_s = now_s
-                self._asking.supervisor.suspect()
+                supervisor.suspect()
 
     def _watch(self, client: Client) -> None:
         """See whether the servers let this client in, as far as anything was heard of it."""

@@ -11,6 +11,10 @@ after ``reconnect_attempts`` rounds, or never. Everyone who waits for a server w
        \\------probe failed------------------^  `--too often--> GIVEN_UP
     UP --suspect, probe failed--> DOWN        GIVEN_UP --next use--> UNKNOWN
 
+What was given up stays so until somebody wants something: librdkafka goes on trying, and
+what it reports meanwhile begins nothing. And nobody is told of a verdict whose last look is
+older than what they want: they are tried for as often again.
+
 A server that answers, but does not let this client in, is no outage: no waiting changes its
 password. From the beginning that is given up at once; once something has worked, only when
 for `REFUSED_S` nothing else came of it, because it may be one server of several.
@@ -34,12 +38,15 @@ from seawall.broker.errors import (
     ConnectionLost,
     TlsFailed,
 )
-from seawall.broker.remote.probe import PLAIN, NoAnswer, Security, WrongProtocol, probe
+from seawall.broker.remote.probe import PLAIN, Security, WrongProtocol, probe
+from seawall.broker.remote.probe_socket import Interruptible, NoAnswer
 
 logger = logging.getLogger("seawall.broker")
 
-# How long closing waits for a probe that hangs; its thread ends when the probe's time is up.
-ENDING_S = 0.25
+# How long closing waits for the thread that probes. A probe that hangs is interrupted; a look-up
+# of a name, and a callback of the user's, cannot be.
+ENDING_S = 1.0
+_INTERRUPT_INTERVAL_S = 0.05
 # For so long what worked before may be refused, if nobody gets an answer meanwhile.
 REFUSED_S = 5.0
 
@@ -103,6 +110,7 @@ class Supervisor:
         self._servers = servers
         self._security = security
         self._look = look or self._probe
+        self._probing = Interruptible()
         self._clock_s = clock_s
         self._ended = threading.Event()
         self._sleep = sleep or self._ended.wait
@@ -111,11 +119,16 @@ class Supervisor:
         )
         self._changed = threading.Condition()
         self._link = Link.UNKNOWN
+        self._is_suspected = False
         self._epoch = 0
-        # How often it gave up, and why the last time.
+        # How many rounds of probes were begun.
+        self._rounds = 0
+        # How often it gave up; after which round the last time; and why, until one answers.
         self.failures = 0
-        self._given_up: BrokerError | None = None
+        self._given_up_in = 0
+        self._given_up: ConnectionLost | AccessRefused | None = None
         self._unusable: BrokerError | None = None
+        # The last round's, if that failed.
         self._failure: ConnectionLost | None = None
         # Whether anybody ever got what was asked for; what was refused since, and when first.
         self._has_worked = False
@@ -137,11 +150,17 @@ class Supervisor:
 
     # -- for those who use the connection --------------------------------------------
 
-    def suspect(self) -> None:
-        """Something points to a loss: look, in the background. Until then nothing is known."""
+    def suspect(self, *, is_use: bool = True) -> None:
+        """Something points to a loss: look, in the background. Until then nothing is known.
+
+        What was given up is tried again if somebody wants something (`is_use`) only.
+        """
         with self._changed:
+            if self._link is Link.GIVEN_UP and not is_use:
+                return
             if self._link in (Link.UP, Link.GIVEN_UP):
                 self._link = Link.UNKNOWN
+            self._is_suspected = True
             self._begin()
 
     def require(self, timeout_s: float | None = None) -> bool:
@@ -154,16 +173,19 @@ class Supervisor:
             return True
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
-            failures = self.failures
-            if self._link is Link.GIVEN_UP:
-                self._link = Link.UNKNOWN  # it is tried as often again
+            failures, rounds = self.failures, self._rounds
             while True:
                 if self._unusable is not None:
                     raise self._unusable
-                if self.failures != failures and self._given_up is not None:
-                    raise self._given_up
                 if self._link is Link.UP:
                     return True
+                if (verdict := self.given_up(failures)) is not None and (
+                    self._given_up_in > rounds or isinstance(verdict, AccessRefused)
+                ):
+                    raise verdict
+                failures = self.failures
+                if self._link is Link.GIVEN_UP:
+                    self._link = Link.UNKNOWN  # it is tried as often again
                 self._begin()
                 left_s = None if deadline_s is None else deadline_s - time.monotonic()
                 if left_s is not None and left_s <= 0:
@@ -173,19 +195,32 @@ class Supervisor:
     def lost(self) -> ConnectionLost:
         """The error for those who waited long enough."""
         with self._changed:
-            failure = self._failure
-        attempts = self._backoff.attempts
-        reason = failure.reason if failure else "it does not do what it was asked for in time"
-        return ConnectionLost(location=self.location, attempts=attempts, reason=reason)
+            return self._copy(self._failure)
 
-    def given_up(self) -> BrokerError:
-        """Why it gave up the last time, for those who find that it did."""
-        return self._given_up or self.lost()
+    def given_up(self, failures: int) -> ConnectionLost | AccessRefused | None:
+        """The error for those who began when it had given up `failures` times; None if it has
+        not since, or what it gave up for is over."""
+        with self._changed:
+            verdict = self._given_up
+            if self.failures == failures or verdict is None:
+                return None
+            if isinstance(verdict, AccessRefused):
+                kind = TlsFailed if isinstance(verdict, TlsFailed) else AuthenticationFailed
+                return kind(location=self.location, reason=verdict.reason, hint=verdict.hint)
+            return self._copy(verdict)
+
+    def _copy(self, failure: ConnectionLost | None) -> ConnectionLost:
+        """One for each thread that raises it."""
+        reason = failure.reason if failure else "it does not do what it was asked for in time"
+        attempts = failure.attempts if failure else 0
+        return ConnectionLost(location=self.location, attempts=attempts, reason=reason)
 
     def worked(self) -> None:
         """Somebody got what was asked for: what was refused was not all."""
         self._has_worked = True
         self._refusal = None
+        if isinstance(self._given_up, AccessRefused):
+            self._given_up = None
 
     def refuse(self, error: AccessRefused) -> None:
         """A server said that it does not let this client in; see `refused`."""
@@ -213,7 +248,10 @@ class Supervisor:
             self._changed.notify_all()
         self._ended.set()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(ENDING_S)
+            deadline_s = time.monotonic() + ENDING_S
+            while thread.is_alive() and time.monotonic() < deadline_s:
+                self._probing.interrupt()  # again, if it was just about to connect
+                thread.join(_INTERRUPT_INTERVAL_S)
 
     def abandon(self, error: BrokerError) -> None:
         """In a forked child."""
@@ -233,27 +271,39 @@ class Supervisor:
 
     def _run(self) -> None:
         try:
-            self.watch()
-        finally:
+            while not self._is_settled():
+                self.watch()
+        except BaseException:
             with self._changed:
                 self._thread = None
                 self._changed.notify_all()
+            raise
+
+    def _is_settled(self) -> bool:
+        """Whether the thread has nothing more to do; then it is none of ours any more. Judged
+        in one step: what is suspected before is looked at here, and after it by the next."""
+        with self._changed:
+            if self._link in (Link.UNKNOWN, Link.DOWN) and not self._ended.is_set():
+                return False
+            self._thread = None
+            self._changed.notify_all()
+            return True
 
     def watch(self) -> None:
         """Look until a server answers, it is given up, or the broker is closed."""
         away_since_s = self._clock_s()
         settings = self.settings
         self._backoff.reset()
-        while not self._ended.is_set():
-            error = self._look_at_all()
+        while True:
+            error = self._look_around()
+            if self._ended.is_set():
+                return
             if error is None:
                 self._is_up(away_since_s)
                 return
             attempts = self._backoff.attempts
             failure = ConnectionLost(location=self.location, attempts=attempts, reason=str(error))
             most = settings.reconnect_attempts
-            with self._changed:
-                self._failure = failure
             if isinstance(error, WrongProtocol):
                 kind = TlsFailed if error.is_about_tls else AuthenticationFailed
                 self.refuse(kind(location=self.location, reason=str(error), hint=error.hint))
@@ -263,23 +313,41 @@ class Supervisor:
                 self._give_up(failure)
                 return
             with self._changed:
+                self._failure = failure
                 self._link = Link.DOWN
                 self._changed.notify_all()
             retry = self._backoff.next()
             logger.warning("connection lost; %s (%s)", retry, error)
             self._tell(settings.on_reconnect, retry.attempt, retry.delay_ms / 1000, failure)
             self._sleep(retry.delay_ms / 1000)
+            if self._ended.is_set():
+                return
 
-    def _give_up(self, failure: BrokerError) -> None:
+    def _give_up(self, verdict: ConnectionLost | AccessRefused) -> None:
         for let_go in list(self.on_given_up):
-            let_go(failure)
+            self._tell(let_go, verdict)
         with self._changed:
-            self._given_up = failure
+            self._given_up, self._given_up_in = verdict, self._rounds
             self._link = Link.GIVEN_UP
             self.failures += 1
+            if isinstance(verdict, ConnectionLost):
+                self._failure = verdict
             self._changed.notify_all()
-        if isinstance(failure, ConnectionLost):
-            logger.error("%s", failure)
+        if isinstance(verdict, ConnectionLost):
+            logger.error("%s", verdict)
+
+    def _look_around(self) -> NoAnswer | None:
+        """A round of probes. What is suspected while a server answers may be newer than its
+        answer, so it is asked once more; and no more than that, lest nobody gets to use it."""
+        error = None
+        for _ in range(2):
+            with self._changed:
+                self._rounds += 1
+                self._is_suspected = False
+            error = self._look_at_all()
+            if error is not None or not self._is_suspected:
+                break
+        return error
 
     def _look_at_all(self) -> NoAnswer | None:
         """None as soon as one server answers."""
@@ -297,13 +365,16 @@ class Supervisor:
         return failed
 
     def _probe(self, host: str, port: int) -> None:
-        probe(host, port, self.settings.probe_timeout_ms / 1000, self._security)
+        timeout_s = self.settings.probe_timeout_ms / 1000
+        probe(host, port, timeout_s, self._security, self._probing)
 
     def _is_up(self, away_since_s: float) -> None:
         was_away = self._backoff.attempts > 0
         with self._changed:
             self._link = Link.UP
             self._failure = None
+            if isinstance(self._given_up, ConnectionLost):  # a refusal stands, see `worked`
+                self._given_up = None
             if was_away:
                 self._epoch += 1
             self._changed.notify_all()

@@ -179,14 +179,21 @@ class TopicChanges:
                 topic=name, partitions=present, wanted=total, most=MOST_PARTITIONS
             )
         if total > present:
-            self._asking.ask(
-                lambda client: one(
-                    client.create_partitions(
-                        [NewPartitions(name, total)], request_timeout=REQUEST_TIMEOUT_S
-                    )
-                ),
-                self._asking.facts(topic=name),
-            )
+            unsure: list[bool] = []
+            try:
+                self._asking.ask(
+                    lambda client: one(
+                        client.create_partitions(
+                            [NewPartitions(name, total)], request_timeout=REQUEST_TIMEOUT_S
+                        )
+                    ),
+                    self._asking.facts(topic=name),
+                    on_unsure=lambda: unsure.append(True),
+                )
+            except RemoteError as error:
+                # That there are so many already is what an attempt before may have done.
+                if not unsure or error.code != "INVALID_PARTITIONS":
+                    raise
         deadline_s = time.monotonic() + SETTLING_S
         while True:
             info = self._settled(name, total)

@@ -5,9 +5,16 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from confluent_kafka import IsolationLevel, TopicCollection, TopicPartition
+from confluent_kafka import (
+    OFFSET_INVALID,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import (
     ConfigResource,
     ConfigSource,
@@ -23,13 +30,17 @@ from seawall.broker.errors import (
     UnsupportedByLocation,
 )
 from seawall.broker.names import check_topic_name
-from seawall.broker.remote.asking import REQUEST_TIMEOUT_S, Asking, one
+from seawall.broker.remote.asking import (
+    REQUEST_TIMEOUT_S,
+    Asking,
+    one,
+    request_timeout_s,
+    some,
+)
+from seawall.broker.remote.errors import AWAY
 from seawall.broker.topic_info import PartitionInfo, TopicInfo
 from seawall.wal.log import LogEnds
 from seawall.wal.lookup import TimeFound
-
-if TYPE_CHECKING:
-    pass
 
 
 class ClusterEnds(LogEnds):
@@ -55,31 +66,28 @@ class Topics:
     def names(self, *, deadline_s: float | None = None) -> list[str]:
         """All topics, those of the cluster's own housekeeping included."""
         listed = self._asking.ask(
-            lambda client: client.list_topics(timeout=REQUEST_TIMEOUT_S),
+            lambda client: client.list_topics(timeout=request_timeout_s(deadline_s)),
             self._asking.facts(),
             deadline_s=deadline_s,
         )
-        return sorted(name for name, topic in listed.topics.items() if topic.error is None)
+        return sorted(
+            name
+            for name, topic in listed.topics.items()
+            if topic.error is None or topic.error.code() in AWAY  # without a leader just now
+        )
 
     def all(self) -> list[TopicInfo]:
         """All topics, sorted by name, without the cluster's own."""
         names = self.names()
         if not names:
             return []
-        described = self._asking.ask(
-            lambda client: {
-                name: future.exception() or future.result()
-                for name, future in client.describe_topics(
-                    TopicCollection(names), request_timeout=REQUEST_TIMEOUT_S
-                ).items()
-            },
+        described: dict[str, Any] = self._asking.ask(
+            lambda client: some(
+                client.describe_topics(TopicCollection(names), request_timeout=REQUEST_TIMEOUT_S)
+            ),
             self._asking.facts(),
         )
-        there = {
-            name: each
-            for name, each in described.items()
-            if not isinstance(each, BaseException) and not each.is_internal
-        }
+        there = {name: each for name, each in described.items() if not each.is_internal}
         configs = self._configs(there)
         return [_info(each, configs.get(name, {})) for name, each in sorted(there.items())]
 
@@ -98,7 +106,9 @@ class Topics:
         facts = self._asking.facts(topic=name)
         found = self._asking.ask(
             lambda client: one(
-                client.describe_topics(TopicCollection([name]), request_timeout=REQUEST_TIMEOUT_S)
+                client.describe_topics(
+                    TopicCollection([name]), request_timeout=request_timeout_s(deadline_s)
+                )
             ),
             facts,
             deadline_s=deadline_s,
@@ -115,11 +125,7 @@ class Topics:
 
         def question(client: Any) -> dict[str, dict[str, Any]]:
             answers = client.describe_configs(resources, request_timeout=REQUEST_TIMEOUT_S)
-            return {
-                resource.name: future.result()
-                for resource, future in answers.items()
-                if future.exception() is None
-            }
+            return {resource.name: entries for resource, entries in some(answers).items()}
 
         return self._asking.ask(question, self._asking.facts())
 
@@ -150,17 +156,20 @@ class Topics:
         asked = {TopicPartition(topic, number): spec for number, spec in wanted.items()}
         if not asked:
             return {}
-        return self._asking.ask(
-            lambda client: {
-                place.partition: future.result()
-                for place, future in client.list_offsets(
-                    asked,
-                    isolation_level=IsolationLevel.READ_UNCOMMITTED,
-                    request_timeout=REQUEST_TIMEOUT_S,
-                ).items()
-            },
-            self._asking.facts(topic=topic),
-        )
+
+        def question(client: Any) -> dict[int, Any]:
+            answers = client.list_offsets(
+                asked,
+                isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                request_timeout=REQUEST_TIMEOUT_S,
+            )
+            found = {place.partition: future.result() for place, future in answers.items()}
+            # That is what librdkafka makes of an answer that it did not get; none is -1.
+            if any(each.offset == OFFSET_INVALID for each in found.values()):
+                raise KafkaException(KafkaError(KafkaError._TRANSPORT, "the answer was cut off"))
+            return found
+
+        return self._asking.ask(question, self._asking.facts(topic=topic))
 
     def check_offset(
         self, topic: str, number: int, offset: int, ends: LogEnds, *, from_zero: bool = False

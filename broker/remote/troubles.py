@@ -61,7 +61,7 @@ class Troubles:
         elif code == KafkaError._MAX_POLL_EXCEEDED:
             logger.warning("%s", error.str())
         elif code in AWAY:
-            self._supervisor.suspect()
+            self._supervisor.suspect(is_use=False)  # whoever polls sees to the rest
         elif code in _UNKNOWN:
             self._raised = self._raised or self._gone(topic)
         elif code in _OUT_OF_RANGE and topic is not None and partition is not None:

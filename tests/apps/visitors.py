@@ -2,7 +2,8 @@
 
 An idempotent producer sends numbered records to `payments` as fast as it may, and a consumer in
 a group reads them and commits. When stdin ends, the producer sends nothing more and waits for
-all its reports, and the consumer reads what is left. The journal is as the service's.
+all its reports, and the consumer reads and commits what is left, up to the last record that was
+reported. The journal is as the service's.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ IDLE_S = 8.0
 BACKOFF = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "log_level": 0}
 
 
-def produce(address: str, note: Any, leaving: threading.Event) -> None:
+def produce(address: str, note: Any, leaving: threading.Event, ends: dict[int, int]) -> None:
+    """`ends` is where the partitions end, by the reports."""
     producer = Producer(
         {
             "bootstrap.servers": address,
@@ -38,6 +40,7 @@ def produce(address: str, note: Any, leaving: threading.Event) -> None:
         value = message.value().decode()
         if error is None:
             note("accepted", value, message.partition(), message.offset())
+            ends[message.partition()] = max(ends.get(message.partition(), 0), message.offset() + 1)
         else:
             note("refused", value, str(error))
 
@@ -52,7 +55,8 @@ def produce(address: str, note: Any, leaving: threading.Event) -> None:
     note("unreported", left)
 
 
-def consume(address: str, note: Any, done: threading.Event) -> None:
+def consume(address: str, note: Any, done: threading.Event, ends: dict[int, int]) -> None:
+    """Until all up to `ends` is handled and committed, once these are `done`."""
     consumer = Consumer(
         {
             "bootstrap.servers": address,
@@ -65,27 +69,33 @@ def consume(address: str, note: Any, done: threading.Event) -> None:
         }
     )
     consumer.subscribe([TOPIC])
-    idle_since_s = time.monotonic()
+    committed: dict[int, int] = {}
+    moved_s = time.monotonic()
     try:
-        while not done.is_set() or time.monotonic() - idle_since_s < IDLE_S:
+        while not done.is_set() or committed != ends:
+            if time.monotonic() - moved_s > PATIENCE_S:
+                raise TimeoutError(f"committed {committed} of {ends}")
             messages = [m for m in consumer.consume(500, 0.1) if m.error() is None]
-            ends: dict[int, int] = {}
+            handled: dict[int, int] = {}
             for message in messages:
                 note("handled", message.partition(), message.offset())
-                ends[message.partition()] = message.offset() + 1
-            if not messages:
-                continue
-            idle_since_s = time.monotonic()
-            wanted = [TopicPartition(TOPIC, p, offset) for p, offset in ends.items()]
+                handled[message.partition()] = message.offset() + 1
             try:
-                committed = consumer.commit(offsets=wanted, asynchronous=False)
+                if messages:
+                    moved_s = time.monotonic()
+                    wanted = [TopicPartition(TOPIC, p, offset) for p, offset in handled.items()]
+                    answer = consumer.commit(offsets=wanted, asynchronous=False)
+                elif done.is_set():
+                    # The answer to the last commit may have got lost.
+                    answer = consumer.committed([TopicPartition(TOPIC, p) for p in ends], 5)
+                else:
+                    continue
             except KafkaException:
-                # The service is away: whatever it was, it comes again or it does not.
-                idle_since_s = time.monotonic()  # it may have waited for long
-                continue
-            for each in committed or ():
-                if each.error is None:
+                continue  # the service is away: whatever it was, it comes again or it does not
+            for each in answer or ():
+                if each.error is None and each.offset > committed.get(each.partition, 0):
                     note("acknowledged", each.partition, each.offset - 1)
+                    committed[each.partition] = each.offset
     finally:
         consumer.close()
 
@@ -98,8 +108,9 @@ def main(address: str, journal: IO[str]) -> None:
             print(json.dumps(entry), file=journal)
 
     leaving, done = threading.Event(), threading.Event()
-    producing = threading.Thread(target=produce, args=(address, note, leaving))
-    consuming = threading.Thread(target=consume, args=(address, note, done))
+    ends: dict[int, int] = {}
+    producing = threading.Thread(target=produce, args=(address, note, leaving, ends))
+    consuming = threading.Thread(target=consume, args=(address, note, done, ends))
     producing.start()
     consuming.start()
     sys.stdin.read()

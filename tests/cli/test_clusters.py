@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import sys
+import termios
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import IO
 
 import locations
 import pytest
 from clients.endpoints import free_port
-from commands import Cli, pipe_of, running
+from commands import Cli, eventually, pipe_of, running
+from outages import serving
 from server_processes import ServerProcess
 from storage import memory_folder
 
@@ -137,6 +143,38 @@ def test_produce_and_consume_go_through_an_outage() -> None:
             server.kill()
 
 
+@pytest.mark.parametrize(
+    ("hangs", "group"), [(False, ()), (False, ("-g", "g")), (True, ("-g", "g"))]
+)
+def test_ctrl_c_ends_a_consume_whose_server_is_away(hangs: bool, group: tuple[str, ...]) -> None:
+    with memory_folder() as folder, serving(folder) as server:
+        at = ("-b", f"kafka://127.0.0.1:{server.port}")
+        with running("topic", "create", "orders", *at) as creating:
+            assert creating.wait(20) == 0
+        with running("produce", "orders", *at) as producing:
+            pipe_of(producing.stdin).write(b"1\n2\n")
+            pipe_of(producing.stdin).close()
+            assert producing.wait(20) == 0
+        with running("consume", "orders", *group, *at) as consuming:
+            records, errors = pipe_of(consuming.stdout), pipe_of(consuming.stderr)
+            assert [records.readline() for _ in range(2)] == [b"1\n", b"2\n"]
+            time.sleep(0.5)
+            with server.stopped() if hangs else nullcontext():
+                if not hangs:
+                    server.kill()
+                assert b"connection lost; retry 1 in " in errors.readline()
+                consuming.send_signal(signal.SIGINT)
+                assert consuming.wait(20) == 130
+                last = errors.read().decode().splitlines()[-1]
+                assert last == "seawall: interrupted; 2 records printed"
+
+
+def is_read(pipe: IO[bytes]) -> bool:
+    """Whether nothing is left in a pipe."""
+    count = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+    return int.from_bytes(count, sys.byteorder) == 0
+
+
 def test_a_signal_ends_a_produce_whose_server_is_away() -> None:
     port = free_port()
     with memory_folder() as folder:
@@ -154,11 +192,13 @@ def test_a_signal_ends_a_produce_whose_server_is_away() -> None:
                 lines.write(b"3\n")
                 lines.flush()
                 assert b"connection lost" in errors.readline()
+                eventually(lambda: is_read(lines))
+                time.sleep(0.2)  # what was read is sent
                 producing.send_signal(signal.SIGTERM)
                 assert producing.wait(20) == 143
                 last = errors.read().decode().splitlines()[-1]
             assert last.startswith("seawall: terminated; ")
-            assert "2 lines acknowledged, resume with: tail -n +3" in last
+            assert "2 lines acknowledged, 1 not yet, resume with: tail -n +3" in last
         finally:
             if server.process.poll() is None:
                 server.kill()

@@ -14,7 +14,8 @@ import pytest
 
 from seawall.broker import Broker
 from seawall.broker.kafka.threaded import ServerThread
-from seawall.broker.remote.probe import HANDSHAKE, REQUEST, NoAnswer, Security, WrongProtocol, probe
+from seawall.broker.remote.probe import HANDSHAKE, REQUEST, Security, WrongProtocol, probe
+from seawall.broker.remote.probe_socket import NoAnswer
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from tls_proxy import TlsProxy
 from seawall.broker import Broker, connect
 from seawall.broker.errors import AccessRefused, OutcomeUnknown, TlsFailed
 from seawall.broker.kafka.threaded import ServerThread
-from seawall.broker.remote.probe import NoAnswer, Security, WrongProtocol, probe
+from seawall.broker.remote.probe import Security, WrongProtocol, probe
+from seawall.broker.remote.probe_socket import NoAnswer
 
 TLS = Security(is_tls=True)
 
