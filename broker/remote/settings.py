@@ -27,6 +27,8 @@ RECONNECT_MAX_MS = 250
 SOCKET_TIMEOUT_MS = 10_000
 # What is prefetched, for all partitions: a consumer that stops has not read the whole topic.
 QUEUED_MAX_KBYTES = 16 * 1024
+# How long it looks away once it has so much; by itself a second, in which a quick reader starves.
+QUEUE_BACKOFF_MS = 20
 MOST_MESSAGE_BYTES = 1_000_000_000
 # Settings that some kind of client does not know would be logged with each client.
 _ONLY_CONSUMERS = ("fetch.", "queued.", "isolation.level", "check.crcs", "auto.commit")
@@ -139,6 +141,7 @@ def for_consumer(
         "max.partition.fetch.bytes": fetch_bytes,
         "fetch.wait.max.ms": 250,
         "fetch.error.backoff.ms": 50,
+        "fetch.queue.backoff.ms": QUEUE_BACKOFF_MS,
         "queued.max.messages.kbytes": QUEUED_MAX_KBYTES,
         "check.crcs": True,
         "coordinator.query.interval.ms": 1_000,
