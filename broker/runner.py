@@ -18,8 +18,7 @@ from seawall.broker.threads import is_running
 
 if TYPE_CHECKING:
     from seawall.broker.dispatcher import Entry
-    from seawall.broker.engine import Engine
-    from seawall.broker.group_running import GroupRunning
+    from seawall.broker.handling_place import RunPlace
 
 logger = logging.getLogger("seawall.broker")
 
@@ -29,9 +28,8 @@ Handler = Callable[[DeliveredRecord], object]
 class Runner:
     """Runs a handler in threads of its own, as `Consumer.run` documents it."""
 
-    def __init__(self, engine: Engine, consumer: GroupRunning, options: HandlingOptions) -> None:
-        self._watcher = engine.watcher
-        self.handling = Handling(engine, consumer, options, wake=self._wake)
+    def __init__(self, consumer: RunPlace, options: HandlingOptions) -> None:
+        self.handling = Handling(consumer, options, wake=self._wake)
         # There may be something to take.
         self._work = threading.Condition(self.handling.lock)
         self._is_polling = False
@@ -40,7 +38,7 @@ class Runner:
     def _wake(self) -> None:
         self._work.notify_all()
         if self._is_polling:
-            self._watcher.notify()
+            self.handling.consumer.interrupt()
 
     def run(self, handler: Handler) -> Handled:
         """Until a stop condition holds; see `Consumer.run`."""

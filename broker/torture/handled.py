@@ -64,7 +64,7 @@ class _Handler:
             ordering=step["ordering"],
             on_dead_letter=self._is_dead,
         )
-        self._runner = Runner(performer.broker.engine, consumer, options)
+        self._runner = Runner(consumer, options)
         self._handling = self._runner.handling
 
     def run(self) -> None:
