@@ -25,10 +25,7 @@ from seawall.broker.errors import (
     PartitionRevoked,
     StorageFull,
 )
-from seawall.broker.handling import (
-    HandlingOptions,
-    Lag,
-)
+from seawall.broker.handling import HandlingOptions, Lag
 from seawall.broker.names import check_topic_name
 from seawall.broker.outcomes import NEVER_MS, TROUBLE, Outcomes
 from seawall.wal.records import Record
@@ -68,7 +65,12 @@ class Handling(Outcomes):
         # Up to where each partition was taken in.
         self._positions: dict[Place, int] = {}
         # What passes by itself here.
-        self._passing = (*TRANSIENT, *consumer.passing)
+        self._passing: tuple[type[Exception], ...] = (*TRANSIENT, *consumer.passing)
+        # What keeps what was handled from being acknowledged, when partitions go.
+        self._too_late: tuple[type[Exception], ...] = (
+            *(GroupFenced, PartitionRevoked),
+            *consumer.passing,
+        )
         # How often some (topic, partition, offset) came to processes before this one.
         self._came_before: dict[tuple[str, int, int], int] = {}
         self._fetching = Backoff(TROUBLE, random=random, clock_ms=clock_ms)
@@ -201,7 +203,7 @@ class Handling(Outcomes):
         self._let_finish(places)
         try:
             self.acknowledge(places)
-        except (GroupFenced, PartitionRevoked, *self.consumer.passing) as error:
+        except self._too_late as error:
             logger.warning("%s", str(error))
         finally:
             self._forget(places, is_owner=True)
@@ -363,7 +365,10 @@ class Handling(Outcomes):
         full_ms = {p: ms for p, ms in full_ms.items() if ms >= options.lag_warning_ms}
         if not full_ms and options.lag_warning_records is None:
             return []
-        lag = self.consumer.lag()
+        try:
+            lag = self.consumer.lag()
+        except self._passing:
+            return []
         most = options.lag_warning_records
         behind = {p: count for p, count in lag.items() if most is not None and count > most}
         if not (full_ms or behind) or now_ms < self._lag_told_ms + LAG_REPEAT_MS:

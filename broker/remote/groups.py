@@ -62,8 +62,19 @@ class Groups:
             self._asking.facts(group=name),
         )
 
+    def members(self, name: str) -> tuple[GroupMember, ...]:
+        """Who is in a group; nobody if there is none."""
+        try:
+            return tuple(_member(each) for each in self._described(name).members)
+        except UnknownGroup:
+            return ()
+
     def committed(self, name: str) -> dict[tuple[str, int], int]:
         """Where the group is, in every partition in which it is anywhere."""
+        return {place: offset for place, (offset, _) in self.places(name).items()}
+
+    def places(self, name: str) -> dict[tuple[str, int], tuple[int, str]]:
+        """The same, with the metadata that was committed with each offset."""
         answer = self._asking.ask(
             lambda client: one(
                 client.list_consumer_group_offsets(
@@ -73,7 +84,7 @@ class Groups:
             self._asking.facts(group=name),
         )
         return {
-            (each.topic, each.partition): each.offset
+            (each.topic, each.partition): (each.offset, each.metadata or "")
             for each in answer.topic_partitions or []
             if each.offset >= 0 and each.error is None
         }
@@ -121,7 +132,7 @@ class Groups:
         try:
             self._alter(name, topic, offsets)
         except (GroupBusy, GroupFenced) as error:
-            raise self._busy(name) from error
+            raise self.busy(name) from error
 
     def begin(self, name: str, topic: str, offsets: Mapping[int, int]) -> bool:
         """Store where a group begins; False if it has members, who have done so."""
@@ -158,17 +169,13 @@ class Groups:
                 self._asking.facts(group=name),
             )
         except GroupBusy as error:
-            raise self._busy(name) from error
+            raise self.busy(name) from error
 
     def _check_empty(self, name: str) -> None:
-        try:
-            members = self._described(name).members
-        except UnknownGroup:
-            return
-        if members:
-            raise self._busy(name)
+        if self.members(name):
+            raise self.busy(name)
 
-    def _busy(self, name: str) -> BrokerError:
+    def busy(self, name: str) -> BrokerError:
         """The error with one of the members' names, as far as there is one still."""
         try:
             members = self._described(name).members
