@@ -119,7 +119,7 @@ class AsyncRunner:
         with handling.lock:
             while len(taken) < free and (entry := handling.take()) is not None:
                 taken.append(entry)
-        handling.note(*(entry for entry in taken if entry.failure is None))
+        handling.note(*(each for each in taken if each.failure is None), polls=True)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

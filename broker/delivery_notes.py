@@ -147,7 +147,7 @@ class DeliveryNotes:
                 self._failed(error)
             return slot
 
-    def store(self) -> None:
+    def store(self, *, polls: bool) -> None:
         """Nothing is left to do: the kernel has each note."""
 
     def clear(self, slot: int, offset: int) -> None:

@@ -35,6 +35,7 @@ class GroupRunning(Consumer):
     passing: ClassVar[tuple[type[Exception], ...]] = ()
     outlives_loss: ClassVar[bool] = False
     idle_wait_ms: ClassVar[float] = 0
+    attend_ms: ClassVar[float] = 250
     membership: Membership
     _options: GroupOptions
     _announced: set[TopicPartition]

@@ -30,8 +30,9 @@ class Notes(Protocol):
         """A handler is about to get a record; its slot (-1: it has none yet)."""
         ...
 
-    def store(self) -> None:
-        """Return once what was noted outlives this process, as far as that is promised."""
+    def store(self, *, polls: bool) -> None:
+        """Return once what was noted outlives this process, as far as that is promised.
+        `polls`: whoever calls is the one who polls."""
         ...
 
     def clear(self, slot: int, offset: int) -> None:
@@ -69,6 +70,8 @@ class RunPlace(Protocol):
     # How long an event loop has a thread wait for records when it has nothing else to do;
     # 0: somebody tells it of new ones.
     idle_wait_ms: ClassVar[float]
+    # How often it has to be seen to while there is no room for more records.
+    attend_ms: ClassVar[float]
 
     @property
     def group(self) -> str: ...

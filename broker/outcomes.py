@@ -111,8 +111,8 @@ class Outcomes:
             record.delivery_count = entry.deliveries
         return record
 
-    def note(self, *entries: Entry) -> None:
-        """Before handlers have them: remember that. Does I/O."""
+    def note(self, *entries: Entry, polls: bool = False) -> None:
+        """Before handlers have them: remember that. Does I/O. `polls`: see `Notes.store`."""
         noted: dict[int, Notes] = {}
         for entry in entries:
             notes = entry.notes = entry.notes or self._notes.get(entry.partition.place)
@@ -120,7 +120,7 @@ class Outcomes:
                 entry.slot = notes.note(entry.slot, entry.offset, entry.deliveries)
                 noted[id(notes)] = notes
         for each in noted.values():
-            each.store()
+            each.store(polls=polls)
 
     def clear(self, entry: Entry) -> None:
         """After it is done with: forget its deliveries. Does I/O, or defers it."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from seawall.broker.errors import BrokerClosed
 from seawall.broker.handling import DeliveredRecord, Handled, HandlingOptions
-from seawall.broker.handling_core import FULL_INTERVAL_MS, Handling
+from seawall.broker.handling_core import Handling
 from seawall.broker.threads import is_running
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Runner:
                 self._see_to_threads(handler)
                 self._work.notify(came)
             elif not room and not handling.should_end() and not handling.room():
-                handling.changed.wait(min(wait_ms, FULL_INTERVAL_MS) / 1000)
+                handling.changed.wait(min(wait_ms, handling.consumer.attend_ms) / 1000)
 
     def _see_to_threads(self, handler: Handler) -> None:
         """Have as many threads as there is work for, within bounds."""

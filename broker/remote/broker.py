@@ -301,7 +301,7 @@ class RemoteBroker(DeadLetterKeeping):
         )
         opening = Opening(self._asking, self._topics, self._groups, self._forget, self.letter_sink)
         consumer = opening.open(
-            lambda: self._made(ConsumerClient, given),
+            lambda **more: self._made(ConsumerClient, {**given, **more}),
             names,
             group=group,
             partitions=partitions,

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -55,7 +55,7 @@ class RemoteConsumer(Troubles, Running):
         self,
         asking: Asking,
         topics: Topics,
-        make: Callable[[], Client],
+        make: Callable[..., Client],
         *,
         release: Callable[[RemoteConsumer], None],
     ) -> None:
@@ -80,7 +80,7 @@ class RemoteConsumer(Troubles, Running):
         self._closing = threading.Lock()
         self._failures = self._supervisor.failures
         self._heard_s = time.monotonic()
-        self._client: Client | None = make()
+        self._client: Client | None = make(**self._callbacks())
         forks.register(self)
 
     def begin(self, offsets: Mapping[Place, int]) -> None:
@@ -137,6 +137,10 @@ class RemoteConsumer(Troubles, Running):
     def _slice_s(self) -> float:
         """How long it waits at a time, deaf to all else."""
         return SLICE_S
+
+    def _callbacks(self) -> dict[str, Any]:
+        """What librdkafka is to tell, by confluent-kafka's names."""
+        return {}
 
     def _attend(self) -> None:
         """What has to be seen to before records are handed out."""

@@ -51,7 +51,7 @@ class RemoteGroupConsumer(RemoteRunning):
         self,
         asking: Asking,
         topics: Topics,
-        make: Callable[[], Client],
+        make: Callable[..., Client],
         *,
         group: str,
         names: Sequence[str],
@@ -121,7 +121,7 @@ class RemoteGroupConsumer(RemoteRunning):
 
     def _on_assign(self, client: Client, partitions: list[TopicPartition]) -> None:
         try:
-            self._is_calling_back = True
+            self._is_calling_back, self._caller = True, threading.get_ident()
             self._assigned(client, partitions)
         except Exception as error:  # noqa: BLE001 - raised by `poll`, not through librdkafka
             self._raised = self._raised or error
@@ -177,7 +177,7 @@ class RemoteGroupConsumer(RemoteRunning):
     def _on_revoke(self, client: Client, partitions: list[TopicPartition]) -> None:
         places = {(each.topic, each.partition) for each in partitions}
         try:
-            self._is_calling_back = True
+            self._is_calling_back, self._caller = True, threading.get_ident()
             self._auto_commit([each for each in self._positions if each in places])
             self._call(self._options.on_revoked, places)
         except Exception as error:  # noqa: BLE001 - raised by `poll`
@@ -197,7 +197,7 @@ class RemoteGroupConsumer(RemoteRunning):
         self._was_at = {p: at for p, at in self._committed.items() if p in places}
         self._drop(places)
         try:
-            self._is_calling_back = True
+            self._is_calling_back, self._caller = True, threading.get_ident()
             self._announced |= announced
             self._call(self._options.on_lost or self._options.on_revoked, announced)
         except Exception as error:  # noqa: BLE001 - raised by `poll`

@@ -8,6 +8,7 @@ and a member whose handlers are slow goes on polling, which is what keeps it in 
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,7 +21,7 @@ from seawall.broker.group_running import GroupOptions
 from seawall.broker.remote.carried import Carried, pack, unpack
 from seawall.broker.remote.consumer import Place, RemoteConsumer
 from seawall.broker.remote.notes import RemoteNotes
-from seawall.broker.remote.storing import LAST_PATIENCE_S, PATIENCE_S, Away, Storing, logger
+from seawall.broker.remote.storing import PATIENCE_S, TURN_S, Away, Storing, logger
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class RemoteRunning(Storing):
     passing: ClassVar[tuple[type[Exception], ...]] = (Away,)
     outlives_loss: ClassVar[bool] = True
     idle_wait_ms: ClassVar[float] = 100
+    attend_ms: ClassVar[float] = TURN_S * 1000
     _announced: set[Place]
     _open_dead_letters: Callable[[str], DeadLetterSink]
 
@@ -49,10 +51,13 @@ class RemoteRunning(Storing):
         self,
         asking: Asking,
         topics: Topics,
-        make: Callable[[], Client],
+        make: Callable[..., Client],
         *,
         release: Callable[[RemoteConsumer], None],
     ) -> None:
+        self._handle = threading.RLock()
+        self._storing = threading.Condition()
+        self._caller = 0
         super().__init__(asking, topics, make, release=release)
         self.held_back: frozenset[Place] = frozenset()
         self.is_running = False
@@ -100,6 +105,22 @@ class RemoteRunning(Storing):
 
     def _slice_s(self) -> float:
         return RUN_SLICE_S if self.is_running else super()._slice_s()
+
+    def _serve(self, count: int, wait_s: float) -> None:
+        if not self.is_running:
+            super()._serve(count, wait_s)
+            return
+        is_busy = self._under_way is not None or any(e.is_busy for e in self._notes.values())
+        with self._handle:
+            super()._serve(count, 0 if is_busy else wait_s)
+        if is_busy and wait_s > 0 and not self._pending:
+            # Others may want to commit: they can while this is not in librdkafka.
+            time.sleep(min(wait_s, TURN_S))
+            with self._handle:
+                super()._serve(count, 0)
+
+    def _callbacks(self) -> dict[str, Any]:
+        return {"on_commit": self._on_commit}
 
     @property
     def is_closed(self) -> bool:
@@ -213,15 +234,14 @@ class RemoteRunning(Storing):
             super().ack_offsets(wanted)
             return
         refusal: BrokerError | None = None
-        with self._acknowledging:
-            ahead = {}
-            for place, offset in wanted.items():
-                if place not in self._positions:
-                    refusal = PartitionRevoked(group=self.group, topic=place[0], partition=place[1])
-                elif offset > self._committed.get(place, -1):
-                    ahead[place] = offset
-            if ahead:
-                self._store(ahead, LAST_PATIENCE_S if self._is_calling_back else PATIENCE_S)
+        ahead = {}
+        for place, offset in wanted.items():
+            if place not in self._positions:
+                refusal = PartitionRevoked(group=self.group, topic=place[0], partition=place[1])
+            elif offset > self._committed.get(place, -1):
+                ahead[place] = offset
+        if ahead:
+            self._store(ahead, PATIENCE_S, may_serve=True)
         if refusal is not None:
             raise refusal
 
@@ -250,27 +270,34 @@ class RemoteRunning(Storing):
     def open_notes(self, topic: str, partition: int) -> Notes:
         """How often records of a partition that it reads were delivered."""
         place = topic, partition
-        notes = self._notes[place] = RemoteNotes(self, place, self._found.get(place, Carried()))
+        notes = RemoteNotes(self, place, self._found.get(place, Carried()))
+        with self._storing:
+            self._notes[place] = notes
         return notes
 
     def close_notes(self, notes: Mapping[Place, Notes], owned: Collection[Place]) -> None:
         """Let go of notes; of those that are `owned`, whoever is next finds them."""
         for place, each in notes.items():
             each.close(is_owner=place in owned)
-        with self._acknowledging:
-            mine = [each for place, each in self._notes.items() if place in notes]
-            told = [each.place for each in mine if each.place in owned and each.says_something]
-            try:
-                if told:
-                    self._store(self._where(told), PATIENCE_S)
-            except BrokerError as error:
-                logger.info(
-                    "group %s: what is known of deliveries was not stored: %s", self.group, error
-                )
+        mine = [each for place, each in self._notes.items() if place in notes]
+        committed = self._committed
+        told = {
+            each.place: committed[each.place]
+            for each in mine
+            if each.place in owned and each.place in committed and each.says_something
+        }
+        try:
+            if told:
+                self._store(told, PATIENCE_S, may_serve=True)
+        except BrokerError as error:
+            logger.info(
+                "group %s: what is known of deliveries was not stored: %s", self.group, error
+            )
+        with self._storing:
             for one in mine:
-                del self._notes[one.place]
-                if one.place in self._committed:
-                    self._found[one.place], _ = one.to_store(self._committed[one.place], 0)
+                self._notes.pop(one.place, None)
+                if one.place in committed:
+                    self._found[one.place], _ = one.to_store(committed[one.place], 0)
 
     def open_dead_letters(self) -> DeadLetterSink:
         """Where records go that cannot be handled."""

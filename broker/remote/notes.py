@@ -49,16 +49,21 @@ class RemoteNotes:
                 self._needed = self._noted
         return slot
 
-    def store(self) -> None:
+    def store(self, *, polls: bool) -> None:
         """Return once what has to be stored is, or cannot be for the moment."""
         if self.has_to_be_stored:
-            self._consumer.store_notes(self)
+            self._consumer.store_notes(self, polls=polls)
 
     @property
     def has_to_be_stored(self) -> bool:
         """Whether a handler must not go on yet."""
         with self._lock:
             return self._stored < self._needed and not self._is_closed
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a handler has a record, or is to have it again."""
+        return bool(self._counts)
 
     @property
     def says_something(self) -> bool:

@@ -43,7 +43,7 @@ class Opening:
 
     def open(
         self,
-        make: Callable[[], Client],
+        make: Callable[..., Client],
         names: Sequence[str],
         *,
         group: str | None,

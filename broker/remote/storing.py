@@ -1,9 +1,12 @@
-"""Acknowledging for `run`: commits that are never waited for without a bound.
+"""Acknowledging for `run`: commits that nobody waits for without a bound.
 
 A handler's thread and the loop that polls must be able to end, and to go on with what they
-have, while no server answers. So there is one commit under way at a time, in a thread of its
-own; who has no patience left leaves it there (`Away`), and the next commit waits for it
-first, so that none overtakes another.
+have, while no server answers. confluent-kafka lets one thread at a time into a consumer, so a
+call that waits for a server would keep all others out. Therefore commits are asynchronous:
+one is under way at a time, what is wanted meanwhile gathers for the next one, and the outcome
+comes to whoever polls. Who has no patience left leaves his commit there (`Away`).
+
+Only where partitions are about to go is it waited for, in librdkafka's own call back.
 """
 
 from __future__ import annotations
@@ -11,10 +14,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, wait
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
@@ -29,8 +30,8 @@ from seawall.broker.remote.supervisor import Link
 logger = logging.getLogger("seawall.broker")
 
 PATIENCE_S = 1.0
-# The last chance: partitions are about to go.
-LAST_PATIENCE_S = 5.0
+# How soon it is looked for the outcome of a commit, and for records, while handlers are at work.
+TURN_S = 0.005
 _PAUSE_S = 0.05
 
 
@@ -38,37 +39,54 @@ class Away(ConnectionLost):
     """For the moment nothing can be committed: that passes, or the supervisor gives up."""
 
 
-class _UnderWay(NamedTuple):
-    future: Future[Any]
-    thread: threading.Thread
-    offsets: Mapping[Place, int]
-    # What is stored of the notes with it, and which notes these are.
-    notes: Mapping[Place, tuple[RemoteNotes, Carried, int]]
+class _Commit:
+    """What one commit has, once it has begun, and what became of it."""
+
+    def __init__(self) -> None:
+        self.offsets: dict[Place, int] = {}
+        # Notes, what a commit has of them, and their number.
+        self.notes: list[tuple[RemoteNotes, Carried, int]] = []
+        self.is_done = False
+        self.error: KafkaError | None = None
 
 
 class Storing(Acknowledging):
     """The part of a member that commits for `run`: offsets, and the notes beside them."""
 
     _notes: dict[Place, RemoteNotes]
-    _under_way: _UnderWay | None = None
+    # In which thread librdkafka is calling back.
+    _caller: int
+    # Who holds it may call librdkafka. Taken before `_storing`.
+    _handle: threading.RLock
+    _storing: threading.Condition
+    _under_way: _Commit | None = None
+    _next: _Commit | None = None
     # Some cluster takes less metadata, or none.
     _takes_notes = True
     _has_told = False
 
-    def store_notes(self, notes: RemoteNotes) -> None:
-        """Have notes stored before a handler goes on. If no server answers they go uncounted
-        beyond this process, and the handler goes on all the same."""
-        if self._supervisor.link is not Link.UP:
-            self._tell(notes.place, "no server answers")
+    # -- notes -----------------------------------------------------------------------
+
+    def store_notes(self, notes: RemoteNotes, *, polls: bool) -> None:
+        """Have notes stored before a handler goes on. If no server answers, or partitions are
+        just going, they go uncounted beyond this process, and the handler goes on."""
+        if self._supervisor.link is not Link.UP or self._is_calling_back:
             return
-        with self._acknowledging:
-            if not notes.has_to_be_stored:
-                return  # somebody else's commit had them
-            needy = [each for each in self._notes.values() if each.has_to_be_stored]
-            try:
-                self._store(self._where(each.place for each in needy), PATIENCE_S)
-            except BrokerError as error:
-                self._tell(notes.place, str(error))
+        with self._storing:
+            needy = [each.place for each in self._notes.values() if each.has_to_be_stored]
+            offsets = {place: self._committed.get(place) for place in needy}
+        wanted = {place: at for place, at in offsets.items() if at is not None}
+        try:
+            self._store(wanted, PATIENCE_S, may_serve=polls)
+        except BrokerError as error:
+            if not self._has_told:
+                self._has_told = True
+                logger.warning(
+                    "group %s: deliveries of %s/%d are not counted beyond this process for now: %s",
+                    self.group,
+                    *notes.place,
+                    error.reason if isinstance(error, Away) else str(error),
+                )
 
     def commit_beside(self, place: Place, offset: int, text: str) -> None:
         """Commit an offset with a text beside it, the same or a higher one. Waits while no
@@ -80,10 +98,7 @@ class Storing(Acknowledging):
                 self._supervisor.require()
                 commit = partial(self.client.commit, offsets=[wanted], asynchronous=False)
                 try:
-                    answer = self._apart(commit)
-                    refused = [each.error for each in answer or () if each.error is not None]
-                    if refused:
-                        raise KafkaException(refused[0])
+                    self._raise_refusal(self._apart(commit))
                 except KafkaException as error:
                     failure = kafka_error(error)
                     if failure.code() not in AWAY:
@@ -94,97 +109,153 @@ class Storing(Acknowledging):
                     self._committed[place] = offset
                     return
 
-    def _tell(self, place: Place, why: str) -> None:
-        if not self._has_told:
-            self._has_told = True
-            logger.warning(
-                "group %s: deliveries of %s/%d are not counted beyond this process for now: %s",
-                self.group,
-                *place,
-                why,
-            )
+    def _raise_refusal(self, answer: Sequence[TopicPartition] | None) -> None:
+        for each in answer or ():
+            if each.error is not None:
+                raise KafkaException(each.error)
 
-    def _where(self, places: Iterable[Place]) -> dict[Place, int]:
-        """What is committed in these partitions, as far as they are still this member's."""
-        found = {place: self._committed.get(place) for place in places}
-        return {place: at for place, at in found.items() if at is not None}
+    # -- commits ---------------------------------------------------------------------
 
-    def _store(self, offsets: Mapping[Place, int], patience_s: float) -> None:
-        """Commit, with the notes of these partitions. `_acknowledging` is held.
-
-        Raises `Away` if that did not succeed within `patience_s`, and may yet.
-        """
+    def _store(self, offsets: Mapping[Place, int], patience_s: float, *, may_serve: bool) -> None:
+        """Commit, with the notes of these partitions. `may_serve`: it is for this thread to
+        poll. Raises `Away` if that did not succeed within `patience_s`, and may yet."""
+        if self._is_calling_back and self._caller == threading.get_ident():
+            self._store_now(offsets)
+            return
         deadline_s = time.monotonic() + patience_s
-        self._see_through(deadline_s)
-        offsets = {
-            place: max(at, self._committed[place])
-            for place, at in offsets.items()
-            if place in self._committed
-        }
-        if not offsets:
-            return
-        carried: dict[Place, tuple[RemoteNotes, Carried, int]] = {}
-        for place, at in offsets.items():
-            notes = self._notes.get(place)
-            if notes is not None:
-                carried[place] = (notes, *notes.to_store(at, self._positions.get(place, at)))
-        wanted = [
-            TopicPartition(*place, at, pack(at, carried[place][1]))
-            if self._takes_notes and place in carried
-            else TopicPartition(*place, at)
-            for place, at in offsets.items()
-        ]
-        client = self.client
-        future: Future[Any] = Future()
-
-        def commit() -> None:
-            try:
-                future.set_result(client.commit(offsets=wanted, asynchronous=False))
-            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-                future.set_exception(error)
-
-        if not self._supervisor.require(max(0.0, deadline_s - time.monotonic())):
+        if not self._supervisor.require(patience_s):
             raise self._away("no server answers")
-        thread = threading.Thread(target=commit, name="seawall-remote-commit", daemon=True)
-        thread.start()
-        self._under_way = _UnderWay(future, thread, offsets, carried)
-        self._see_through(deadline_s)
-
-    def _see_through(self, deadline_s: float) -> None:
-        """Wait for the commit that is under way, if there is one."""
-        under_way = self._under_way
-        if under_way is None:
-            return
-        while not self._is_done(under_way.future, deadline_s - time.monotonic()):
-            self._supervisor.suspect()
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0 or not self._supervisor.require(left_s):
+        looked_s = time.monotonic()
+        with self._storing:
+            mine = self._next = self._next or _Commit()
+            for place, at in offsets.items():
+                mine.offsets[place] = max(at, mine.offsets.get(place, 0))
+        while True:
+            self._begin_next(deadline_s)
+            with self._storing:
+                if not mine.is_done and not may_serve:
+                    self._storing.wait(TURN_S)
+                if mine.is_done:
+                    break
+            now_s = time.monotonic()
+            if now_s > deadline_s:
                 raise self._away("a commit is not answered")
-        self._under_way = None
-        under_way.thread.join()
-        try:
-            answer = under_way.future.result()
-        except KafkaException as error:
-            raise self._why(kafka_error(error)) from error
-        except RuntimeError as error:  # the client was closed meanwhile
-            raise BrokerClosed(what="consumer") from error
-        refused = [each.error for each in answer or () if each.error is not None]
-        if refused:
-            raise self._why(refused[0])
-        self._has_told = False
-        for place, at in under_way.offsets.items():
-            if place in self._positions:
-                self._committed[place] = max(at, self._committed.get(place, 0))
-        for notes, carried, number in under_way.notes.values():
-            notes.stored(carried, number)
+            if now_s > looked_s + LOOK_S:
+                looked_s = now_s
+                self._supervisor.suspect()
+            if may_serve and self._turn.acquire(timeout=TURN_S):
+                try:
+                    self._serve(1, TURN_S)
+                finally:
+                    self._turn.release()
+        if mine.error is not None:
+            raise self._why(mine.error)
 
-    def _is_done(self, future: Future[Any], left_s: float) -> bool:
-        return bool(wait((future,), max(0.0, min(LOOK_S, left_s))).done)
+    def _begin_next(self, deadline_s: float) -> None:
+        """Have what gathered committed, unless something is under way."""
+        if not self._handle.acquire(timeout=max(0.0, min(TURN_S, deadline_s - time.monotonic()))):
+            return
+        try:
+            with self._storing:
+                begun = self._next if self._under_way is None else None
+                if begun is None:
+                    return
+                wanted = self._compose(begun)
+                self._next = None
+                if wanted:
+                    self._under_way = begun
+                else:  # all of it went
+                    self._settle(begun, None)
+            if wanted:
+                self._send_off(begun, wanted)
+        finally:
+            self._handle.release()
+
+    def _send_off(self, begun: _Commit, wanted: list[TopicPartition]) -> None:
+        try:
+            self.client.commit(offsets=wanted, asynchronous=True)
+        except KafkaException as error:
+            with self._storing:
+                self._under_way = None
+                self._settle(begun, kafka_error(error))
+        except (BrokerError, RuntimeError) as error:  # the client was closed meanwhile
+            with self._storing:
+                self._under_way = None
+                self._settle(begun, KafkaError(KafkaError._DESTROY))
+            raise BrokerClosed(what="consumer") from error
+
+    def _compose(self, begun: _Commit) -> list[TopicPartition]:
+        """What a commit is to have now: never less than was committed before."""
+        wanted = []
+        offsets: dict[Place, int] = {}
+        for place, at in begun.offsets.items():
+            known = self._committed.get(place)
+            if known is None:
+                continue  # it went
+            at = offsets[place] = max(at, known)
+            notes = self._notes.get(place)
+            if notes is None or not self._takes_notes:
+                wanted.append(TopicPartition(*place, at))
+                continue
+            carried, number = notes.to_store(at, self._positions.get(place, at))
+            begun.notes.append((notes, carried, number))
+            wanted.append(TopicPartition(*place, at, pack(at, carried)))
+        begun.offsets = offsets
+        return wanted
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """librdkafka's report on a commit, in the thread that polls."""
+        found = {(each.topic, each.partition): each.offset for each in partitions}
+        refused = [each.error for each in partitions if each.error is not None]
+        with self._storing:
+            begun = self._under_way
+            if begun is not None and begun.offsets == found:
+                self._under_way = None
+                self._settle(begun, error or next(iter(refused), None))
+
+    def _settle(self, begun: _Commit, error: KafkaError | None) -> None:
+        """With the lock: the outcome of a commit."""
+        begun.is_done, begun.error = True, error
+        if error is None:
+            self._has_told = False
+            for place, at in begun.offsets.items():
+                if place in self._positions:
+                    self._committed[place] = max(at, self._committed.get(place, 0))
+            for notes, carried, number in begun.notes:
+                notes.stored(carried, number)
+        self._storing.notify_all()
+
+    def _store_now(self, offsets: Mapping[Place, int]) -> None:
+        """In librdkafka's call back, where no report can come: the last chance."""
+        if self._supervisor.link is not Link.UP:
+            raise self._away("no server answers")
+        with self._storing:
+            mine = self._next or _Commit()
+            # What is under way is behind this one on the same connection.
+            before = self._under_way
+            self._next = self._under_way = None
+            for more in (before.offsets if before is not None else {}, offsets):
+                for place, at in more.items():
+                    mine.offsets[place] = max(at, mine.offsets.get(place, 0))
+            wanted = self._compose(mine)
+        failure: KafkaError | None = None
+        try:
+            if wanted:
+                self._raise_refusal(self.client.commit(offsets=wanted, asynchronous=False))
+        except KafkaException as error:
+            failure = kafka_error(error)
+        with self._storing:
+            self._settle(mine, failure)
+            if before is not None:
+                before.notes = []
+                self._settle(before, failure)
+        if failure is not None:
+            raise self._why(failure)
 
     def _why(self, error: KafkaError) -> BrokerError:
         """What a refused commit is for `run`. Who is no member learns that from `poll`."""
         code = error.code()
-        if code in AWAY:
+        if code in AWAY or code == KafkaError._DESTROY:
             self._supervisor.suspect()
             return self._away(error.str())
         if code in FENCED:
