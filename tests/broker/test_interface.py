@@ -462,6 +462,24 @@ def test_ack_of_what_is_not_there(broker: AnyBroker, topic: str, group: str) -> 
         assert consumer.committed(topic, 0) == 1
 
 
+def test_one_thread_acknowledges_while_another_polls(
+    broker: AnyBroker, topic: str, group: str
+) -> None:
+    fill(broker, topic, 5)
+    with broker.consumer(topic, group=group) as consumer:
+        records = read(consumer, 5)
+        acking = threading.Thread(target=lambda: [consumer.ack(each) for each in records])
+        acking.start()
+        polls = 0
+        while acking.is_alive():
+            consumer.poll(timeout_ms=100)
+            polls += 1
+        acking.join()
+        # Each finds its way in between two polls, or three.
+        assert polls < 60
+        assert consumer.committed(topic, 0) == 5
+
+
 @pytest.mark.parametrize("strategy", ["cooperative-sticky", "range", "roundrobin"])
 def test_members_share_the_partitions(
     broker: AnyBroker, topic: str, group: str, strategy: str
