@@ -30,6 +30,8 @@ from seawall.broker.remote.supervisor import Link
 logger = logging.getLogger("seawall.broker")
 
 PATIENCE_S = 1.0
+# A server that answers probes has answered a commit by then, or never will.
+OLD_S = 60.0
 # How soon it is looked for the outcome of a commit, and for records, while handlers are at work.
 TURN_S = 0.005
 _PAUSE_S = 0.05
@@ -48,6 +50,7 @@ class _Commit:
         self.notes: list[tuple[RemoteNotes, Carried, int]] = []
         self.is_done = False
         self.error: KafkaError | None = None
+        self.begun_s = 0.0
 
 
 class Storing(Acknowledging):
@@ -157,9 +160,11 @@ class Storing(Acknowledging):
             return
         try:
             with self._storing:
+                self._give_up_old()
                 begun = self._next if self._under_way is None else None
                 if begun is None:
                     return
+                begun.begun_s = time.monotonic()
                 wanted = self._compose(begun)
                 self._next = None
                 if wanted:
@@ -170,6 +175,17 @@ class Storing(Acknowledging):
                 self._send_off(begun, wanted)
         finally:
             self._handle.release()
+
+    def _give_up_old(self) -> None:
+        """With the lock: a commit that no server will answer any more must not stop others."""
+        old = self._under_way
+        if (
+            old is not None
+            and time.monotonic() > old.begun_s + OLD_S
+            and self._supervisor.link is Link.UP
+        ):
+            self._under_way = None
+            self._settle(old, KafkaError(KafkaError._TIMED_OUT))
 
     def _send_off(self, begun: _Commit, wanted: list[TopicPartition]) -> None:
         try:

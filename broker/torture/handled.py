@@ -33,6 +33,9 @@ class HandlerError(Exception):
     "GroupConsumer.run",
     "GroupConsumer.ack_offsets",
     "GroupConsumer.attend",
+    "GroupConsumer.open_notes",
+    "GroupConsumer.close_notes",
+    "GroupConsumer.open_dead_letters",
     "GroupConsumer.rewind",
 )
 def handle(performer: Performer, step: Step) -> None:

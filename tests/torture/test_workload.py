@@ -34,7 +34,7 @@ HARMLESS = {
     "Consumer": {
         *("abandon", "ack", "assignment", "committed", "give_back", "hand_out", "lag"),
         *("is_rebalancing", "position", "reached"),
-        *("check_usable", "run"),  # `run` is for those in a group
+        *("check_usable", "place_to_run", "run"),  # `run` is for those in a group
     },
     "Log": {
         *("abandon", "check_offset", "close", "ends", "is_deleted", "offset_for_time"),
@@ -43,6 +43,7 @@ HARMLESS = {
         "append_at",
     },
     "GroupConsumer": {"abandon", "committed", "generation", "group", "hand_out"}
+    | {"interrupt", "keep_progress", "place_to_run", "rejoin"}
     | {"announced", "check_usable", "is_closed", "partition_id", "reached", "swap_options"}
     | {"assignment", "give_back", "is_rebalancing", "lag", "member_id", "position", "seek"},
     "State": {
