@@ -52,6 +52,9 @@ PATIENCE_S = 2.0
 CLOSING_MS = 2_000
 # How long a redrive may take to be given all partitions.
 JOINING_S = 30.0
+# One that was killed is missed soon; 6 s are the least that Apache Kafka grants by default.
+SESSION_MS = 6_000
+BEAT_MS = 1_000
 
 _FOR_EVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 
@@ -219,7 +222,9 @@ class ClusterRedrives:
             for name, _ in member.assignment
         ):
             raise self._groups.busy(REDRIVE_GROUP)
-        member = self._broker.consumer(topic, group=REDRIVE_GROUP)
+        member = self._broker.consumer(
+            topic, group=REDRIVE_GROUP, session_timeout_ms=SESSION_MS, heartbeat_interval_ms=BEAT_MS
+        )
         if not isinstance(member, RemoteGroupConsumer):
             raise TypeError("a consumer in a group is none")
         wanted = [(topic, number) for number in sorted(starts)]
