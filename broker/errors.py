@@ -67,6 +67,7 @@
         │   │                       can be done elsewhere, but not there
         │   ├── MissingExtra        a package is not installed
         │   ├── ConnectionLost      no server answers, and it was tried long enough
+        │   │   └── Away            for the moment; who runs handlers tries again by itself
         │   └── RemoteError         what a server said, and nothing else fits
         ├── MirrorError             topic; copying topics from one broker to another
         │   ├── MirrorConflict      the two sides do not go together
@@ -144,6 +145,7 @@ from seawall.broker.errors_records import (
     WriteFailed,
 )
 from seawall.broker.errors_remote import (
+    Away,
     ConnectionLost,
     InvalidLocation,
     LocationError,
@@ -154,6 +156,7 @@ from seawall.broker.errors_remote import (
 
 __all__ = [
     "AppendLockTimeout",
+    "Away",
     "BatchTooLarge",
     "BrokerClosed",
     "BrokerError",

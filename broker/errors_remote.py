@@ -67,6 +67,17 @@ class ConnectionLost(LocationError):
         self.reason = reason
 
 
+class Away(ConnectionLost):
+    """For the moment something cannot be stored: that passes, or the connection is given up.
+
+    It is for logs; `run` sees to it that it is tried again.
+    """
+
+    def __init__(self, *, location: str, reason: str) -> None:
+        super().__init__(location=location, attempts=0, reason=reason)
+        self.args = (f"{location}: {reason}",)
+
+
 class RemoteError(LocationError):
     """What the server said has no name of its own here. ``code`` is Kafka's word for it."""
 

@@ -19,6 +19,7 @@ from confluent_kafka import TopicPartition
 from seawall.broker import dead_letters
 from seawall.broker.dead_letter_writer import LINGER_MS, Burying, limit_for
 from seawall.broker.errors import (
+    Away,
     BrokerError,
     UnknownTopic,
     UnsupportedByLocation,
@@ -27,7 +28,6 @@ from seawall.broker.names import REDRIVE_GROUP
 from seawall.broker.redriven import Redriven
 from seawall.broker.remote.group_consumer import RemoteGroupConsumer
 from seawall.broker.remote.only_directories import OnlyDirectories
-from seawall.broker.remote.storing import Away
 from seawall.broker.remote.supervisor import Link
 from seawall.broker.routes import MOST_TIMESTAMP_MS
 from seawall.broker.stretch import read_stretch
@@ -155,7 +155,7 @@ class RemoteDeadLetterWriter(Burying):
             self._changes.alter(topic, {"max.message.bytes": wanted})
 
     def _away(self, reason: str) -> Away:
-        return Away(location=self._asking.location, attempts=0, reason=reason)
+        return Away(location=self._asking.location, reason=reason)
 
     def close(self) -> None:
         """Close the producer. What has not arrived by then comes again as its record does."""

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from confluent_kafka import KafkaException, TopicPartition
 
-from seawall.broker.errors import BrokerError, ConnectionLost, PartitionRevoked
+from seawall.broker.errors import Away, BrokerError, ConnectionLost, PartitionRevoked
 from seawall.broker.group_running import GroupOptions
 from seawall.broker.remote.carried import Carried, pack, unpack
 from seawall.broker.remote.consumer import Place, RemoteConsumer
 from seawall.broker.remote.notes import RemoteNotes
-from seawall.broker.remote.storing import PATIENCE_S, TURN_S, Away, Storing, logger
+from seawall.broker.remote.storing import PATIENCE_S, TURN_S, Storing, logger
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:

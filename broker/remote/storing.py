@@ -19,7 +19,7 @@ from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from seawall.broker.errors import BrokerClosed, BrokerError, ConnectionLost
+from seawall.broker.errors import Away, BrokerClosed, BrokerError
 from seawall.broker.remote.acknowledging import LOOK_S, Acknowledging
 from seawall.broker.remote.carried import Carried, pack
 from seawall.broker.remote.consumer import Place
@@ -35,10 +35,6 @@ OLD_S = 60.0
 # How soon it is looked for the outcome of a commit, and for records, while handlers are at work.
 TURN_S = 0.005
 _PAUSE_S = 0.05
-
-
-class Away(ConnectionLost):
-    """For the moment nothing can be committed: that passes, or the supervisor gives up."""
 
 
 class _Commit:
@@ -88,7 +84,7 @@ class Storing(Acknowledging):
                     "group %s: deliveries of %s/%d are not counted beyond this process for now: %s",
                     self.group,
                     *notes.place,
-                    error.reason if isinstance(error, Away) else str(error),
+                    str(error),
                 )
 
     def commit_beside(self, place: Place, offset: int, text: str) -> None:
@@ -287,4 +283,4 @@ class Storing(Acknowledging):
         return self._named(error, None, None)
 
     def _away(self, reason: str) -> Away:
-        return Away(location=self._asking.location, attempts=0, reason=reason)
+        return Away(location=self._asking.location, reason=reason)
