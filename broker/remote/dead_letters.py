@@ -56,14 +56,24 @@ JOINING_S = 30.0
 SESSION_MS = 6_000
 BEAT_MS = 1_000
 
+# So many dead letters are remembered, in case their records come again.
+MOST_WRITTEN = 1_000
+
+_Identity = tuple[str, int, int, int, int]
 _FOR_EVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+
+
+def _identity(record: Record) -> _Identity:
+    """Tells a record from another one that has its place, in a topic that was made anew."""
+    return (*record[:4], hash((record.key, record.value)))
 
 
 class RemoteDeadLetterWriter(Burying):
     """Writes the dead letters of a group. Safe to use from any thread.
 
     It never waits for long: what is not acknowledged in time stays on its way, and the next
-    attempt for the same record waits for that one instead of sending it again.
+    attempt for the same record waits for that one instead of sending it again. A record that
+    comes again because its member had to join anew is not written again, either.
     """
 
     def __init__(
@@ -82,7 +92,8 @@ class RemoteDeadLetterWriter(Burying):
         self._lock = threading.Lock()
         self._producer: RemoteProducer | None = None
         self._partitions: dict[str, int] = {}
-        self._under_way: dict[tuple[str, int, int], RemoteDelivery] = {}
+        self._under_way: dict[_Identity, RemoteDelivery] = {}
+        self._written: dict[_Identity, RecordMetadata] = {}
 
     def write(self, record: Record, failure: Failure, attempts: int, topic: str) -> RecordMetadata:
         """Return once all replicas in sync have it. Raises what keeps it from that, `Away`
@@ -90,7 +101,10 @@ class RemoteDeadLetterWriter(Burying):
         if self._asking.supervisor.link is not Link.UP:
             self._asking.supervisor.suspect()
             raise self._away("no server answers")
-        delivery = self._under_way.get(record[:3])
+        written = self._written.get(_identity(record))
+        if written is not None:
+            return written
+        delivery = self._under_way.get(_identity(record))
         if delivery is not None:
             return self._settled(record, delivery)
         try:
@@ -113,7 +127,7 @@ class RemoteDeadLetterWriter(Burying):
             partition=record.partition,
             timestamp=record.timestamp if 0 <= record.timestamp < MOST_TIMESTAMP_MS else None,
         )
-        self._under_way[record[:3]] = delivery
+        self._under_way[_identity(record)] = delivery
         return self._settled(record, delivery)
 
     def _settled(self, record: Record, delivery: RemoteDelivery) -> RecordMetadata:
@@ -122,9 +136,13 @@ class RemoteDeadLetterWriter(Burying):
         except TimeoutError:
             raise self._away("a dead letter is not acknowledged") from None
         except BrokerError:
-            self._under_way.pop(record[:3], None)
+            self._under_way.pop(_identity(record), None)
             raise
-        self._under_way.pop(record[:3], None)
+        with self._lock:
+            self._under_way.pop(_identity(record), None)
+            self._written[_identity(record)] = metadata
+            if len(self._written) > MOST_WRITTEN:
+                del self._written[next(iter(self._written))]
         return metadata
 
     def _see_to_topic(self, record: Record, topic: str) -> None:
