@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from seawall.broker.broker import Broker
 from seawall.broker.consumer import DEFAULT_MAX_RECORDS
 from seawall.broker.delivery import RecordMetadata
-from seawall.broker.errors import BrokerClosed, BrokerError, NotInGroup
-from seawall.broker.group_consumer import GroupConsumer
+from seawall.broker.errors import BrokerClosed, BrokerError
 from seawall.broker.interface import AnyBatch, AnyBroker, AnyConsumer, AnyDelivery, AnyProducer
 from seawall.broker.producer import Headers, MustWait
 from seawall.wal.records import Record
@@ -216,11 +215,10 @@ class AsyncConsumer:
 
     def __init__(self, broker: AnyBroker, consumer: AnyConsumer) -> None:
         self._consumer = consumer
-        # Over a network nobody tells of new records: then a thread waits for them.
-        self._engine = broker.engine if isinstance(broker, Broker) else None
         self._executor = broker.executor
         self._runner: AsyncRunner | None = None
-        self._watcher = self._engine.watcher if self._engine is not None else None
+        # Over a network nobody tells of new records: then a thread waits for them.
+        self._watcher = broker.engine.watcher if isinstance(broker, Broker) else None
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._closed = False
@@ -308,15 +306,8 @@ class AsyncConsumer:
         from seawall.broker.running import options_of
 
         options = options_of(**settings)
-        consumer = self._consumer
-        consumer.check_usable()
-        if self._engine is None:
-            consumer.run(handler)  # which raises
-        if not isinstance(consumer, GroupConsumer) or self._engine is None:
-            raise NotInGroup()
         runner = self._runner = AsyncRunner(
-            self._engine,
-            consumer,
+            self._consumer.place_to_run(),
             options,
             poll_in_turn=self._run,
             execute=partial(_in_executor, self._executor),

@@ -20,10 +20,12 @@ from seawall.broker.handling import DeliveredRecord, Handled, HandlingOptions, L
 from seawall.broker.handling_core import Handling
 
 if TYPE_CHECKING:
-    from seawall.broker.engine import Engine
-    from seawall.broker.group_running import GroupRunning
+    from seawall.broker.handling_place import RunPlace
 
 logger = logging.getLogger("seawall.broker")
+
+# How often it is looked for new records where nobody tells of them.
+LOOK_MS = 20.0
 
 Result = TypeVar("Result")
 Handler = Callable[[DeliveredRecord], Awaitable[object] | object]
@@ -36,8 +38,7 @@ class AsyncRunner:
 
     def __init__(
         self,
-        engine: Engine,
-        consumer: GroupRunning,
+        consumer: RunPlace,
         options: HandlingOptions,
         *,
         poll_in_turn: Execute[object],
@@ -47,7 +48,7 @@ class AsyncRunner:
     ) -> None:
         """`poll_in_turn` and `execute` run calls in the executor, the first ones one by one.
         `changed` is set by `wake`, from any thread, and when there may be new records."""
-        self._handling = Handling(engine, consumer, options, wake=wake)
+        self._handling = Handling(consumer, options, wake=wake)
         self._handling.defers_clearing = True
         self._poll_in_turn = poll_in_turn
         self._execute = execute
@@ -98,6 +99,8 @@ class AsyncRunner:
             wait_ms = handling.wait_ms()
             with handling.lock:
                 due_ms = handling.dispatcher.due_ms()
+            if handling.consumer.idle_wait_ms:
+                wait_ms = min(wait_ms, LOOK_MS)
             if due_ms is not None and len(self._tasks) < handling.options.concurrency:
                 wait_ms = min(wait_ms, due_ms - handling.clock_ms())
             with contextlib.suppress(TimeoutError):
@@ -109,13 +112,14 @@ class AsyncRunner:
         handling.clear_deferred()
         handling.acknowledge_if_due()
         lag += handling.watch_lag()
-        handling.fetch(handling.room(), 0)
+        room = handling.room()
+        is_idle = room > 0 and not handling.is_stopping and not handling.dispatcher.unfinished
+        idle_ms = min(handling.consumer.idle_wait_ms, handling.wait_ms()) if is_idle else 0
+        handling.fetch(room, idle_ms)
         with handling.lock:
             while len(taken) < free and (entry := handling.take()) is not None:
                 taken.append(entry)
-        for entry in taken:
-            if entry.failure is None:
-                handling.note(entry)
+        handling.note(*(each for each in taken if each.failure is None), polls=True)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -34,7 +34,7 @@ from seawall.wal.records import Record
 
 if TYPE_CHECKING:
     from seawall.broker.engine import Engine
-    from seawall.broker.handling import DeliveredRecord, Handled, HandlingOptions
+    from seawall.broker.handling_place import RunPlace
 
 logger = logging.getLogger("seawall.broker")
 
@@ -234,9 +234,8 @@ class Consumer(Running):
         """Whether `close` was called."""
         return self._unusable is not None
 
-    def _run(
-        self, handler: Callable[[DeliveredRecord], object], options: HandlingOptions
-    ) -> Handled:
+    def place_to_run(self) -> RunPlace:
+        """What handlers are run with. Raises `NotInGroup`."""
         self._check_usable()
         raise NotInGroup()
 

@@ -25,40 +25,66 @@ LINGER_MS = 1_000
 _OWN_HEADERS = 12
 
 
-class DeadLetterWriter:
-    """Writes the dead letters of a group. Safe to use from any thread.
+class Burying:
+    """How a record becomes a dead letter, wherever its topic is.
 
     The topic is made when it is first needed, with as many partitions as the origin has; a
-    record keeps its partition's number. Its ``cleanup.policy`` is ``acknowledged``, so what
-    nobody has sent back, purged or acknowledged stays.
+    record keeps its partition's number.
+    """
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+
+    def bury(
+        self, record: Record, failure: Failure, attempts: int, topic: str, failed_at_ms: int
+    ) -> RecordMetadata:
+        """Write it with all that there is room for, and return once it is durable."""
+        self._see_to_topic(record, topic)
+        for detail in range(FULL, ORIGIN_ONLY + 1):
+            headers = headers_of(
+                record,
+                failure,
+                group=self._group,
+                attempts=attempts,
+                failed_at_ms=failed_at_ms,
+                detail=detail,
+            )
+            try:
+                return self._send(record, _bounded(headers), topic)
+            except RecordTooLarge as error:
+                if detail == ORIGIN_ONLY:
+                    self._make_room(topic, error.size_bytes)
+        return self._send(record, _bounded(headers), topic)
+
+    def _see_to_topic(self, record: Record, topic: str) -> None:
+        """Have the topic, with enough partitions."""
+        raise NotImplementedError
+
+    def _send(self, record: Record, headers: list[Header], topic: str) -> RecordMetadata:
+        raise NotImplementedError
+
+    def _make_room(self, topic: str, size_bytes: int) -> None:
+        """Have the topic take a record that large."""
+        raise NotImplementedError
+
+
+class DeadLetterWriter(Burying):
+    """Writes the dead letters of a group. Safe to use from any thread.
+
+    Their topic's ``cleanup.policy`` is ``acknowledged``, so what nobody has sent back, purged
+    or acknowledged stays.
     """
 
     def __init__(self, engine: Engine, group: str) -> None:
+        super().__init__(group)
         self._engine = engine
-        self._group = group
         self._making = threading.Lock()
         self._producer: Producer | None = None
 
     def write(self, record: Record, failure: Failure, attempts: int, topic: str) -> RecordMetadata:
         """Return once the dead letter is on disk. Raises what keeps it from that."""
-        failed_at_ms = self._engine.state.clock_ms()
         with translated(topic, record.partition):
-            self._see_to_topic(record, topic)
-            for detail in range(FULL, ORIGIN_ONLY + 1):
-                headers = headers_of(
-                    record,
-                    failure,
-                    group=self._group,
-                    attempts=attempts,
-                    failed_at_ms=failed_at_ms,
-                    detail=detail,
-                )
-                try:
-                    return self._send(record, _bounded(headers), topic)
-                except RecordTooLarge as error:
-                    if detail == ORIGIN_ONLY:
-                        self._make_room(topic, error.size_bytes)
-            return self._send(record, _bounded(headers), topic)
+            return self.bury(record, failure, attempts, topic, self._engine.state.clock_ms())
 
     def _send(self, record: Record, headers: list[Header], topic: str) -> RecordMetadata:
         with self._making:
@@ -88,7 +114,7 @@ class DeadLetterWriter:
                 len(origin.partitions),
                 {
                     "cleanup.policy": "acknowledged",
-                    "max.message.bytes": _limit(origin.settings.max_message_bytes),
+                    "max.message.bytes": limit_for(origin.settings.max_message_bytes),
                 },
                 if_not_exists=True,
             )
@@ -99,7 +125,7 @@ class DeadLetterWriter:
         """Have the topic take a record that large: it came compressed, or its origin's limit
         was raised since."""
         found = self._engine.topic(topic).settings.max_message_bytes
-        wanted = _limit(size_bytes + HEADER_BYTES)
+        wanted = limit_for(size_bytes + HEADER_BYTES)
         if wanted > found:
             topics.alter_topic(self._engine, topic, {"max.message.bytes": wanted})
 
@@ -111,7 +137,8 @@ class DeadLetterWriter:
             producer.close()
 
 
-def _limit(size_bytes: int) -> int:
+def limit_for(size_bytes: int) -> int:
+    """The ``max.message.bytes`` of a dead-letter topic, for records that large."""
     return min(SETTINGS["max.message.bytes"].maximum, size_bytes + HEADROOM_BYTES)
 
 

@@ -9,7 +9,8 @@ group are redrives under way: one at a time for a partition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,16 +28,19 @@ from seawall.broker.errors import (
     UnknownPartition,
     UnknownTopic,
 )
-from seawall.broker.names import REDRIVE_GROUP
-from seawall.broker.redrive import BATCH_RECORDS, Redriving, target_of
-from seawall.broker.redriven import Redriven
+from seawall.broker.redrive import Redriving, target_of
+from seawall.broker.stretch import read_stretch
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
-    from seawall.broker.broker import Broker
+    from seawall.broker.interface import AnyBroker
+    from seawall.broker.redrive_places import RedrivePlaces
 
 # Whose they are is looked up in so many of them.
 MOST_LOOKED_AT = 10_000
+# How long it is looked for the first records of topics.
+LOOK_S = 10.0
+LOOK_MS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,20 +72,21 @@ class Redrive:
 class DeadLetters:
     """The dead letters of one topic. Made by `Broker.dead_letters`."""
 
-    def __init__(self, broker: Broker, topic: str) -> None:
+    def __init__(self, broker: AnyBroker, places: RedrivePlaces, topic: str) -> None:
         self._broker = broker
+        self._places = places
         self.topic = _find_topic(broker, topic)
 
     def info(self) -> DeadLetterTopic:
         """How many there are, since when, and whose."""
-        return _info(self)
+        return _info(self._broker, self._places, self)
 
     def records(
         self, choice: DeadLetterChoice | None = None, *, with_redriven: bool = False
     ) -> Iterator[DeadLetter]:
         """Those that there are now, partition by partition, in the order of their offsets."""
         choice = choice or DeadLetterChoice()
-        redriven = self._redriven()
+        redriven = self._places.redriven(self.topic)
         for partition in self._broker.topic(self.topic).partitions:
             number = partition.number
             ends = self._broker.ends(self.topic, number)
@@ -91,32 +96,10 @@ class DeadLetters:
                 start, stop = max(start, wanted[0]), min(stop, wanted[1])
             if not with_redriven:
                 start = max(start, redriven[number].committed)
-            for record in self._read(number, start, stop):
+            for record in read_stretch(self._broker, self.topic, number, start, stop):
                 letter = parse(record, is_redriven=record.offset in redriven[number])
                 if choice.has(letter) and (with_redriven or not letter.is_redriven):
                     yield letter
-
-    def _read(self, partition: int, start: int, stop: int) -> Iterator[Record]:
-        if start >= stop:
-            return
-        with self._broker.consumer(self.topic, partitions=[partition], start=start) as consumer:
-            while records := consumer.poll(BATCH_RECORDS):
-                for record in records:
-                    if record.offset >= stop:
-                        return
-                    yield record
-
-    def _redriven(self) -> dict[int, Redriven]:
-        """What was redriven, of each partition."""
-        engine = self._broker.engine
-        committed = {}
-        if engine.groups.group(REDRIVE_GROUP) is not None:
-            committed = engine.state.committed(REDRIVE_GROUP)
-        found = {}
-        for partition in self._broker.topic(self.topic).partitions:
-            place = committed.get(partition.id)
-            found[partition.number] = Redriven(*(place.offset, place.metadata) if place else ())
-        return found
 
     # -- sending back ----------------------------------------------------------------
 
@@ -145,8 +128,9 @@ class DeadLetters:
             raise ValueError(f"{to!r} is where the dead letters are")
         counts = self._plan(choice, to)
         if not dry_run and counts:
-            redriving = Redriving(self._broker, self.topic, choice, to)
-            redriving.send(self._redriven(), on_progress or (lambda count: None))
+            redriving = Redriving(self._broker, self._places, self.topic, choice, to)
+            redriven = self._places.redriven(self.topic)
+            redriving.send(redriven, on_progress or (lambda count: None))
         return counts
 
     def _plan(self, choice: DeadLetterChoice, to: str | None) -> list[Redrive]:
@@ -194,19 +178,18 @@ class DeadLetters:
         return {number: (starts[number], after[number]) for number in offsets}
 
 
-def find(broker: Broker) -> list[DeadLetterTopic]:
+def find(broker: AnyBroker, places: RedrivePlaces) -> list[DeadLetterTopic]:
     """All topics that hold dead letters: by their name, or by their first record."""
-    return [
-        DeadLetters(broker, info.name).info()
-        for info in broker.topics()
-        if info.name.endswith(SUFFIX) or _holds_some(broker, info.name)
-    ]
+    names = [info.name for info in broker.topics()]
+    others = [name for name in names if not name.endswith(SUFFIX)]
+    holding = set(names).difference(others) | _holding(broker, others)
+    return [DeadLetters(broker, places, name).info() for name in names if name in holding]
 
 
-def _info(letters: DeadLetters) -> DeadLetterTopic:
-    broker, topic = letters._broker, letters.topic
+def _info(broker: AnyBroker, places: RedrivePlaces, letters: DeadLetters) -> DeadLetterTopic:
+    topic = letters.topic
     records = redriven = 0
-    for number, place in letters._redriven().items():
+    for number, place in places.redriven(topic).items():
         ends = broker.ends(topic, number)
         gone = place.count(ends.log_start, ends.durable_end)
         redriven += gone
@@ -231,7 +214,7 @@ def _info(letters: DeadLetters) -> DeadLetterTopic:
     )
 
 
-def _find_topic(broker: Broker, topic: str) -> str:
+def _find_topic(broker: AnyBroker, topic: str) -> str:
     own = dead_letter_topic(topic)
     if own is not None:
         try:
@@ -240,18 +223,42 @@ def _find_topic(broker: Broker, topic: str) -> str:
             pass
     name = broker.topic(topic).name
     # Purging a topic of good records by mistake would be bad.
-    if own is not None and not _holds_some(broker, name):
+    if own is not None and not _holding(broker, [name]):
         raise NoDeadLetters(topic=name)
     return name
 
 
-def _holds_some(broker: Broker, topic: str) -> bool:
-    """Whether the first record of one of its partitions is a dead letter."""
-    found: dict[int, Record] = {}
-    try:
-        with broker.consumer(topic, start="start", fetch_bytes=1) as consumer:
-            for record in consumer.poll(len(consumer.assignment())):
-                found.setdefault(record.partition, record)
-    except ConsumeError:
-        return False  # what cannot be read is none
-    return any(name == PREFIX + "topic" for each in found.values() for name, _ in each.headers)
+def _holding(broker: AnyBroker, topics: Sequence[str]) -> set[str]:
+    """Those of these topics in which the first record of a partition is a dead letter."""
+    if not broker.is_remote:
+        return {topic for topic in topics if _are_some(_first_records(broker, [topic]))}
+    # Connecting takes longer than reading: all at once.
+    found = _first_records(broker, topics) if topics else []
+    return {record.topic for record in found if _are_some([record])}
+
+
+def _first_records(broker: AnyBroker, topics: Sequence[str]) -> list[Record]:
+    """The first record of each partition that has one; what cannot be read is left out."""
+    ends = {
+        (topic, each.number): broker.ends(topic, each.number)
+        for topic in topics
+        for each in broker.topic(topic).partitions
+    }
+    wanted = {place: each.durable_end for place, each in ends.items() if each.log_start < each[1]}
+    found: list[Record] = []
+    deadline_s = time.monotonic() + LOOK_S
+    with broker.consumer(topics, start="start", fetch_bytes=1) as consumer:
+        while wanted and time.monotonic() < deadline_s:
+            try:
+                records = consumer.poll(len(ends), LOOK_MS)
+            except ConsumeError:
+                break
+            for record in records:
+                if wanted.pop((record.topic, record.partition), None) is not None:
+                    found.append(record)
+            wanted = {place: end for place, end in wanted.items() if consumer.reached(*place) < end}
+    return found
+
+
+def _are_some(records: Sequence[Record]) -> bool:
+    return any(name == PREFIX + "topic" for each in records for name, _ in each.headers)

@@ -38,7 +38,7 @@ from seawall.broker.handling import KEY, PARTITION, UNORDERED, Failure, died
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
-    from seawall.broker.delivery_notes import DeliveryNotes
+    from seawall.broker.handling_place import Notes
 
 Place = tuple[str, int]
 
@@ -81,7 +81,7 @@ class Entry:
         self.burials = 0
         self.due_ms = 0.0
         # Where its deliveries are noted; see `delivery_notes`.
-        self.notes: DeliveryNotes | None = None
+        self.notes: Notes | None = None
         self.slot = -1
 
 

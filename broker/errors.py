@@ -67,6 +67,7 @@
         │   │                       can be done elsewhere, but not there
         │   ├── MissingExtra        a package is not installed
         │   ├── ConnectionLost      no server answers, and it was tried long enough
+        │   │   └── Away            for the moment; who runs handlers tries again by itself
         │   ├── AccessRefused       servers answer, and do not let this client in
         │   │   ├── AuthenticationFailed
         │   │   └── TlsFailed
@@ -149,6 +150,7 @@ from seawall.broker.errors_records import (
 from seawall.broker.errors_remote import (
     AccessRefused,
     AuthenticationFailed,
+    Away,
     ConnectionLost,
     InvalidLocation,
     LocationError,
@@ -162,6 +164,7 @@ __all__ = [
     "AccessRefused",
     "AppendLockTimeout",
     "AuthenticationFailed",
+    "Away",
     "BatchTooLarge",
     "BrokerClosed",
     "BrokerError",

@@ -67,6 +67,17 @@ class ConnectionLost(LocationError):
         self.reason = reason
 
 
+class Away(ConnectionLost):
+    """For the moment something cannot be stored: that passes, or the connection is given up.
+
+    It is for logs; `run` sees to it that it is tried again.
+    """
+
+    def __init__(self, *, location: str, reason: str) -> None:
+        super().__init__(location=location, attempts=0, reason=reason)
+        self.args = (f"{location}: {reason}",)
+
+
 class AccessRefused(LocationError):
     """A server answers, and does not let this client in; waiting changes nothing.
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from seawall.broker.consumer import Consumer, TopicPartition
 
 if TYPE_CHECKING:
-    from seawall.broker.handling import DeliveredRecord, Handled, HandlingOptions
+    from seawall.broker.dead_letter_writer import DeadLetterWriter
+    from seawall.broker.handling_place import Notes, RunPlace
     from seawall.broker.membership import Membership
 
 Callback = Callable[[list[TopicPartition]], object]
@@ -31,6 +32,10 @@ class GroupOptions:
 class GroupRunning(Consumer):
     """The part of a `GroupConsumer` that `run` works with."""
 
+    passing: ClassVar[tuple[type[Exception], ...]] = ()
+    outlives_loss: ClassVar[bool] = False
+    idle_wait_ms: ClassVar[float] = 0
+    attend_ms: ClassVar[float] = 250
     membership: Membership
     _options: GroupOptions
     _announced: set[TopicPartition]
@@ -40,17 +45,24 @@ class GroupRunning(Consumer):
         """The group's name."""
         return self.membership.group
 
+    @property
+    def topics(self) -> Collection[str]:
+        """The topics that it reads."""
+        return self.membership.topics
+
+    @property
+    def max_poll_interval_ms(self) -> float:
+        """How long it may go without polling."""
+        return self.membership.settings.max_poll_interval_ms
+
     def ack_offsets(self, wanted: Mapping[TopicPartition, int]) -> None:
         """Acknowledge all before an offset in each partition."""
         raise NotImplementedError
 
-    def _run(
-        self, handler: Callable[[DeliveredRecord], object], options: HandlingOptions
-    ) -> Handled:
-        from seawall.broker.runner import Runner  # most programs have loops of their own
-
+    def place_to_run(self) -> RunPlace:
+        """What handlers are run with. Raises `BrokerClosed`."""
         self._check_usable()
-        return Runner(self._engine, self, options).run(handler)
+        return self
 
     def swap_options(self, options: GroupOptions | None = None) -> GroupOptions:
         """What it does by itself; `run` puts callbacks of its own before the user's."""
@@ -70,6 +82,35 @@ class GroupRunning(Consumer):
     def announced(self) -> set[TopicPartition]:
         """Those that `on_assigned` was told of."""
         return set(self._announced)
+
+    def interrupt(self) -> None:
+        """Have a `poll` that is under way look again."""
+        self._engine.watcher.notify()
+
+    def rejoin(self) -> None:
+        """It was taken for dead: the next `poll` joins anew."""
+        self.membership.needs_attention = True
+
+    def keep_progress(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Nothing: whoever lost partitions here was away for long."""
+
+    def open_notes(self, topic: str, partition: int) -> Notes:
+        """How often records of a partition that it reads were delivered."""
+        committed = self.committed(topic, partition) or 0
+        return self._engine.notes.open(self.group, self.partition_id(topic, partition), committed)
+
+    def close_notes(
+        self, notes: Mapping[TopicPartition, Notes], owned: Collection[TopicPartition]
+    ) -> None:
+        """Let go of notes; those of partitions that are `owned`, and say nothing, go."""
+        for place, each in notes.items():
+            each.close(is_owner=place in owned)
+
+    def open_dead_letters(self) -> DeadLetterWriter:
+        """Where records go that cannot be handled."""
+        from seawall.broker.dead_letter_writer import DeadLetterWriter
+
+        return DeadLetterWriter(self._engine, self.group)
 
     def partition_id(self, topic: str, partition: int) -> int:
         """The id of a partition that it reads. Raises `UnknownPartition`."""

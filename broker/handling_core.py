@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random as random_module
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -24,17 +25,14 @@ from seawall.broker.errors import (
     PartitionRevoked,
     StorageFull,
 )
-from seawall.broker.handling import (
-    HandlingOptions,
-    Lag,
-)
+from seawall.broker.handling import HandlingOptions, Lag
 from seawall.broker.names import check_topic_name
 from seawall.broker.outcomes import NEVER_MS, TROUBLE, Outcomes
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
-    from seawall.broker.engine import Engine
-    from seawall.broker.group_running import Callback, GroupOptions, GroupRunning
+    from seawall.broker.group_running import Callback, GroupOptions
+    from seawall.broker.handling_place import RunPlace
 
 logger = logging.getLogger("seawall.broker")
 
@@ -54,8 +52,7 @@ class Handling(Outcomes):
 
     def __init__(
         self,
-        engine: Engine,
-        consumer: GroupRunning,
+        consumer: RunPlace,
         options: HandlingOptions,
         *,
         wake: Callable[[], object],
@@ -63,11 +60,17 @@ class Handling(Outcomes):
         clock_ms: Callable[[], float] = monotonic_ms,
     ) -> None:
         """See `Outcomes`."""
-        super().__init__(engine, consumer, options, wake=wake, random=random, clock_ms=clock_ms)
-        self._engine = engine
+        super().__init__(consumer, options, wake=wake, random=random, clock_ms=clock_ms)
         self._given: GroupOptions | None = None
         # Up to where each partition was taken in.
         self._positions: dict[Place, int] = {}
+        # What passes by itself here.
+        self._passing: tuple[type[Exception], ...] = (*TRANSIENT, *consumer.passing)
+        # What keeps what was handled from being acknowledged, when partitions go.
+        self._too_late: tuple[type[Exception], ...] = (
+            *(GroupFenced, PartitionRevoked),
+            *consumer.passing,
+        )
         # How often some (topic, partition, offset) came to processes before this one.
         self._came_before: dict[tuple[str, int, int], int] = {}
         self._fetching = Backoff(TROUBLE, random=random, clock_ms=clock_ms)
@@ -91,13 +94,13 @@ class Handling(Outcomes):
             raise ValueError(
                 "run acknowledges what was handled; open the consumer without enable_auto_commit"
             )
-        for topic in consumer.membership.topics:
+        for topic in consumer.topics:
             target = options.dead_letter_topic
             if target == "":
                 target = dead_letter_topic(topic)
             if target is not None:
                 check_topic_name(target)
-                if target in consumer.membership.topics:
+                if target in consumer.topics:
                     raise ValueError(f"{target!r} is read here, so no dead letters can go there")
             self._dead_letter_topics[topic] = target
         consumer.is_running = True
@@ -145,7 +148,7 @@ class Handling(Outcomes):
             return  # it never began
         self.clear_deferred()
         try:
-            self.acknowledge()
+            self._acknowledge_last()
         except BrokerClosed:
             pass  # `close` has acknowledged it
         except (GroupFenced, PartitionRevoked) as error:
@@ -159,10 +162,27 @@ class Handling(Outcomes):
             consumer.rewind(begins)
             consumer.held_back = frozenset()
             consumer.swap_options(given)
+            owned = set(consumer.assignment())
+            self._close_notes(places, owned & set(places))
             consumer.is_running = False
-            for place in places:
-                self._close_notes(place, is_owner=place in consumer.assignment())
             self._writer.close()
+
+    def _acknowledge_last(self) -> None:
+        """Acknowledge what is done. What passes by itself is waited for, within bounds."""
+        deadline_ms = self.clock_ms() + self.options.shutdown_timeout_ms
+        while True:
+            try:
+                self.acknowledge()
+                return
+            except self.consumer.passing as error:
+                if self.clock_ms() >= deadline_ms:
+                    logger.warning(
+                        "group %s: cannot acknowledge what was handled last, which comes again: %s",
+                        self.consumer.group,
+                        str(error),
+                    )
+                    return
+            time.sleep(SHORTEST_WAIT_MS / 1000)
 
     # -- partitions come and go ------------------------------------------------------
 
@@ -170,9 +190,7 @@ class Handling(Outcomes):
         consumer = self.consumer
         for topic, partition in places:
             if (topic, partition) not in self._notes:
-                committed = consumer.committed(topic, partition) or 0
-                partition_id = consumer.partition_id(topic, partition)
-                notes = self._engine.notes.open(consumer.group, partition_id, committed)
+                notes = consumer.open_notes(topic, partition)
                 self._notes[topic, partition] = notes
                 self._positions[topic, partition] = consumer.position(topic, partition)
                 for offset, count in notes.deliveries.items():
@@ -182,6 +200,15 @@ class Handling(Outcomes):
 
     def _revoked(self, places: Sequence[Place]) -> None:
         """Before they go: let what runs finish, and acknowledge."""
+        self._let_finish(places)
+        try:
+            self.acknowledge(places)
+        except self._too_late as error:
+            logger.warning("%s", str(error))
+        finally:
+            self._forget(places, is_owner=True)
+
+    def _let_finish(self, places: Sequence[Place]) -> None:
         own = self.closers + (threading.get_ident() in self.workers)
         with self.lock:
             self.dispatcher.revoke(places)
@@ -198,39 +225,38 @@ class Handling(Outcomes):
                 left,
                 self.options.shutdown_timeout_ms,
             )
-        try:
-            self.acknowledge(places)
-        except (GroupFenced, PartitionRevoked) as error:
-            logger.warning("%s", str(error))
-        finally:
-            self._forget(places, is_owner=True)
 
     def _lost(self, places: Sequence[Place]) -> None:
-        """They are gone: nothing can be acknowledged."""
+        """They are gone: nothing can be acknowledged, unless they come back."""
+        if self.consumer.outlives_loss:
+            self._let_finish(places)
+            with self.lock:
+                progress = self.dispatcher.progress()
+            self.consumer.keep_progress({p: at for p, at in progress.items() if p in places})
         self._forget(places, is_owner=False)
 
     def _forget(self, places: Sequence[Place], *, is_owner: bool) -> None:
         with self.lock:
             self.dispatcher.forget(places)
             self.changed.notify_all()
+        self._close_notes(places, places if is_owner else ())
         for place in places:
-            self._close_notes(place, is_owner=is_owner)
             self._positions.pop(place, None)
         gone = [each for each in self._came_before if each[:2] in places]
         for each in gone:
             del self._came_before[each]
 
-    def _close_notes(self, place: Place, *, is_owner: bool) -> None:
-        notes = self._notes.pop(place, None)
-        if notes is not None:
-            notes.close(is_owner=is_owner)
+    def _close_notes(self, places: Collection[Place], owned: Collection[Place]) -> None:
+        notes = {place: self._notes.pop(place) for place in places if place in self._notes}
+        if notes:
+            self.consumer.close_notes(notes, owned)
 
     # -- the loop's work -------------------------------------------------------------
 
     def wait_ms(self) -> float:
         """How long the loop may sleep, if nothing wakes it."""
         options, now_ms = self.options, self.clock_ms()
-        wait_ms = min(LONGEST_WAIT_MS, self.consumer.membership.settings.max_poll_interval_ms / 3)
+        wait_ms = min(LONGEST_WAIT_MS, self.consumer.max_poll_interval_ms / 3)
         if options.timeout_ms is not None:
             wait_ms = min(wait_ms, self._began_ms + options.timeout_ms - now_ms)
         if options.stop is not None:
@@ -281,7 +307,7 @@ class Handling(Outcomes):
             else:
                 self.consumer.attend()
             self._fetching.reset()
-        except TRANSIENT as error:
+        except self._passing as error:
             logger.warning(
                 "group %s: %s (%s)", self.consumer.group, str(error), self._fetching.next()
             )
@@ -297,14 +323,14 @@ class Handling(Outcomes):
         try:
             self.acknowledge()
             self._acknowledging.reset()
-        except TRANSIENT as error:
+        except self._passing as error:
             pending = self._acknowledging.next()
             logger.warning("group %s: cannot acknowledge: %s (%s)", group, str(error), pending)
         except GroupFenced as error:
             # The next poll joins anew.
             logger.warning("%s", str(error))
             self._forget(self.dispatcher.places(), is_owner=False)
-            self.consumer.membership.needs_attention = True
+            self.consumer.rejoin()
         except PartitionRevoked as error:
             logger.warning("%s", str(error))
             kept = self.consumer.assignment()
@@ -339,7 +365,10 @@ class Handling(Outcomes):
         full_ms = {p: ms for p, ms in full_ms.items() if ms >= options.lag_warning_ms}
         if not full_ms and options.lag_warning_records is None:
             return []
-        lag = self.consumer.lag()
+        try:
+            lag = self.consumer.lag()
+        except self._passing:
+            return []
         most = options.lag_warning_records
         behind = {p: count for p, count in lag.items() if most is not None and count > most}
         if not (full_ms or behind) or now_ms < self._lag_told_ms + LAG_REPEAT_MS:

@@ -92,8 +92,10 @@ class Operating:
     def dead_letter_topics(self) -> list[DeadLetterTopic]:
         """The topics that hold dead letters, sorted by name: how many, since when, of whom."""
         from seawall.broker import dead_letters
+        from seawall.broker.redrive_places import DirectoryRedrives
 
-        return dead_letters.find(cast("Broker", self))
+        broker = cast("Broker", self)
+        return dead_letters.find(broker, DirectoryRedrives(broker))
 
     def dead_letters(self, topic: str) -> DeadLetters:
         """The dead letters of a topic: of ``topic.dlq`` if there is one, else those in it.
@@ -101,8 +103,10 @@ class Operating:
         Raises `UnknownTopic`, and `NoDeadLetters` for a topic without any.
         """
         from seawall.broker.dead_letters import DeadLetters
+        from seawall.broker.redrive_places import DirectoryRedrives
 
-        return DeadLetters(cast("Broker", self), topic)
+        broker = cast("Broker", self)
+        return DeadLetters(broker, DirectoryRedrives(broker), topic)
 
     # -- the directory ---------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from seawall.broker.backoff import Schedule, monotonic_ms
-from seawall.broker.dead_letter_writer import DeadLetterWriter
 from seawall.broker.dispatcher import Dispatcher, Entry, Place
 from seawall.broker.errors import BrokerError, HandlerFailed
 from seawall.broker.handling import (
@@ -33,9 +32,7 @@ from seawall.broker.handling import (
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
-    from seawall.broker.delivery_notes import DeliveryNotes
-    from seawall.broker.engine import Engine
-    from seawall.broker.group_running import GroupRunning
+    from seawall.broker.handling_place import Notes, RunPlace
 
 logger = logging.getLogger("seawall.broker")
 
@@ -51,8 +48,7 @@ class Outcomes:
 
     def __init__(
         self,
-        engine: Engine,
-        consumer: GroupRunning,
+        consumer: RunPlace,
         options: HandlingOptions,
         *,
         wake: Callable[[], object],
@@ -76,9 +72,9 @@ class Outcomes:
         self._wake = wake
         self._random = random
         self._schedule = options.schedule()
-        self._writer = DeadLetterWriter(engine, consumer.group)
+        self._writer = consumer.open_dead_letters()
         self._dead_letter_topics: dict[str, str | None] = {}
-        self._notes: dict[Place, DeliveryNotes] = {}
+        self._notes: dict[Place, Notes] = {}
         # Whether what `clear` has to write waits for `clear_deferred`: for event loops.
         self.defers_clearing = False
         self._to_clear: list[Entry] = []
@@ -115,11 +111,16 @@ class Outcomes:
             record.delivery_count = entry.deliveries
         return record
 
-    def note(self, entry: Entry) -> None:
-        """Before the handler has it: remember that. Does I/O."""
-        notes = entry.notes = entry.notes or self._notes.get(entry.partition.place)
-        if notes is not None:
-            entry.slot = notes.note(entry.slot, entry.offset, entry.deliveries)
+    def note(self, *entries: Entry, polls: bool = False) -> None:
+        """Before handlers have them: remember that. Does I/O. `polls`: see `Notes.store`."""
+        noted: dict[int, Notes] = {}
+        for entry in entries:
+            notes = entry.notes = entry.notes or self._notes.get(entry.partition.place)
+            if notes is not None:
+                entry.slot = notes.note(entry.slot, entry.offset, entry.deliveries)
+                noted[id(notes)] = notes
+        for each in noted.values():
+            each.store(polls=polls)
 
     def clear(self, entry: Entry) -> None:
         """After it is done with: forget its deliveries. Does I/O, or defers it."""

@@ -6,17 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from seawall.broker.dead_letter_format import DeadLetter, DeadLetterChoice, parse, redriven_headers
-from seawall.broker.delivery import Delivery
 from seawall.broker.errors import BrokerError, UnknownOrigin
-from seawall.broker.group_consumer import GroupConsumer
 from seawall.broker.group_state import MAX_METADATA_BYTES
-from seawall.broker.names import REDRIVE_GROUP
 from seawall.broker.redriven import Redriven
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
-    from seawall.broker.broker import Broker
-    from seawall.broker.producer import Producer
+    from seawall.broker.interface import AnyBroker, AnyDelivery, AnyProducer
+    from seawall.broker.redrive_places import RedrivePlaces, RedriveSession
 
 # So many are sent back before that is written down.
 BATCH_RECORDS = 500
@@ -35,9 +32,15 @@ class Redriving:
     """One redrive of some dead letters; see `DeadLetters.redrive`."""
 
     def __init__(
-        self, broker: Broker, topic: str, choice: DeadLetterChoice, to: str | None
+        self,
+        broker: AnyBroker,
+        places: RedrivePlaces,
+        topic: str,
+        choice: DeadLetterChoice,
+        to: str | None,
     ) -> None:
         self._broker = broker
+        self._places = places
         self.topic = topic
         self._choice = choice
         self._to = to
@@ -49,17 +52,13 @@ class Redriving:
             each.number: broker.ends(topic, each.number).durable_end
             for each in broker.topic(topic).partitions
         }
-        consumer = broker.consumer(topic, group=REDRIVE_GROUP, partitions=sorted(ends))
-        with consumer, broker.producer(durability="fsync") as producer:
-            if not isinstance(consumer, GroupConsumer):
-                raise TypeError("a consumer in a group is none")
-            before = {number: each.committed for number, each in redriven.items()}
-            for number in before:
-                log_start = broker.ends(topic, number).log_start
-                if before[number] < log_start:  # purged
-                    consumer.seek(topic, number, log_start)
+        before = {number: each.committed for number, each in redriven.items()}
+        # What lies below was purged.
+        starts = {n: max(at, broker.ends(topic, n).log_start) for n, at in before.items()}
+        session = self._places.open(topic, starts)
+        with session, broker.producer(durability="fsync") as producer:
             sent = 0
-            while records := consumer.poll(BATCH_RECORDS):
+            while records := session.poll(BATCH_RECORDS):
                 # What is done with, and what lies between two records: nothing.
                 done: list[tuple[int, int, int]] = []
                 chosen: list[DeadLetter] = []
@@ -74,7 +73,7 @@ class Redriving:
                         chosen.append(letter)
                 self._check_room(redriven, done, chosen)
                 failed = self._send_batch(producer, chosen, done)
-                self._remember(consumer, redriven, done)
+                self._remember(session, redriven, done)
                 if failed is not None:
                     raise failed
                 sent += len(chosen)
@@ -84,13 +83,13 @@ class Redriving:
 
     def _send_batch(
         self,
-        producer: Producer,
+        producer: AnyProducer,
         chosen: Sequence[DeadLetter],
         done: list[tuple[int, int, int]],
     ) -> BrokerError | None:
         """Send these and wait; add those that are there to `done`. Gives the first error."""
         failed: BrokerError | None = None
-        under_way: list[tuple[Record, Delivery]] = []
+        under_way: list[tuple[Record, AnyDelivery]] = []
         for letter in chosen:
             try:
                 under_way.append((letter.record, self._send_one(producer, letter)))
@@ -106,7 +105,7 @@ class Redriving:
                 done.append((record.partition, record.offset, record.offset + 1))
         return failed
 
-    def _send_one(self, producer: Producer, letter: DeadLetter) -> Delivery:
+    def _send_one(self, producer: AnyProducer, letter: DeadLetter) -> AnyDelivery:
         record = letter.record
         target = target_of(letter, self._to)
         partition = letter.partition if target == letter.topic else None
@@ -141,7 +140,7 @@ class Redriving:
 
     def _remember(
         self,
-        consumer: GroupConsumer,
+        session: RedriveSession,
         redriven: Mapping[int, Redriven],
         done: Sequence[tuple[int, int, int]],
     ) -> None:
@@ -150,5 +149,4 @@ class Redriving:
             redriven[number].add(start, stop)
         for number, place in redriven.items():
             if (place.committed, str(place)) != before[number]:
-                partition_id = consumer.partition_id(self.topic, number)
-                consumer.membership.commit({partition_id: place.committed}, str(place))
+                session.remember(number, place)

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 
 from seawall.broker.errors import BrokerClosed
 from seawall.broker.handling import DeliveredRecord, Handled, HandlingOptions
-from seawall.broker.handling_core import FULL_INTERVAL_MS, Handling
+from seawall.broker.handling_core import Handling
 from seawall.broker.threads import is_running
 
 if TYPE_CHECKING:
     from seawall.broker.dispatcher import Entry
-    from seawall.broker.engine import Engine
-    from seawall.broker.group_running import GroupRunning
+    from seawall.broker.handling_place import RunPlace
 
 logger = logging.getLogger("seawall.broker")
 
@@ -29,9 +28,8 @@ Handler = Callable[[DeliveredRecord], object]
 class Runner:
     """Runs a handler in threads of its own, as `Consumer.run` documents it."""
 
-    def __init__(self, engine: Engine, consumer: GroupRunning, options: HandlingOptions) -> None:
-        self._watcher = engine.watcher
-        self.handling = Handling(engine, consumer, options, wake=self._wake)
+    def __init__(self, consumer: RunPlace, options: HandlingOptions) -> None:
+        self.handling = Handling(consumer, options, wake=self._wake)
         # There may be something to take.
         self._work = threading.Condition(self.handling.lock)
         self._is_polling = False
@@ -40,7 +38,7 @@ class Runner:
     def _wake(self) -> None:
         self._work.notify_all()
         if self._is_polling:
-            self._watcher.notify()
+            self.handling.consumer.interrupt()
 
     def run(self, handler: Handler) -> Handled:
         """Until a stop condition holds; see `Consumer.run`."""
@@ -75,7 +73,7 @@ class Runner:
                 self._see_to_threads(handler)
                 self._work.notify(came)
             elif not room and not handling.should_end() and not handling.room():
-                handling.changed.wait(min(wait_ms, FULL_INTERVAL_MS) / 1000)
+                handling.changed.wait(min(wait_ms, handling.consumer.attend_ms) / 1000)
 
     def _see_to_threads(self, handler: Handler) -> None:
         """Have as many threads as there is work for, within bounds."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         HandlingOptions,
         Lag,
     )
+    from seawall.broker.handling_place import RunPlace
     from seawall.wal.records import Record
 
     Kinds = type[BaseException] | Collection[type[BaseException]]
@@ -122,11 +123,12 @@ class Running:
             stop=stop,
             shutdown_timeout_ms=shutdown_timeout_ms,
         )
-        return self._run(handler, options)
+        from seawall.broker.runner import Runner  # most programs have loops of their own
 
-    def _run(
-        self, handler: Callable[[DeliveredRecord], object], options: HandlingOptions
-    ) -> Handled:
+        return Runner(self.place_to_run(), options).run(handler)
+
+    def place_to_run(self) -> RunPlace:
+        """What handlers are run with. Raises `NotInGroup`, and `BrokerClosed`."""
         raise NotImplementedError
 
 

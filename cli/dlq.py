@@ -13,7 +13,7 @@ from seawall.cli.options import (
     QuietOption,
     complete_group,
     complete_topic,
-    open_directory,
+    open_broker,
 )
 from seawall.cli.output import Meter, counted, say, write_bytes, write_table, write_text
 from seawall.cli.positions import (
@@ -25,9 +25,8 @@ from seawall.cli.positions import (
 )
 
 if TYPE_CHECKING:
-    from seawall.broker import Broker, DeadLetter, DeadLetterChoice
+    from seawall.broker import AnyBroker, DeadLetter, DeadLetterChoice
 
-OPERATION = "look after dead letters; do so where the directory is"
 ROWS = 100
 MESSAGE_CHARACTERS = 60
 
@@ -73,7 +72,7 @@ def list_(broker: BrokerOption = None, json: JsonOption = False) -> None:
 
     RECORDS are those that were not redriven, OLDEST is when the first of them failed.
     """
-    with open_directory(broker, OPERATION) as opened:
+    with open_broker(broker) as opened:
         found = opened.dead_letter_topics()
     if json:
         write_text(
@@ -134,7 +133,7 @@ def show(
     """
     most = number if number is not None else None if json else ROWS
     shown: list[DeadLetter] = []
-    with open_directory(broker, OPERATION) as opened:
+    with open_broker(broker) as opened:
         letters = opened.dead_letters(topic)
         choice = _choice(opened, letters.topic, partition, offset, group, error)
         more = False
@@ -189,7 +188,7 @@ def redrive(
     gets it, not only the one whose handler had failed.
     """
     meter = Meter("records", enabled=not quiet)
-    with open_directory(broker, OPERATION) as opened:
+    with open_broker(broker) as opened:
         letters = opened.dead_letters(topic)
         choice = _choice(opened, letters.topic, partition, offset, group, error)
         try:
@@ -234,7 +233,7 @@ def purge(
     START is the first offset that is there before, and afterwards.
     """
     position = parse_position_option(before)
-    with open_directory(broker, OPERATION) as opened:
+    with open_broker(broker) as opened:
         letters = opened.dead_letters(topic)
         numbers = _numbers(opened, letters.topic, partition)
         offsets = resolve_position(opened, letters.topic, numbers, position)
@@ -247,7 +246,7 @@ def purge(
         write_table(("TOPIC", "PARTITION", "START", "NEW START"), rows)
 
 
-def _numbers(opened: "Broker", topic: str, partition: list[int] | None) -> list[int]:
+def _numbers(opened: "AnyBroker", topic: str, partition: list[int] | None) -> list[int]:
     numbers = [each.number for each in opened.topic(topic).partitions]
     wanted = sorted(set(partition)) if partition else numbers
     for number in wanted:
@@ -257,7 +256,7 @@ def _numbers(opened: "Broker", topic: str, partition: list[int] | None) -> list[
 
 
 def _choice(
-    opened: "Broker",
+    opened: "AnyBroker",
     topic: str,
     partition: list[int] | None,
     offset: str | None,

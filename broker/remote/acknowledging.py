@@ -53,6 +53,8 @@ class Acknowledging(RemoteConsumer):
     _wanted: dict[Place, int]
     _acknowledging: threading.RLock
     _deadline_s: float
+    # How many threads are about to commit; who polls lets them.
+    _committing = 0
 
     @property
     def member_id(self) -> str:
@@ -189,7 +191,11 @@ class Acknowledging(RemoteConsumer):
         if self._is_calling_back:
             answer = client.commit(offsets=offsets, asynchronous=False)
         else:
-            answer = self._apart(lambda: client.commit(offsets=offsets, asynchronous=False))
+            self._committing += 1
+            try:
+                answer = self._apart(lambda: client.commit(offsets=offsets, asynchronous=False))
+            finally:
+                self._committing -= 1
         for each in answer or ():
             if each.error is not None:
                 raise KafkaException(each.error)

@@ -37,10 +37,10 @@ from seawall.broker.offsets import Position, parse_position
 from seawall.broker.remote import settings
 from seawall.broker.remote.asking import REQUEST_TIMEOUT_S, Asking
 from seawall.broker.remote.consumer import RemoteConsumer
+from seawall.broker.remote.dead_letters import DeadLetterKeeping
 from seawall.broker.remote.delivery import RemoteDelivery
 from seawall.broker.remote.errors import refusal
 from seawall.broker.remote.groups import Groups
-from seawall.broker.remote.only_directories import OnlyDirectories
 from seawall.broker.remote.opening import Opening
 from seawall.broker.remote.producer import RemoteProducer
 from seawall.broker.remote.supervisor import ReconnectSettings, Supervisor
@@ -61,7 +61,7 @@ logger = logging.getLogger("seawall.broker")
 MOST_THREADS = 8
 
 
-class RemoteBroker(OnlyDirectories):
+class RemoteBroker(DeadLetterKeeping):
     """A cluster, open in this process. Safe to use from any thread. Made by `connect`.
 
     Nothing is waited for here: the first use connects.
@@ -298,9 +298,9 @@ class RemoteBroker(OnlyDirectories):
             fetch_bytes=fetch_bytes,
             member=member,
         )
-        opening = Opening(self._asking, self._topics, self._groups, self._forget)
+        opening = Opening(self._asking, self._topics, self._groups, self._forget, self.letter_sink)
         consumer = opening.open(
-            lambda: self._made(ConsumerClient, given),
+            lambda **more: self._made(ConsumerClient, {**given, **more}),
             names,
             group=group,
             partitions=partitions,

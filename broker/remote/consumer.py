@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -25,15 +25,16 @@ from seawall.broker.errors import (
     ForkedBroker,
     NotInGroup,
     UnknownPartition,
-    UnsupportedByLocation,
 )
 from seawall.broker.remote.errors import kafka_error
 from seawall.broker.remote.supervisor import Link
 from seawall.broker.remote.troubles import Troubles
+from seawall.broker.running import Running
 from seawall.wal import forks
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
+    from seawall.broker.handling_place import RunPlace
     from seawall.broker.remote.asking import Asking
     from seawall.broker.remote.topics import Topics
 
@@ -47,14 +48,14 @@ SLICE_S = 0.1
 SEEK_S = 10.0
 
 
-class RemoteConsumer(Troubles):
+class RemoteConsumer(Troubles, Running):
     """Reads topics of a cluster. Made by `RemoteBroker.consumer`; has what `Consumer` has."""
 
     def __init__(
         self,
         asking: Asking,
         topics: Topics,
-        make: Callable[[], Client],
+        make: Callable[..., Client],
         *,
         release: Callable[[RemoteConsumer], None],
     ) -> None:
@@ -72,12 +73,14 @@ class RemoteConsumer(Troubles):
         # What iteration has read, but not handed out yet.
         self._rest: deque[Record] = deque()
         self._raised: Exception | None = None
+        # Set by who wants a poll to end.
+        self._woken = False
         # One thread at a time has librdkafka call back, which happens in its poll.
         self._turn = threading.RLock()
         self._closing = threading.Lock()
         self._failures = self._supervisor.failures
         self._heard_s = time.monotonic()
-        self._client: Client | None = make()
+        self._client: Client | None = make(**self._callbacks())
         forks.register(self)
 
     def begin(self, offsets: Mapping[Place, int]) -> None:
@@ -125,11 +128,20 @@ class RemoteConsumer(Troubles):
                 self._raise_pending()
                 self._watch()
                 self._look_for_topics()
-            left_s = SLICE_S
+            left_s = self._slice_s()
             if deadline_s is not None:
-                left_s = min(SLICE_S, deadline_s - time.monotonic())
-                if left_s <= 0:
-                    return []
+                left_s = min(left_s, deadline_s - time.monotonic())
+            if left_s <= 0 or self._woken:
+                self._woken = False
+                return []
+
+    def _slice_s(self) -> float:
+        """How long it waits at a time, deaf to all else."""
+        return SLICE_S
+
+    def _callbacks(self) -> dict[str, Any]:
+        """What librdkafka is to tell, by confluent-kafka's names."""
+        return {}
 
     def _attend(self) -> None:
         """What has to be seen to before records are handed out."""
@@ -316,12 +328,16 @@ class RemoteConsumer(Troubles):
 
         Ahead of what is committed; without a group, ahead of the position.
         """
+        return self._lag(None)
+
+    def _lag(self, deadline_s: float | None) -> dict[Place, int]:
         self._check_usable()
         places = list(self._positions)
         lags = {}
         for topic in dict.fromkeys(topic for topic, _ in places):
             numbers = [number for name, number in places if name == topic]
-            for number, ends in self._topics.ends(topic, numbers).items():
+            found = self._topics.ends(topic, numbers, deadline_s=deadline_s)
+            for number, ends in found.items():
                 lags[topic, number] = max(0, ends.durable_end - self._done((topic, number)))
         return lags
 
@@ -334,14 +350,10 @@ class RemoteConsumer(Troubles):
         self._check_usable()
         raise NotInGroup()
 
-    def run(self, handler: object, **settings: object) -> NoReturn:
-        """Raises `UnsupportedByLocation`: how often a record was delivered is noted in a
-        directory only."""
+    def place_to_run(self) -> RunPlace:
+        """What handlers are run with. Without a group: raises `NotInGroup`."""
         self._check_usable()
-        raise UnsupportedByLocation(
-            operation="run handlers; poll, handle and acknowledge in a loop of your own",
-            location=self._asking.location,
-        )
+        raise NotInGroup()
 
     # -- the rest --------------------------------------------------------------------
 

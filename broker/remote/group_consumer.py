@@ -19,12 +19,13 @@ from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaException, TopicPartition
 
 from seawall.broker.group_running import GroupOptions
-from seawall.broker.remote.acknowledging import Acknowledging
 from seawall.broker.remote.consumer import Place, RemoteConsumer
 from seawall.broker.remote.errors import AWAY, FENCED, kafka_error
+from seawall.broker.remote.handling import RemoteRunning
 from seawall.broker.remote.supervisor import Link
 
 if TYPE_CHECKING:
+    from seawall.broker.handling_place import DeadLetterSink
     from seawall.broker.membership import MemberSettings
     from seawall.broker.remote.asking import Asking
     from seawall.broker.remote.topics import Topics
@@ -38,18 +39,19 @@ CLOSING_S = 2.0
 _PASSING = AWAY | FENCED
 
 
-class RemoteGroupConsumer(Acknowledging):
+class RemoteGroupConsumer(RemoteRunning):
     """A member. Made by `RemoteBroker.consumer`.
 
     `starts`: where the group begins in partitions in which it is nowhere yet;
     `find_start(topic, partition)` says so for partitions that come later.
+    `open_dead_letters(group)` makes what writes those of handlers.
     """
 
     def __init__(
         self,
         asking: Asking,
         topics: Topics,
-        make: Callable[[], Client],
+        make: Callable[..., Client],
         *,
         group: str,
         names: Sequence[str],
@@ -58,6 +60,7 @@ class RemoteGroupConsumer(Acknowledging):
         starts: Mapping[Place, int],
         find_start: Callable[[str, int], int],
         is_settled: Callable[[], bool],
+        open_dead_letters: Callable[[str], DeadLetterSink],
         release: Callable[[RemoteConsumer], None],
     ) -> None:
         super().__init__(asking, topics, make, release=release)
@@ -68,6 +71,7 @@ class RemoteGroupConsumer(Acknowledging):
         self._starts = dict(starts)
         self._find_start = find_start
         self._is_settled = is_settled
+        self._open_dead_letters = open_dead_letters
         self._is_cooperative = member.partition_assignment_strategy[0] == "cooperative-sticky"
         self._committed: dict[Place, int] = {}
         self._announced: set[Place] = set()
@@ -157,14 +161,13 @@ class RemoteGroupConsumer(Acknowledging):
             at = committed.get(place)
             if at is None:
                 at = new[place] = self._start_of(place)
-            wanted = self._wanted.get(place, 0)
+            wanted = max(self._wanted.get(place, 0), self._done_before(place, at))
             if wanted > at:
                 at = new[place] = wanted
             offsets[place] = at
         if new:
             client.commit(
-                offsets=[TopicPartition(*place, at) for place, at in new.items()],
-                asynchronous=False,
+                offsets=[self._said(place, at) for place, at in new.items()], asynchronous=False
             )
         self._tell_assigned(client, [TopicPartition(*p, at) for p, at in offsets.items()])
         self._committed.update(offsets)
@@ -180,6 +183,7 @@ class RemoteGroupConsumer(Acknowledging):
         for each in found:
             if each.error is not None:  # it may well be somewhere
                 raise KafkaException(each.error)
+        self._find(found)
         return {(e.topic, e.partition): e.offset for e in found if e.offset >= 0}
 
     def _start_of(self, place: Place) -> int:
@@ -213,6 +217,7 @@ class RemoteGroupConsumer(Acknowledging):
     def _on_lost(self, client: Client, partitions: list[TopicPartition]) -> None:
         places = {(each.topic, each.partition) for each in partitions}
         announced = places & self._announced
+        self._was_at = {p: at for p, at in self._committed.items() if p in places}
         self._tell_unassigned(client, partitions)
         self._drop(places)
         try:
@@ -248,6 +253,7 @@ class RemoteGroupConsumer(Acknowledging):
     def _end(self) -> None:
         # `on_revoke` is called in here, and may acknowledge.
         client = self._client
+        self._is_leaving = True
         self._unusable, unusable = None, self._unusable
         try:
             if client is not None and self._supervisor.link is Link.UP:

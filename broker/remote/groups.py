@@ -66,10 +66,21 @@ class Groups:
             self._asking.facts(group=name),
         )
 
+    def members(self, name: str) -> tuple[GroupMember, ...]:
+        """Who is in a group; nobody if there is none."""
+        try:
+            return tuple(_member(each) for each in self._described(name).members)
+        except UnknownGroup:
+            return ()
+
     def committed(self, name: str) -> dict[tuple[str, int], int]:
         """Where the group is, in every partition in which it is anywhere."""
+        return {place: offset for place, (offset, _) in self.places(name).items()}
 
-        def question(client: Any) -> dict[tuple[str, int], int]:
+    def places(self, name: str) -> dict[tuple[str, int], tuple[int, str]]:
+        """The same, with the metadata that was committed with each offset."""
+
+        def question(client: Any) -> dict[tuple[str, int], tuple[int, str]]:
             answer = one(
                 client.list_consumer_group_offsets(
                     [ConsumerGroupTopicPartitions(name)], request_timeout=REQUEST_TIMEOUT_S
@@ -80,7 +91,7 @@ class Groups:
                 if each.error is not None and each.error.code() in AWAY:
                     raise KafkaException(each.error)  # it may well be somewhere
                 if each.error is None and each.offset >= 0:
-                    found[each.topic, each.partition] = each.offset
+                    found[each.topic, each.partition] = each.offset, each.metadata or ""
             return found
 
         return self._asking.ask(question, self._asking.facts(group=name))
@@ -128,7 +139,7 @@ class Groups:
         try:
             self._alter(name, topic, offsets)
         except (GroupBusy, GroupFenced) as error:
-            raise self._busy(name) from error
+            raise self.busy(name) from error
 
     def begin(self, name: str, topic: str, offsets: Mapping[int, int]) -> bool:
         """Store where a group begins; False if it has members, who have done so."""
@@ -170,17 +181,13 @@ class Groups:
             if not unsure:  # else it may well be our doing
                 raise
         except GroupBusy as error:
-            raise self._busy(name) from error
+            raise self.busy(name) from error
 
     def _check_empty(self, name: str) -> None:
-        try:
-            members = self._described(name).members
-        except UnknownGroup:
-            return
-        if members:
-            raise self._busy(name)
+        if self.members(name):
+            raise self.busy(name)
 
-    def _busy(self, name: str) -> BrokerError:
+    def busy(self, name: str) -> BrokerError:
         """The error with one of the members' names, as far as there is one still."""
         try:
             members = self._described(name).members

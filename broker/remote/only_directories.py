@@ -41,11 +41,3 @@ class OnlyDirectories:
     def producers(self, topic: str, partition: int) -> NoReturn:
         """Raises `UnsupportedByLocation`."""
         self._unsupported("list the producers that a partition knows")
-
-    def dead_letter_topics(self) -> NoReturn:
-        """Raises `UnsupportedByLocation`."""
-        self._unsupported("look after dead letters; do so where the directory is")
-
-    def dead_letters(self, topic: str) -> NoReturn:
-        """Raises `UnsupportedByLocation`."""
-        self._unsupported("look after dead letters; do so where the directory is")

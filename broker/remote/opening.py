@@ -17,6 +17,7 @@ from seawall.broker.remote.group_consumer import RemoteGroupConsumer
 
 if TYPE_CHECKING:
     from seawall.broker.group_running import GroupOptions
+    from seawall.broker.handling_place import DeadLetterSink
     from seawall.broker.membership import MemberSettings
     from seawall.broker.remote.asking import Asking
     from seawall.broker.remote.groups import Groups
@@ -32,15 +33,17 @@ class Opening:
         topics: Topics,
         groups: Groups,
         release: Callable[[RemoteConsumer], None],
+        open_dead_letters: Callable[[str], DeadLetterSink],
     ) -> None:
         self._asking = asking
         self._topics = topics
         self._groups = groups
         self._release = release
+        self._open_dead_letters = open_dead_letters
 
     def open(
         self,
-        make: Callable[[], Client],
+        make: Callable[..., Client],
         names: Sequence[str],
         *,
         group: str | None,
@@ -74,6 +77,7 @@ class Opening:
             starts=self._begin_group(group, places, position, auto_offset_reset),
             find_start=lambda topic, number: self._topics.ends(topic, [number])[number].log_start,
             is_settled=lambda: self._groups.describe(group).state == STABLE,
+            open_dead_letters=self._open_dead_letters,
             release=self._release,
         )
 

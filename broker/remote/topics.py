@@ -139,10 +139,12 @@ class Topics:
                 )
         return info
 
-    def ends(self, topic: str, numbers: Sequence[int]) -> dict[int, ClusterEnds]:
+    def ends(
+        self, topic: str, numbers: Sequence[int], *, deadline_s: float | None = None
+    ) -> dict[int, ClusterEnds]:
         """Log start and durable end of partitions that are known to exist."""
-        starts = self._offsets(topic, dict.fromkeys(numbers, OffsetSpec.earliest()))
-        latest = self._offsets(topic, dict.fromkeys(numbers, OffsetSpec.latest()))
+        starts = self._offsets(topic, dict.fromkeys(numbers, OffsetSpec.earliest()), deadline_s)
+        latest = self._offsets(topic, dict.fromkeys(numbers, OffsetSpec.latest()), deadline_s)
         return {
             number: ClusterEnds(starts[number].offset, latest[number].offset, latest[number].offset)
             for number in numbers
@@ -152,7 +154,9 @@ class Topics:
         found = self._offsets(topic, {number: OffsetSpec.for_timestamp(timestamp_ms)})[number]
         return None if found.offset < 0 else TimeFound(found.offset, found.timestamp)
 
-    def _offsets(self, topic: str, wanted: Mapping[int, OffsetSpec]) -> dict[int, Any]:
+    def _offsets(
+        self, topic: str, wanted: Mapping[int, OffsetSpec], deadline_s: float | None = None
+    ) -> dict[int, Any]:
         asked = {TopicPartition(topic, number): spec for number, spec in wanted.items()}
         if not asked:
             return {}
@@ -169,7 +173,7 @@ class Topics:
                 raise KafkaException(KafkaError(KafkaError._TRANSPORT, "the answer was cut off"))
             return found
 
-        return self._asking.ask(question, self._asking.facts(topic=topic))
+        return self._asking.ask(question, self._asking.facts(topic=topic), deadline_s=deadline_s)
 
     def check_offset(
         self, topic: str, number: int, offset: int, ends: LogEnds, *, from_zero: bool = False

@@ -33,6 +33,9 @@ class HandlerError(Exception):
     "GroupConsumer.run",
     "GroupConsumer.ack_offsets",
     "GroupConsumer.attend",
+    "GroupConsumer.open_notes",
+    "GroupConsumer.close_notes",
+    "GroupConsumer.open_dead_letters",
     "GroupConsumer.rewind",
 )
 def handle(performer: Performer, step: Step) -> None:
@@ -64,7 +67,7 @@ class _Handler:
             ordering=step["ordering"],
             on_dead_letter=self._is_dead,
         )
-        self._runner = Runner(performer.broker.engine, consumer, options)
+        self._runner = Runner(consumer, options)
         self._handling = self._runner.handling
 
     def run(self) -> None:

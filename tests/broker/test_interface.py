@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import locations
@@ -18,10 +18,17 @@ from seawall.broker import (
     AnyConsumer,
     AsyncConsumer,
     AsyncProducer,
+    DeadLetterChoice,
+    DeliveredRecord,
+    Handled,
     Record,
+    RecordMetadata,
+    Reject,
+    RetryLater,
     connect,
     errors,
 )
+from seawall.broker.names import REDRIVE_GROUP
 from seawall.broker.partitioner import partition_for_key
 
 WAIT_MS = 10_000
@@ -55,6 +62,8 @@ def topic(broker: AnyBroker) -> Iterator[str]:
     broker.create_topic(name, 2)
     yield name
     broker.delete_topic(name)
+    with suppress(errors.UnknownTopic):  # that of its dead letters
+        broker.delete_topic(f"{name}.dlq")
 
 
 @pytest.fixture
@@ -453,6 +462,24 @@ def test_ack_of_what_is_not_there(broker: AnyBroker, topic: str, group: str) -> 
         assert consumer.committed(topic, 0) == 1
 
 
+def test_one_thread_acknowledges_while_another_polls(
+    broker: AnyBroker, topic: str, group: str
+) -> None:
+    fill(broker, topic, 5)
+    with broker.consumer(topic, group=group) as consumer:
+        records = read(consumer, 5)
+        acking = threading.Thread(target=lambda: [consumer.ack(each) for each in records])
+        acking.start()
+        polls = 0
+        while acking.is_alive():
+            consumer.poll(timeout_ms=100)
+            polls += 1
+        acking.join()
+        # Each finds its way in between two polls, or three.
+        assert polls < 60
+        assert consumer.committed(topic, 0) == 5
+
+
 @pytest.mark.parametrize("strategy", ["cooperative-sticky", "range", "roundrobin"])
 def test_members_share_the_partitions(
     broker: AnyBroker, topic: str, group: str, strategy: str
@@ -560,6 +587,524 @@ def test_a_topic_that_is_deleted_while_it_is_read(broker: AnyBroker, group: str)
         until(gone)
 
 
+# -- handling ----------------------------------------------------------------------------
+
+FAST: dict[str, Any] = {
+    "retry_backoff_ms": 1,
+    "retry_backoff_max_ms": 5,
+    "ack_interval_ms": 20,
+    "timeout_ms": 3 * WAIT_MS,
+}
+
+
+def run(
+    broker: AnyBroker,
+    topic: str,
+    group: str,
+    handler: Callable[[DeliveredRecord], object],
+    **settings: Any,
+) -> Handled:
+    with broker.consumer(topic, group=group) as consumer:
+        return consumer.run(handler, **{**FAST, **settings})
+
+
+def committed(broker: AnyBroker, group: str) -> dict[int, int]:
+    return {each.partition: each.committed for each in broker.group(group).offsets}
+
+
+def headers(record: Record) -> dict[str, str]:
+    return {name: (value or b"").decode() for name, value in record.headers}
+
+
+class Until:
+    """A stop event that is set by what it looks at."""
+
+    def __init__(self, condition: Callable[[], object]) -> None:
+        self._condition = condition
+
+    def is_set(self) -> bool:
+        return bool(self._condition())
+
+
+def test_run_hands_over_every_record_and_acknowledges_it(
+    broker: AnyBroker, topic: str, group: str
+) -> None:
+    fill(broker, topic, 600)
+    fill(broker, topic, 600, partition=1)
+    seen: list[DeliveredRecord] = []
+    done = run(broker, topic, group, seen.append, max_records=1_200, max_pending=50)
+    assert done == Handled(handled=1_200)
+    for partition in (0, 1):
+        found = [record.offset for record in seen if record.partition == partition]
+        assert found == list(range(600))  # no key: in order
+    assert {record.delivery_count for record in seen} == {1}
+    assert committed(broker, group) == {0: 600, 1: 600}
+    assert f"{topic}.dlq" not in [each.name for each in broker.topics()]
+
+
+def test_run_goes_on_where_it_ended(broker: AnyBroker, topic: str, group: str) -> None:
+    fill(broker, topic, 10)
+    seen: list[Record] = []
+    with broker.consumer(topic, group=group) as consumer:
+        for _ in range(2):
+            assert consumer.run(seen.append, **{**FAST, "max_records": 3}).handled == 3
+        assert consumer.committed(topic, 0) == 6
+        rest = read(consumer, 4)
+        assert [record.offset for record in rest] == [6, 7, 8, 9]
+        consumer.ack(rest[1])
+    assert [record.offset for record in seen] == [0, 1, 2, 3, 4, 5]
+    assert committed(broker, group)[0] == 8
+    assert run(broker, topic, group, seen.append, max_records=2).handled == 2
+    assert [record.offset for record in seen[-2:]] == [8, 9]
+
+
+def test_run_keeps_the_order_of_keys_and_workers_share_the_rest(
+    broker: AnyBroker, topic: str, group: str
+) -> None:
+    with broker.producer() as producer:
+        for number in range(60):
+            producer.send(topic, b"%d" % number, key=b"k%d" % (number % 4), partition=0)
+    order: dict[bytes | None, list[int]] = {}
+    at_work: set[bytes | None] = set()
+    most = [0]
+    lock = threading.Lock()
+
+    def handler(record: DeliveredRecord) -> None:
+        with lock:
+            assert record.key not in at_work
+            at_work.add(record.key)
+            most[0] = max(most[0], len(at_work))
+        time.sleep(0.005)
+        with lock:
+            at_work.discard(record.key)
+        if record.delivery_count == 1 and record.offset % 10 == 0:
+            raise ValueError("once")
+        with lock:
+            order.setdefault(record.key, []).append(record.offset)
+
+    done = run(broker, topic, group, handler, max_records=60, concurrency=4)
+    assert done == Handled(handled=60, retries=6)
+    assert all(found == sorted(found) for found in order.values())
+    assert most[0] > 1
+
+
+def test_a_poison_record_becomes_a_dead_letter(broker: AnyBroker, topic: str, group: str) -> None:
+    with broker.producer() as producer:
+        sent = producer.send(
+            topic, b"bad", key=b"k", headers=[("a", b"1"), ("a", None)], partition=1
+        ).result(10)
+        producer.send(topic, b"good", key=b"k", partition=1).result(10)
+    told: list[tuple[int, str, RecordMetadata]] = []
+    tries: list[int] = []
+
+    def handler(record: DeliveredRecord) -> None:
+        if record.value == b"bad":
+            tries.append(record.delivery_count)
+            raise KeyError("wörld")
+
+    done = run(
+        broker,
+        topic,
+        group,
+        handler,
+        max_records=2,
+        max_deliveries=3,
+        on_dead_letter=lambda r, f, m: told.append((r.offset, f.error_class, m)),
+    )
+    assert done == Handled(handled=1, retries=2, dead_lettered=1)
+    assert tries == [1, 2, 3]
+    assert [each[:2] for each in told] == [(0, "KeyError")]
+    assert told[0][2][:3] == (f"{topic}.dlq", 1, 0)
+    assert committed(broker, group)[1] == 2
+    assert len(broker.topic(f"{topic}.dlq").partitions) == 2
+    with broker.consumer(f"{topic}.dlq", partitions=[1], start="start") as consumer:
+        [letter] = read(consumer, 1)
+    assert (letter.key, letter.value, letter.timestamp) == (b"k", b"bad", sent.timestamp)
+    assert list(letter.headers[:2]) == [("a", b"1"), ("a", None)]
+    found = headers(letter)
+    assert abs(int(found.pop("seawall.dlq.failed.at")) - time.time() * 1000) < 60_000
+    assert 'raise KeyError("wörld")' in found.pop("seawall.dlq.error.trace")
+    del found["a"]
+    assert found == {
+        "seawall.dlq.topic": topic,
+        "seawall.dlq.partition": "1",
+        "seawall.dlq.offset": "0",
+        "seawall.dlq.timestamp": str(sent.timestamp),
+        "seawall.dlq.group": group,
+        "seawall.dlq.attempts": "3",
+        "seawall.dlq.error.class": "KeyError",
+        "seawall.dlq.error.message": "'wörld'",
+    }
+
+
+def test_a_dead_letter_that_is_too_large_says_less(
+    broker: AnyBroker, topic: str, group: str
+) -> None:
+    name = f"{topic}.mine"
+    broker.create_topic(name, 2, {"max.message.bytes": 20_000})
+    fill(broker, topic, 1)
+    with broker.producer() as producer:
+        producer.send(topic, b"x" * 15_000, partition=0).result(10)
+        producer.send(topic, b"y" * 30_000, partition=0).result(10)
+
+    def handler(record: DeliveredRecord) -> None:
+        if record.offset:
+            raise Reject("x" * 5_000)
+
+    done = run(broker, topic, group, handler, max_records=3, dead_letter_topic=name)
+    assert done == Handled(handled=1, dead_lettered=2)
+    with broker.consumer(name, start="start") as consumer:
+        first, second = read(consumer, 2)
+    assert len(headers(first)["seawall.dlq.error.message"]) >= 200
+    assert (first.value, second.value) == (b"x" * 15_000, b"y" * 30_000)
+    assert headers(second)["seawall.dlq.offset"] == "2"
+    broker.delete_topic(name)
+
+
+def test_what_was_tried_is_known_to_the_next_member(
+    broker: AnyBroker, topic: str, group: str
+) -> None:
+    fill(broker, topic, 3)
+    counts: dict[int, list[int]] = {}
+
+    def handler(record: DeliveredRecord) -> None:
+        counts.setdefault(record.offset, []).append(record.delivery_count)
+        if record.offset == 1:
+            raise RetryLater(60_000)
+
+    for number in (1, 2, 3):
+        stop = Until(lambda number=number: len(counts.get(2, ())) == number)
+        done = run(broker, topic, group, handler, stop=stop, ordering="unordered")
+        assert done.dead_lettered == 0
+    assert counts[0] == [1]
+    assert counts[1] == [1, 2, 3]
+    assert counts[2] == [1, 1, 1]  # behind a gap: handled, and not acknowledged
+    assert committed(broker, group)[0] == 1
+    done = run(broker, topic, group, handler, max_records=2, max_deliveries=3)
+    assert done == Handled(handled=1, dead_lettered=1)
+    assert counts[1] == [1, 2, 3]  # it had all of its deliveries
+    assert committed(broker, group)[0] == 3
+
+
+def test_what_run_refuses(broker: AnyBroker, topic: str, group: str) -> None:
+    fill(broker, topic, 2)
+    with broker.consumer(topic) as alone, pytest.raises(errors.NotInGroup):
+        alone.run(print)
+    with (
+        broker.consumer(topic, group=group, enable_auto_commit=True) as automatic,
+        pytest.raises(ValueError, match="enable_auto_commit"),
+    ):
+        automatic.run(print)
+    with broker.consumer(topic, group=group) as consumer:
+        with pytest.raises(ValueError):
+            consumer.run(print, concurrency=0)
+
+        def handler(record: DeliveredRecord) -> None:
+            consumer.ack(record)
+
+        with pytest.raises(errors.HandlerFailed) as caught:
+            consumer.run(handler, **{**FAST, "max_deliveries": 1, "dead_letter_topic": None})
+        assert isinstance(caught.value.__cause__, ValueError)
+        assert (caught.value.topic, caught.value.offset) == (topic, 0)
+        assert consumer.committed(topic, 0) == 0
+    assert run(broker, topic, group, lambda record: None, max_records=2).handled == 2
+    with pytest.raises(errors.BrokerClosed):
+        consumer.run(print)
+
+
+def test_run_ends_when_it_is_told_to(broker: AnyBroker, topic: str, group: str) -> None:
+    fill(broker, topic, 5)
+    stop = threading.Event()
+    with broker.consumer(topic, group=group) as consumer:
+        seen: list[int] = []
+
+        def handler(record: DeliveredRecord) -> None:
+            seen.append(record.offset)
+            if record.offset == 1:
+                stop.set()
+                time.sleep(0.3)
+
+        assert consumer.run(handler, **FAST, stop=stop).handled == len(seen)
+        assert consumer.committed(topic, 0) == len(seen) >= 2
+        # From another thread, while a handler is at work: it finishes, and counts.
+        at_work = threading.Event()
+
+        def slow(record: DeliveredRecord) -> None:
+            at_work.set()
+            time.sleep(0.5)
+
+        closing = threading.Thread(target=lambda: at_work.wait(10) and consumer.close())
+        closing.start()
+        fill(broker, topic, 5, first=5)
+        done = consumer.run(slow, **FAST)
+        closing.join()
+        assert done.handled >= 1
+    assert committed(broker, group)[0] == len(seen) + done.handled
+
+
+def test_a_handler_closes_its_consumer(broker: AnyBroker, topic: str, group: str) -> None:
+    fill(broker, topic, 3)
+    with broker.consumer(topic, group=group) as consumer:
+        consumer.run(lambda record: consumer.close(), **FAST)
+    assert run(broker, topic, group, lambda record: None, max_records=3).handled == 3
+
+
+def test_what_waits_holds_up_no_other_partition(broker: AnyBroker, topic: str, group: str) -> None:
+    fill(broker, topic, 1_500)
+    go_on = threading.Event()
+    others: list[int] = []
+
+    def handler(record: DeliveredRecord) -> None:
+        if record.partition == 0 and record.offset == 0:
+            assert go_on.wait(3 * WAIT_MS / 1000)
+        elif record.partition == 1:
+            others.append(record.offset)
+            if len(others) == 1_500:
+                go_on.set()
+
+    filling = threading.Thread(target=lambda: fill(broker, topic, 1_500, partition=1))
+    filling.start()
+    done = run(broker, topic, group, handler, max_records=3_000, concurrency=2, max_pending=20)
+    filling.join()
+    assert done == Handled(handled=3_000)
+    assert others == list(range(1_500))
+    assert committed(broker, group) == {0: 1_500, 1: 1_500}
+
+
+def test_members_that_run_handlers_share_the_partitions(
+    broker: AnyBroker, topic: str, group: str
+) -> None:
+    """One is at work when another comes, and goes: what runs finishes first, nothing is
+    handled by both at once, and all of it is handled."""
+    for partition in (0, 1):
+        fill(broker, topic, 300, partition=partition)
+    lock = threading.Lock()
+    at_work: set[tuple[int, int]] = set()
+    seen: dict[tuple[int, int], list[str]] = {}
+    twice: list[tuple[int, int]] = []
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def member(name: str, most: int | None) -> None:
+        def handler(record: DeliveredRecord) -> None:
+            place = record.partition, record.offset
+            with lock:
+                if place in at_work:
+                    twice.append(place)
+                at_work.add(place)
+            time.sleep(0.005)
+            with lock:
+                at_work.discard(place)
+                if place in seen:
+                    twice.append(place)
+                seen.setdefault(place, []).append(name)
+
+        try:
+            with broker.consumer(topic, group=group, heartbeat_interval_ms=200) as consumer:
+                consumer.run(handler, **FAST, stop=stop, max_records=most)
+        except BaseException as error:  # noqa: BLE001 - the test tells
+            failures.append(error)
+
+    threads = [threading.Thread(target=member, args=("one", None))]
+    threads[0].start()
+    until(lambda: len(seen) > 20)
+    threads.append(threading.Thread(target=member, args=("two", 100)))
+    threads[1].start()
+    try:
+        until(lambda: len(seen) == 600 or failures)
+        until(lambda: committed(broker, group) == {0: 300, 1: 300} or failures)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert {name for names in seen.values() for name in names} == {"one", "two"}
+    # Nobody died, so nothing came twice: but that in a cluster a commit may come just after
+    # the group's next generation has begun, and its member then has to join anew.
+    assert len(twice) <= (20 if broker.is_remote else 0)
+
+
+def test_the_asyncio_twin_runs_handlers(broker: AnyBroker, topic: str, group: str) -> None:
+    fill(broker, topic, 100)
+    counts: dict[int, int] = {}
+    most = [0, 0]
+
+    async def handler(record: DeliveredRecord) -> None:
+        most[0] += 1
+        most[1] = max(most)
+        await asyncio.sleep(0.005)
+        most[0] -= 1
+        counts[record.offset] = record.delivery_count
+        if record.offset == 3:
+            raise ValueError("never")
+        if record.offset == 4 and record.delivery_count < 3:
+            raise RetryLater(1)
+
+    async def main() -> Handled:
+        async with await AsyncConsumer.open(broker, topic, group=group) as consumer:
+            with pytest.raises(TypeError):
+                await consumer.run(handler, no_such_setting=1)
+            done = await consumer.run(
+                handler, **FAST, max_records=100, concurrency=10, ordering="unordered"
+            )
+            # Cancelled, it lets what runs finish.
+            await asyncio.to_thread(fill, broker, topic, 3, 0, 100)
+            running = asyncio.ensure_future(consumer.run(handler, **FAST))
+            while 102 not in counts:
+                await asyncio.sleep(0.01)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            assert consumer.committed(topic, 0) == 103
+        async with await AsyncConsumer.open(broker, topic) as alone:
+            with pytest.raises(errors.NotInGroup):
+                await alone.run(handler)
+        return done
+
+    assert asyncio.run(main()) == Handled(handled=99, retries=6, dead_lettered=1)
+    assert most[1] > 1
+    assert (counts[3], counts[4], counts[5]) == (5, 3, 1)
+
+
+# -- dead letters ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def letters(broker: AnyBroker, topic: str, group: str) -> str:
+    """A topic of eight records, all of which became dead letters, four in each partition."""
+    with broker.producer() as producer:
+        for number in range(8):
+            producer.send(
+                topic,
+                b"%d" % number,
+                key=b"k%d" % number,
+                headers={"h": b"x"},
+                partition=number % 2,
+            )
+
+    def handler(record: DeliveredRecord) -> None:
+        if record.offset % 2:
+            raise KeyError("odd")
+        raise Reject("even")
+
+    run(broker, topic, group, handler, max_records=8, max_deliveries=1)
+    return topic
+
+
+def test_dead_letters_are_listed_and_shown(broker: AnyBroker, letters: str, group: str) -> None:
+    [found] = [each for each in broker.dead_letter_topics() if each.name == f"{letters}.dlq"]
+    assert (found.records, found.redriven) == (8, 0)
+    assert (found.groups, found.origins) == ((group,), (letters,))
+    assert abs((found.oldest_ms or 0) - time.time() * 1000) < 120_000
+    for name in (letters, f"{letters}.dlq"):
+        each = broker.dead_letters(name)
+        assert each.topic == f"{letters}.dlq"
+        shown = list(each.records())
+        assert [(r.record.partition, r.offset) for r in shown] == [
+            (partition, offset) for partition in (0, 1) for offset in range(4)
+        ]
+        assert {r.error_class for r in shown} == {"KeyError", "seawall.broker.handling.Reject"}
+        assert {(r.topic, r.group, r.attempts, r.redrives) for r in shown} == {
+            (letters, group, 1, 0)
+        }
+    chosen = DeadLetterChoice(error_class="Reject", ranges={1: (1, 4)}, group=group)
+    assert [r.record.offset for r in broker.dead_letters(letters).records(chosen)] == [2]
+
+
+def test_dead_letters_are_sent_back_once(broker: AnyBroker, letters: str, group: str) -> None:
+    there = broker.dead_letters(letters)
+    choice = DeadLetterChoice(error_class="KeyError")
+    plan = there.redrive(choice, dry_run=True)
+    assert [(each.partition, each.records, each.target) for each in plan] == [
+        (0, 2, letters),
+        (1, 2, letters),
+    ]
+    assert broker.ends(letters, 0).durable_end == 4
+    counts: list[int] = []
+    assert there.redrive(choice, on_progress=counts.append) == plan
+    assert counts[-1] == 4
+    assert [broker.ends(letters, number).durable_end for number in (0, 1)] == [6, 6]
+    assert [r.record.offset for r in there.records()] == [0, 2, 0, 2]
+    assert (there.info().records, there.info().redriven) == (4, 4)
+    # Another object, another process: what was sent is remembered by the broker.
+    again = broker.dead_letters(letters)
+    assert sum(each.records for each in again.redrive()) == 4
+    assert again.redrive() == []
+    assert list(again.records()) == []
+    assert len(list(again.records(with_redriven=True))) == 8
+    with broker.consumer(letters, start="start") as consumer:
+        records = read(consumer, 16)
+    back = [record for record in records if record.offset >= 4]
+    first = {record.key: record for record in records if record.offset < 4}
+    assert len(back) == 8
+    for record in back:
+        original = first[record.key]
+        assert (record.value, record.timestamp) == (original.value, original.timestamp)
+        assert record.partition == original.partition
+        assert headers(record) == {
+            "h": "x",
+            "seawall.redrive.count": "1",
+            "seawall.redrive.group": group,
+        }
+
+
+def test_dead_letters_go_elsewhere_or_for_good(broker: AnyBroker, letters: str) -> None:
+    there = broker.dead_letters(letters)
+    name = f"{letters}.else"
+    with pytest.raises(errors.UnknownTopic):
+        there.redrive(to=name)
+    with pytest.raises(ValueError):
+        there.redrive(to=f"{letters}.dlq")
+    broker.create_topic(name)
+    assert sum(each.records for each in there.redrive(to=name)) == 8
+    assert broker.ends(name, 0).durable_end == 8
+    broker.delete_topic(name)
+    assert there.purge({0: 1}, dry_run=True) == {0: (0, 1)}
+    assert there.purge({0: 1}) == {0: (0, 1)}
+    with pytest.raises(errors.UnknownPartition):
+        there.purge({7: 1})
+    with pytest.raises(errors.OffsetOutOfRange):
+        there.purge({0: 9})
+    assert there.purge() == {0: (1, 4), 1: (0, 4)}
+    assert (there.info().records, there.info().redriven) == (0, 0)
+    fill(broker, f"{letters}.dlq", 1)
+    with pytest.raises(errors.UnknownOrigin) as caught:
+        there.redrive()
+    assert caught.value.offset == 4
+
+
+def test_one_redrive_at_a_time(broker: AnyBroker, letters: str) -> None:
+    alone = {} if broker.is_remote else {"partitions": [0, 1]}
+    with broker.consumer(f"{letters}.dlq", group=REDRIVE_GROUP, **alone) as other:  # type: ignore[arg-type]
+        until(lambda: other.poll(timeout_ms=50) is None or len(other.assignment()) == 2)
+        with pytest.raises(errors.GroupBusy) as caught:
+            broker.dead_letters(letters).redrive()
+        assert caught.value.group == REDRIVE_GROUP
+    assert sum(each.records for each in broker.dead_letters(letters).redrive()) == 8
+
+
+def test_what_holds_no_dead_letters(broker: AnyBroker, topic: str) -> None:
+    fill(broker, topic, 3)
+    with pytest.raises(errors.NoDeadLetters):
+        broker.dead_letters(topic)
+    with pytest.raises(errors.UnknownTopic):
+        broker.dead_letters(new_name())
+    assert topic not in [each.name for each in broker.dead_letter_topics()]
+
+
+def test_dead_letters_in_a_topic_of_another_name(broker: AnyBroker, topic: str, group: str) -> None:
+    name = new_name()
+    fill(broker, topic, 2)
+
+    def handler(record: DeliveredRecord) -> None:
+        raise Reject("no")
+
+    run(broker, topic, group, handler, max_records=2, dead_letter_topic=name)
+    assert name in [each.name for each in broker.dead_letter_topics()]
+    assert sum(each.records for each in broker.dead_letters(name).redrive()) == 2
+    broker.delete_topic(name)
+
+
 # -- asyncio -----------------------------------------------------------------------------
 
 
@@ -630,7 +1175,6 @@ def test_what_a_location_cannot_do_says_so(broker: AnyBroker, topic: str) -> Non
         lambda: list(broker.verify()),
         broker.compact,
         lambda: broker.producers(topic, 0),
-        broker.dead_letter_topics,
         lambda: broker.ends(topic, 0).log_end,
     ]
     for use in uses:

@@ -35,13 +35,14 @@ HARMLESS = {
     "Consumer": {
         *("abandon", "ack", "assignment", "committed", "give_back", "hand_out", "lag"),
         *("is_rebalancing", "position", "reached"),
-        *("check_usable", "run"),  # `run` is for those in a group
+        *("check_usable", "place_to_run", "run"),  # `run` is for those in a group
     },
     "Log": {
         *("abandon", "check_offset", "close", "ends", "is_deleted", "offset_for_time"),
         *("newest_ms", "producers", "reader", "segments", "size_bytes", "verify"),
     },
     "GroupConsumer": {"abandon", "committed", "generation", "group", "hand_out"}
+    | {"interrupt", "keep_progress", "place_to_run", "rejoin"}
     | {"announced", "check_usable", "is_closed", "partition_id", "reached", "swap_options"}
     | {"assignment", "give_back", "is_rebalancing", "lag", "member_id", "position", "seek"},
     "State": {
