@@ -10,10 +10,10 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from seawall.broker.assignors import DEFAULT_ASSIGNOR
+from seawall.broker.closing import Closing
 from seawall.broker.engine import Engine, acquire_engine
 from seawall.broker.errors import BrokerClosed, BrokerError
 from seawall.broker.operating import Operating
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 DURABILITIES = ("fsync", "os")
 
 
-class Broker(Operating):
+class Broker(Operating, Closing):
     """One directory, open in this process. Safe to use from any thread.
 
     Open it with `Broker.open`. Any number of processes may have the same directory open,
@@ -386,14 +386,3 @@ class Broker(Operating):
     def abandon(self) -> None:
         """In a forked child: another thread may have held the lock when it was forked."""
         self._lock = threading.Lock()
-
-    def __enter__(self) -> Broker:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -15,9 +15,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from seawall.broker.closing import Closing
 from seawall.broker.errors import (
     BrokerClosed,
     BrokerError,
@@ -43,7 +43,7 @@ AUTO_OFFSET_RESETS = ("earliest", "latest", "error")
 DEFAULT_MAX_RECORDS = 500
 
 
-class Consumer(Running):
+class Consumer(Running, Closing):
     """Reads from the topics of one broker. Made by `Broker.consumer`."""
 
     def __init__(
@@ -280,17 +280,6 @@ class Consumer(Running):
         if self._unusable is None:
             self._unusable = ForkedBroker(what="consumer", opened_by_pid=self._engine.pid)
         self._closing = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def first_offsets(records: Iterable[Record]) -> dict[TopicPartition, int]:

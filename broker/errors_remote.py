@@ -57,7 +57,7 @@ class ConnectionLost(LocationError):
     """
 
     def __init__(self, *, location: str, attempts: int, reason: str) -> None:
-        tried = "once" if attempts == 0 else f"again {attempts} times"
+        tried = ("once", "twice")[attempts] if attempts < 2 else f"{attempts + 1} times"
         super().__init__(
             f"no server answers at {location} ({reason}; tried {tried}); start it, check the "
             "address, or raise reconnect_attempts",

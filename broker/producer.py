@@ -21,9 +21,9 @@ import logging
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING
 
+from seawall.broker.closing import Closing
 from seawall.broker.delivery import Batch, Delivery
 from seawall.broker.errors import (
     BrokerClosed,
@@ -58,7 +58,7 @@ class MustWait(Exception):
 _living: weakref.WeakSet[Producer] = weakref.WeakSet()
 
 
-class Producer:
+class Producer(Closing):
     """Publishes records to the topics of one broker. Safe to use from any thread.
 
     Made by `Broker.producer`, which documents the settings.
@@ -285,17 +285,6 @@ class Producer:
         """In a forked child: refuse everything."""
         self._sender.abandon(ForkedBroker(what="producer", opened_by_pid=self._engine.pid))
         _living.discard(self)
-
-    def __enter__(self) -> Producer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @atexit.register

@@ -11,7 +11,6 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from confluent_kafka import Consumer as ConsumerClient
@@ -20,6 +19,7 @@ from confluent_kafka import Producer as ProducerClient
 from confluent_kafka.admin import AdminClient
 
 from seawall.broker.assignors import DEFAULT_ASSIGNOR
+from seawall.broker.closing import Closing
 from seawall.broker.consumer import AUTO_OFFSET_RESETS
 from seawall.broker.errors import (
     BrokerClosed,
@@ -61,7 +61,7 @@ logger = logging.getLogger("seawall.broker")
 MOST_THREADS = 8
 
 
-class RemoteBroker(DeadLetterKeeping):
+class RemoteBroker(DeadLetterKeeping, Closing):
     """A cluster, open in this process. Safe to use from any thread. Made by `connect`.
 
     Nothing is waited for here: the first use connects.
@@ -386,14 +386,3 @@ class RemoteBroker(DeadLetterKeeping):
         self._lock = threading.Lock()
         self._asking.unusable = error = ForkedBroker(what="broker", opened_by_pid=0)
         self._supervisor.abandon(error)
-
-    def __enter__(self) -> RemoteBroker:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

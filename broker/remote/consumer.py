@@ -12,12 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from seawall.broker.closing import Closing
 from seawall.broker.consumer import DEFAULT_MAX_RECORDS, first_offsets
 from seawall.broker.errors import (
     BrokerClosed,
@@ -48,7 +48,7 @@ SLICE_S = 0.1
 SEEK_S = 10.0
 
 
-class RemoteConsumer(Troubles, Running):
+class RemoteConsumer(Troubles, Running, Closing):
     """Reads topics of a cluster. Made by `RemoteBroker.consumer`; has what `Consumer` has."""
 
     def __init__(
@@ -392,14 +392,3 @@ class RemoteConsumer(Troubles, Running):
         self._unusable = self._unusable or ForkedBroker(what="consumer", opened_by_pid=0)
         self._turn = threading.RLock()
         self._closing = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

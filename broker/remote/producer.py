@@ -14,12 +14,12 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as Client
 
+from seawall.broker.closing import Closing
 from seawall.broker.delivery import RecordMetadata
 from seawall.broker.errors import (
     BrokerClosed,
@@ -71,7 +71,7 @@ class Route(NamedTuple):
     needs_keys: bool
 
 
-class RemoteProducer:
+class RemoteProducer(Closing):
     """Publishes records to the topics of a cluster. Safe to use from any thread.
 
     Made by `RemoteBroker.producer`. Has what `Producer` has.
@@ -382,17 +382,6 @@ class RemoteProducer:
         self._unusable = ForkedBroker(what="producer", opened_by_pid=0)
         self._closing = threading.Lock()
         _living.discard(self)
-
-    def __enter__(self) -> RemoteProducer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @atexit.register

@@ -360,6 +360,8 @@ class Supervisor:
             except NoAnswer as error:
                 if not isinstance(failed, WrongProtocol):
                     failed = error
+            except Exception as error:  # noqa: BLE001 - whoever waits must hear of something
+                failed = NoAnswer(f"{host}:{port}: {error!r}")
             else:
                 return None
         return failed

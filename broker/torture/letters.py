@@ -10,6 +10,7 @@ from seawall.broker.dead_letter_format import SUFFIX, DeadLetter
 from seawall.broker.dead_letters import DeadLetters
 from seawall.broker.names import REDRIVE_GROUP
 from seawall.broker.producer import Producer
+from seawall.broker.redrive_places import DirectoryRedrives
 from seawall.broker.torture.operations import KEYED
 from seawall.broker.torture.performer import Performer, Step, operation
 
@@ -33,7 +34,8 @@ class _Unhurried:
 def _letters(performer: Performer, step: Step) -> DeadLetters | None:
     if not performer.has(step["topic"] + SUFFIX):
         return None
-    return DeadLetters(cast(Broker, _Unhurried(performer.broker)), step["topic"])
+    broker = cast(Broker, _Unhurried(performer.broker))
+    return DeadLetters(broker, DirectoryRedrives(broker), step["topic"])
 
 
 @operation("DeadLetters.redrive")

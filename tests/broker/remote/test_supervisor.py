@@ -427,3 +427,14 @@ def test_a_protocol_that_was_right_before_is_an_outage_first() -> None:
         world.supervisor.require()
     assert world.now_s - 1000 >= REFUSED_S
     assert world.told
+
+
+def test_a_probe_that_fails_in_its_own_way_is_no_answer() -> None:
+    world = World(0, reconnect_attempts=1)
+
+    def look(host: str, port: int) -> None:
+        raise ValueError("odd")
+
+    world.supervisor._look = look
+    with pytest.raises(ConnectionLost, match=r"ValueError\('odd'\); tried twice"):
+        world.supervisor.require()
