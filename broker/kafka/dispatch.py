@@ -11,17 +11,14 @@ from seawall.broker.errors import BrokerError
 from seawall.broker.kafka import api_versions, codes
 from seawall.broker.kafka.api import Api, RequestContext
 from seawall.broker.kafka.schema import Schema, Undecodable, schema
-from seawall.broker.kafka.shape import TooManyItems
+from seawall.broker.kafka.shape import Malformed, TooManyItems
 
 logger = logging.getLogger("seawall.kafka")
 
-# What an item of a request takes in memory with what it is answered, measured and rounded up, and
-# what a request takes in any case.
+# What an item of a request takes in memory with what it is answered, and what a request takes in
+# any case: estimates, above what was seen (half of that for a topic).
 ITEM_BYTES: Final = 1_024
 REQUEST_BYTES: Final = 4_096
-# In so short a request items are not counted: none is shorter than two bytes.
-UNCOUNTED_BYTES: Final = 512
-SHORTEST_ITEM_BYTES: Final = 2
 
 _START: Final = struct.Struct(">hhi")
 
@@ -44,18 +41,17 @@ class Call(NamedTuple):
     def memory_bytes(self, most_items: int) -> int:
         """What it takes at the most, besides its frame, once it is parsed and answered.
 
-        Raises `Rejected` if it has more than `most_items`.
+        To be asked before it is parsed: raises `Rejected` if it claims items that it cannot
+        have, or has more than `most_items`.
         """
-        size = len(self.frame)
-        if size <= UNCOUNTED_BYTES:
-            items = size // SHORTEST_ITEM_BYTES
-        else:
-            try:
-                items = self.schema.shape.items(self.frame, self.body_at, most_items)
-            except TooManyItems:
-                raise Rejected(
-                    f"{self.api.name} with more items than request.max.items allows: {most_items}"
-                ) from None
+        try:
+            items = self.schema.shape.items(self.frame, self.body_at, most_items)
+        except Malformed:
+            raise Rejected(f"{self.api.name} version {self.version} does not parse") from None
+        except TooManyItems:
+            raise Rejected(
+                f"{self.api.name} with more items than request.max.items allows: {most_items}"
+            ) from None
         return REQUEST_BYTES + items * ITEM_BYTES
 
 

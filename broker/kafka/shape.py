@@ -1,13 +1,16 @@
 """Requests walked over without making values of them: where fields end, and how many there are.
 
-Two things have to be known of a request before, or although, kio does not read it:
+Some things have to be known of a request before, or although, kio does not read it:
 
+* That its arrays can have as many items as they claim. kio asks for the memory of all of them
+  first: a claim of four thousand million ends the process, in native code, where nothing
+  catches it.
 * How many items its arrays have. An item may be one byte on the wire and some hundred in
   memory, so a request is not bounded by its length alone.
 * Tagged fields that nobody knows (KIP-482). They are to be passed over; kio refuses them. So a
   request that it refuses is written anew without them, and read once more.
 
-The layout comes from kio's classes. What is malformed is left to kio, which says so.
+The layout comes from kio's classes.
 """
 
 from __future__ import annotations
@@ -45,8 +48,8 @@ class TooManyItems(Exception):
     """The arrays of a request have more items than are allowed."""
 
 
-class _Malformed(Exception):
-    """It is not what it should be, and kio will say so."""
+class Malformed(Exception):
+    """It is not what it should be: cut off, or with lengths that lead out of it."""
 
 
 class _Walk:
@@ -72,7 +75,7 @@ class _Walk:
             value |= (byte & 0x7F) << 7 * number
             if byte < 0x80:
                 return value, at + number + 1
-        raise _Malformed
+        raise Malformed
 
     def count(self, items: int) -> None:
         self.items += items
@@ -81,7 +84,7 @@ class _Walk:
 
     def inside(self, at: int) -> int:
         if at > len(self.data):
-            raise _Malformed
+            raise Malformed
         return at
 
 
@@ -96,12 +99,12 @@ class Shape:
         self._step = _struct(kind)
 
     def items(self, data: bytes, position: int, most: int) -> int:
-        """The items of all arrays together; 0 if it is malformed. Raises `TooManyItems`."""
+        """The items of all arrays together. Raises `TooManyItems`, and `Malformed`."""
         walk = _Walk(data, most)
         try:
             self._step(walk, position)
-        except (_Malformed, IndexError, struct.error):
-            return 0
+        except (IndexError, struct.error):
+            raise Malformed from None
         return walk.items
 
     def without_unknown_tags(self, data: bytes, position: int) -> bytes | None:
@@ -109,7 +112,7 @@ class Shape:
         walk = _Walk(data, len(data))
         try:
             self._step(walk, position)
-        except (_Malformed, TooManyItems, IndexError, struct.error):
+        except (Malformed, TooManyItems, IndexError, struct.error):
             return None
         if not walk.sections:
             return None
@@ -214,6 +217,8 @@ def _array(step: _Step | None, size: int, is_flexible: bool) -> _Step:
             count, at = _INT32.unpack_from(walk.data, at)[0], at + _INT32.size
         if count <= 0:
             return at
+        if count > len(walk.data) - at:  # no item is shorter than a byte
+            raise Malformed
         walk.count(count)
         if step is None:
             return walk.inside(at + count * size)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -49,12 +50,10 @@ class Acknowledging(RemoteConsumer):
     _assignments: int
     # The thread in which librdkafka calls back just now.
     _calling_back: int | None = None
-    # What is being acknowledged; who joins anew meanwhile begins behind it.
-    _wanted: dict[Place, int]
+    # What each thread is acknowledging; who joins anew meanwhile begins behind it.
+    _wanted: dict[int, dict[Place, int]]
     _acknowledging: threading.RLock
     _deadline_s: float
-    # How many threads are about to commit; who polls lets them.
-    _committing = 0
 
     @property
     def member_id(self) -> str:
@@ -95,7 +94,7 @@ class Acknowledging(RemoteConsumer):
     def ack_offsets(self, wanted: Mapping[Place, int]) -> None:
         """Acknowledge all before an offset in each partition; raises like `ack`."""
         refusal: BrokerError | None = None
-        with self._acknowledging:
+        with self._alone():
             ahead = {}
             for place, offset in wanted.items():
                 try:
@@ -107,6 +106,16 @@ class Acknowledging(RemoteConsumer):
                 refusal = self._commit(ahead) or refusal
         if refusal is not None:
             raise refusal
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While inside, no other thread acknowledges but the one whose turn it is. That one
+        does not wait here: others may wait for its turn to end."""
+        if self._turn.is_mine:
+            yield
+        else:
+            with self._acknowledging:
+                yield
 
     def _is_ahead(self, place: Place, offset: int) -> bool:
         topic, partition = place
@@ -137,84 +146,87 @@ class Acknowledging(RemoteConsumer):
         """Have the coordinator store it, in this membership or the next. Gives the refusal
         of what could not be."""
         self._deadline_s = time.monotonic() + self._member.session_timeout_ms / 1000
-        self._wanted = dict(ahead)
         refusal: BrokerError | None = None
+        thread = threading.get_ident()
+        before = self._wanted.get(thread)
+        self._wanted[thread] = ahead
         try:
             while ahead:
                 self._check_usable()
-                for place in [p for p in ahead if p not in self._positions]:
-                    if self._assignments == 0 or self._has_lost():
-                        self._join_again()
-                        break
-                    refusal = PartitionRevoked(group=self.group, topic=place[0], partition=place[1])
-                    del ahead[place], self._wanted[place]
+                if not self._is_calling_back:
+                    self._supervisor.require()
+                failure = None
+                with self._turn.hurried():
+                    gone = [place for place in ahead if place not in self._positions]
+                    is_out = bool(gone) and (self._assignments == 0 or self._has_lost())
+                    if not is_out:
+                        for topic, partition in gone:
+                            refusal = PartitionRevoked(
+                                group=self.group, topic=topic, partition=partition
+                            )
+                            del ahead[topic, partition]
+                        for place in [p for p, at in ahead.items() if self._has_acked(p, at)]:
+                            del ahead[place]
+                        failure = self._send(ahead) if ahead else None
+                        if failure is None:
+                            self._acknowledged(ahead)
+                            break
+                if failure is None:
+                    self._join_again()
                 else:
-                    done = [p for p, at in ahead.items() if self._committed.get(p, -1) >= at]
-                    for place in done:
-                        del ahead[place]
-                    if ahead and self._try(ahead):
-                        self._acknowledged(ahead)
-                        break
+                    self._after(failure)
         finally:
-            self._wanted = {}
+            if before is None:
+                del self._wanted[thread]
+            else:
+                self._wanted[thread] = before
         return refusal
 
-    def _try(self, ahead: Mapping[Place, int]) -> bool:
-        """One attempt; whether it is done. Raises what no other attempt would change."""
-        if not self._is_calling_back:
-            self._supervisor.require()
+    def _has_acked(self, place: Place, offset: int) -> bool:
+        return self._committed.get(place, -1) >= offset
+
+    def _after(self, failure: KafkaError) -> None:
+        """Do what the next attempt needs. Raises what no other attempt would change."""
+        if failure.code() in FENCED:
+            if self._is_calling_back:
+                raise self._fenced()
+            self._join_again(failure)
+        elif failure.code() in AWAY:
+            if self._is_calling_back:
+                raise self._named(failure, None, None)
+            self._supervisor.suspect()
+            time.sleep(_PAUSE_S)
+        else:
+            self._check_usable()
+            raise self._named(failure, None, None)
+
+    def _send(self, ahead: Mapping[Place, int]) -> KafkaError | None:
+        """One attempt, in this thread's turn. Gives what it failed with."""
+        offsets = [TopicPartition(*place, at) for place, at in ahead.items()]
         try:
-            self._send(ahead)
+            commit = partial(self.client.commit, offsets=offsets, asynchronous=False)
+            answer = commit() if self._is_calling_back else self._apart(commit)
         except KafkaException as error:
-            failure = kafka_error(error)
-            if failure.code() in FENCED:
-                if self._is_calling_back:
-                    raise self._fenced() from error
-                self._join_again(failure)
-            elif failure.code() in AWAY:
-                if self._is_calling_back:
-                    raise self._named(failure, None, None) from error
-                self._supervisor.suspect()
-                time.sleep(_PAUSE_S)
-            else:
-                self._check_usable()
-                raise self._named(failure, None, None) from error
-            return False
+            return kafka_error(error)
         except RuntimeError as error:  # the client was closed meanwhile
             self._check_usable()
             raise BrokerClosed(what="consumer") from error
-        return True
-
-    def _send(self, ahead: Mapping[Place, int]) -> None:
-        offsets = [TopicPartition(*place, at) for place, at in ahead.items()]
-        client = self.client
-        if self._is_calling_back:
-            answer = client.commit(offsets=offsets, asynchronous=False)
-        else:
-            self._committing += 1
-            try:
-                answer = self._apart(lambda: client.commit(offsets=offsets, asynchronous=False))
-            finally:
-                self._committing -= 1
-        for each in answer or ():
-            if each.error is not None:
-                raise KafkaException(each.error)
+        return next((each.error for each in answer or () if each.error is not None), None)
 
     def _acknowledged(self, ahead: Mapping[Place, int]) -> None:
-        with self._turn:
-            for place, offset in ahead.items():
-                self._committed[place] = offset
-                if self._positions.get(place, offset) < offset:
-                    # It joined anew, and would be given again what it has just acknowledged.
-                    self._positions[place] = self._expected[place] = offset
-                    pending = list(self._pending)
-                    self._pending.clear()
-                    for each in pending:
-                        if (each.topic, each.partition) != place:
-                            self._pending.append(each)
-                        elif each.offset >= offset:
-                            self._pending.append(each)
-                            self._expected[place] = each.offset + 1
+        for place, offset in ahead.items():
+            self._committed[place] = offset
+            if self._positions.get(place, offset) < offset:
+                # It joined anew, and would be given again what it has just acknowledged.
+                self._positions[place] = self._expected[place] = offset
+                pending = list(self._pending)
+                self._pending.clear()
+                for each in pending:
+                    if (each.topic, each.partition) != place:
+                        self._pending.append(each)
+                    elif each.offset >= offset:
+                        self._pending.append(each)
+                        self._expected[place] = each.offset + 1
 
     def _join_again(self, failure: KafkaError | None = None) -> None:
         """Have librdkafka find out, join, and be assigned; in this thread, if no other polls."""

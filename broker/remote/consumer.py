@@ -29,6 +29,7 @@ from seawall.broker.errors import (
 from seawall.broker.remote.errors import kafka_error
 from seawall.broker.remote.supervisor import Link
 from seawall.broker.remote.troubles import Troubles
+from seawall.broker.remote.turn import Turn
 from seawall.broker.running import Running
 from seawall.wal import forks
 from seawall.wal.records import Record
@@ -76,7 +77,7 @@ class RemoteConsumer(Troubles, Running, Closing):
         # Set by who wants a poll to end.
         self._woken = False
         # One thread at a time has librdkafka call back, which happens in its poll.
-        self._turn = threading.RLock()
+        self._turn = Turn()
         self._closing = threading.Lock()
         self._failures = self._supervisor.failures
         self._heard_s = time.monotonic()
@@ -113,7 +114,9 @@ class RemoteConsumer(Troubles, Running, Closing):
         deadline_s = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
         left_s = 0.0
         while True:
-            with self._turn:
+            if not self._turn.take(deadline_s, self._check_usable):
+                return []  # who commits has it for as long as that takes
+            try:
                 self._check_usable()
                 if self._rest:
                     self._give_back_rest()
@@ -128,6 +131,8 @@ class RemoteConsumer(Troubles, Running, Closing):
                 self._raise_pending()
                 self._watch()
                 self._look_for_topics()
+            finally:
+                self._turn.release()
             left_s = self._slice_s()
             if deadline_s is not None:
                 left_s = min(left_s, deadline_s - time.monotonic())
@@ -390,5 +395,5 @@ class RemoteConsumer(Troubles, Running, Closing):
         if self._client is not None:
             forks.keep_for_ever(self._client)
         self._unusable = self._unusable or ForkedBroker(what="consumer", opened_by_pid=0)
-        self._turn = threading.RLock()
+        self._turn = Turn()
         self._closing = threading.Lock()

@@ -79,7 +79,7 @@ class RemoteGroupConsumer(RemoteRunning):
         # Partitions of which it is not known yet where the group is in them.
         self._put_off: dict[Place, TopicPartition] = {}
         self._assignments = 0
-        self._wanted: dict[Place, int] = {}
+        self._wanted: dict[int, dict[Place, int]] = {}
         self._acknowledging = threading.RLock()
         self._auto_commit_due_s = time.monotonic() + options.auto_commit_interval_ms / 1000
         self._deadline_s = 0.0
@@ -161,7 +161,11 @@ class RemoteGroupConsumer(RemoteRunning):
             at = committed.get(place)
             if at is None:
                 at = new[place] = self._start_of(place)
-            wanted = max(self._wanted.get(place, 0), self._done_before(place, at))
+            wanted = max(
+                [each.get(place, 0) for each in list(self._wanted.values())],
+                default=0,
+            )
+            wanted = max(wanted, self._done_before(place, at))
             if wanted > at:
                 at = new[place] = wanted
             offsets[place] = at

@@ -106,7 +106,7 @@ class RemoteRunning(Storing):
         return RUN_SLICE_S if self.is_running else super()._slice_s()
 
     def _serve(self, count: int, wait_s: float) -> None:
-        if self._committing and not self._is_calling_back:
+        if self._turn.is_wanted and not self._is_calling_back:
             # confluent-kafka lets in one thread at a time, and not the one that waits longest.
             time.sleep(min(wait_s, TURN_S))
             return

@@ -89,13 +89,14 @@ class Storing(Acknowledging):
         """Commit an offset with a text beside it, the same or a higher one. Waits while no
         server answers; raises `GroupFenced`."""
         wanted = TopicPartition(*place, offset, text)
-        with self._acknowledging:
+        with self._alone():
             while True:
                 self._check_usable()
                 self._supervisor.require()
                 commit = partial(self.client.commit, offsets=[wanted], asynchronous=False)
                 try:
-                    self._raise_refusal(self._apart(commit))
+                    with self._turn.hurried():
+                        self._raise_refusal(self._apart(commit))
                 except KafkaException as error:
                     failure = kafka_error(error)
                     if failure.code() not in AWAY:
@@ -140,7 +141,7 @@ class Storing(Acknowledging):
             if now_s > looked_s + LOOK_S:
                 looked_s = now_s
                 self._supervisor.suspect()
-            if may_serve and self._turn.acquire(timeout=TURN_S):
+            if may_serve and self._turn.acquire(TURN_S):
                 try:
                     self._serve(1, TURN_S)
                 finally:

@@ -6,7 +6,6 @@ import struct
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 from any_requests import ADMIN_KEYS, codes_in, entities
@@ -15,46 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kio.index import load_request_schema
 from kio.schema.errors import ErrorCode
-from wire import Wire, batch, request_bytes
-from wire_groups import GROUP_REQUESTS
+from whole_requests import WHOLE
+from wire import Wire
 
 from seawall.broker import Broker
 from seawall.broker.kafka.registry import load_apis
 from seawall.broker.kafka.threaded import ServerThread
 
 Serve = Callable[..., ServerThread]
-
-TOPICS = [{"name": "orders", "partition_data": [{"index": 0, "records": batch(b"a", b"b")}]}]
-PARTITION = {"partition": 0, "fetch_offset": 0, "partition_max_bytes": 1000}
-# One whole request of each kind: key, version, fields.
-REQUESTS: list[tuple[int, int, dict[str, Any]]] = [
-    (0, 3, {"acks": 1, "timeout": 1, "topic_data": TOPICS}),
-    (0, 9, {"acks": -1, "timeout": 1, "topic_data": TOPICS}),
-    (
-        1,
-        12,
-        {
-            "max_wait": 0,
-            "min_bytes": 0,
-            "topics": [{"topic": "orders", "partitions": [PARTITION]}],
-            "forgotten_topics_data": (),
-        },
-    ),
-    (
-        2,
-        6,
-        {
-            "replica_id": -1,
-            "isolation_level": 0,
-            "topics": [{"name": "orders", "partitions": [{"partition_index": 0, "timestamp": -1}]}],
-        },
-    ),
-    (3, 4, {"topics": [{"name": "orders"}], "allow_auto_topic_creation": False}),
-    (18, 3, {"client_software_name": "fuzz", "client_software_version": "1"}),
-    (22, 4, {"transactional_id": None, "transaction_timeout": 1}),
-]
-REQUESTS += GROUP_REQUESTS
-WHOLE = [request_bytes(key, version, 1, fields) for key, version, fields in REQUESTS]
 
 
 @st.composite

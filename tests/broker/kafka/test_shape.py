@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime
 import struct
 import uuid
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
@@ -11,11 +12,13 @@ from any_requests import entities
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kio.index import load_request_schema
+from whole_requests import WHOLE
 from wire import Wire, batch, request_bytes
 
+from seawall.broker.kafka.dispatch import Call, Rejected, parse
 from seawall.broker.kafka.registry import load_apis
-from seawall.broker.kafka.schema import schema
-from seawall.broker.kafka.shape import TooManyItems, nested_in
+from seawall.broker.kafka.schema import Undecodable, schema
+from seawall.broker.kafka.shape import Malformed, TooManyItems, nested_in
 
 APIS = load_apis()
 # Tagged fields 99 and 20,000 that nobody knows, of three bytes and of none.
@@ -138,6 +141,54 @@ def test_known_tagged_fields_stay() -> None:
     assert known.decode(told, body_at).cluster_id == "mine"
 
 
+def has_arrays(kind: Any) -> bool:
+    found = [nested_in(each.type) for each in fields(kind)]
+    return any(is_array or (inner and has_arrays(inner)) for inner, is_array in found)
+
+
+@pytest.mark.parametrize("key", APIS)
+def test_no_array_is_in_a_tagged_field(key: int) -> None:
+    """Tagged fields are stepped over: the claims of an array in one would not be looked at."""
+    for version in range(APIS[key].versions[0], APIS[key].versions[1] + 1):
+        kinds = [load_request_schema(key, version)]
+        while kinds:
+            kind = kinds.pop()
+            for each in fields(kind):
+                inner, is_array = nested_in(each.type)
+                if "tag" in each.metadata:
+                    assert not is_array
+                    assert inner is None or not has_arrays(inner)
+                elif inner is not None:
+                    kinds.append(inner)
+
+
+CLAIMS = [struct.pack(">i", 2**31 - 1)] + [
+    bytes.fromhex(each) for each in ("ffffff7f", "ffffffff07", "ffffffff0f")
+]
+
+
+def read_as_a_server_does(frame: bytes) -> None:
+    try:
+        call = parse(frame, APIS)
+    except Rejected:
+        return
+    if isinstance(call, Call):
+        call.memory_bytes(50_000)
+        call.schema.decode(call.frame, call.body_at)
+
+
+@pytest.mark.parametrize("whole", WHOLE, ids=lambda whole: f"{whole[4:8].hex()}-{len(whole)}")
+def test_claims_of_more_items_than_there_can_be(whole: bytes) -> None:
+    """kio reserves memory for as many as are claimed: for 96 GiB, that ends the process."""
+    frame = whole[4:]
+    read_as_a_server_does(frame)
+    for at in range(8, len(frame)):
+        for claim in CLAIMS:
+            for replaced in (1, 4):
+                with suppress(Rejected, Undecodable):
+                    read_as_a_server_does(frame[:at] + claim + frame[at + replaced :])
+
+
 @pytest.mark.parametrize("cut", range(1, 12))
 def test_what_is_cut_off_has_no_shape(cut: int) -> None:
     data = [{"index": 0, "records": batch(b"a")}]
@@ -146,10 +197,12 @@ def test_what_is_cut_off_has_no_shape(cut: int) -> None:
     known = schema(0, 9)
     _, _, body_at = known.header(frame)
     assert known.shape.items(frame, body_at, 9) == 2
-    assert known.shape.items(frame[:-cut], body_at, 9) == 0
+    with pytest.raises(Malformed):
+        known.shape.items(frame[:-cut], body_at, 9)
     assert known.shape.without_unknown_tags(frame[:-cut], body_at) is None
     endless = frame[:body_at] + b"\xff" * 40
-    assert known.shape.items(endless, body_at, 9) == 0
+    with pytest.raises(Malformed):
+        known.shape.items(endless, body_at, 9)
 
 
 def test_a_client_that_knows_more_is_answered(wire: Wire) -> None:
