@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import leaks
@@ -22,6 +23,10 @@ settings.load_profile(
 )
 
 leaks.adopt_orphans()
+
+# What a shell runs in the background ignores Ctrl-C, and so would all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Modules that take longest, as a whole or in a single test: they begin first, and nobody waits for
 # them at the end.
