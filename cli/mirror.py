@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
+# How long it may take to end after Ctrl-C: to store how far it is, unless no server answers.
+PATIENCE_S = 5.0
+
 
 @app.command()
 def mirror(
@@ -86,7 +89,14 @@ def mirror(
         line.clear()
         say(note)
 
-    with Signals() as signals, contextlib.ExitStack() as stack:
+    def tell_of_the_end() -> None:
+        tell(f"{signals.what} before all was done; run it again to go on")
+
+    with (
+        Signals() as signals,
+        signals.ending_within(PATIENCE_S, tell_of_the_end),
+        contextlib.ExitStack() as stack,
+    ):
         opened = stack.enter_context(open_broker(source))
         copies = stack.enter_context(_target(target, dry_run=dry_run))
         try:
