@@ -198,10 +198,11 @@ def _absolute(location: str) -> str:
         raise WrongUsage("the location is empty")
     if not location.isprintable():
         raise WrongUsage(f"{location!r}: the location has characters that cannot be printed")
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", location)
-    if scheme is None:
+    from seawall.broker.location import SCHEME, is_cluster
+
+    if not is_cluster(location):
         return os.path.abspath(location)
-    if scheme[1] != "kafka":
+    if not location.startswith(SCHEME):
         raise WrongUsage(
             f"{location!r}: a location is a directory, or kafka://HOST:PORT[,HOST:PORT…]"
         )

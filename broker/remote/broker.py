@@ -94,7 +94,7 @@ class RemoteBroker(DeadLetterKeeping, Closing):
         except (KafkaException, TypeError, ValueError) as error:
             reason = error.args[0] if error.args else error
             text = reason.str() if isinstance(reason, KafkaError) else str(reason)
-            raise InvalidLocation(location=self.location, reason=text) from error
+            raise InvalidLocation(location=self.location, reason=text.strip()) from error
 
     def _on_admin_error(self, error: KafkaError) -> None:
         self._asking.is_stale = True

@@ -34,6 +34,7 @@ def test_a_cluster_need_not_be_there() -> None:
     [
         ("no.such.setting=1", "No such configuration property"),
         ("socket.timeout.ms=soon", "socket.timeout.ms"),
+        ("socket.timeout.ms=5", "outside allowed range 10..300000"),
         ("security.protocol=telnet", "security.protocol"),
     ],
 )
@@ -41,6 +42,7 @@ def test_wrong_settings_are_refused_at_once(settings: str, reason: str) -> None:
     with pytest.raises(InvalidLocation) as caught:
         connect(f"kafka://127.0.0.1:1?{settings}")
     assert reason in caught.value.reason
+    assert caught.value.reason.isprintable()
 
 
 @pytest.mark.parametrize(
