@@ -342,6 +342,10 @@ class RemoteBroker(DeadLetterKeeping, Closing):
         """
         return self._groups.describe(name)
 
+    def group_offsets(self, name: str) -> dict[tuple[str, int], int]:
+        """Where a group is. See `Broker.group_offsets`."""
+        return self._groups.offsets(name)
+
     def reset_group(self, name: str, topic: str, offsets: Mapping[int, int]) -> None:
         """Set a group's place in a topic. See `Broker.reset_group`."""
         self._groups.reset(name, topic, offsets)
