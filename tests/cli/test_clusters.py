@@ -230,7 +230,9 @@ def test_a_signal_ends_a_produce_whose_server_is_away() -> None:
                 lines, errors = pipe_of(producing.stdin), pipe_of(producing.stderr)
                 lines.write(b"1\n2\n")
                 lines.flush()
-                time.sleep(1)
+                with connect(at[1]) as broker:
+                    eventually(lambda: broker.ends("orders", 0).durable_end == 2)
+                time.sleep(0.2)  # what is on disk is acknowledged
                 server.kill()
                 lines.write(b"3\n")
                 lines.flush()
