@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
-from seawall.broker.errors import BrokerError
+from seawall.broker.errors import BrokerError, UnknownTopic
 from seawall.broker.mirror_checkpoint import Checkpoint, Checkpoints, OffsetMap
 from seawall.broker.mirror_copy import (
     ClusterWriter,
@@ -152,7 +152,8 @@ class _Run:
     # -- copying ---------------------------------------------------------------------
 
     def copy(self) -> None:
-        """Copy until all is copied, or until somebody wants it to stop."""
+        """Copy until all is copied, or until somebody wants it to stop. A topic that fits a
+        pattern, and is deleted at the source meanwhile, ends nothing."""
         while True:
             planned = self._plan()
             self._take_in(planned)
@@ -160,9 +161,16 @@ class _Run:
             for each in planned:
                 for note in prepare(self.target, each):
                     self._note(f"{each.name}: {note}")
-            with self._writer([each.name for each in planned]) as writer:
-                if self._session(planned, writer):
-                    return
+            names = [each.name for each in planned]
+            try:
+                with self._writer(names) as writer:
+                    if self._session(planned, writer):
+                        return
+            except UnknownTopic as error:
+                gone = {*names} - {each.name for each in self.source.topics()}
+                if error.topic not in gone:
+                    raise
+                self._note(f"{error.topic}: deleted at the source; what was copied of it stays")
 
     @contextlib.contextmanager
     def _writer(self, names: Sequence[str]) -> Iterator[MirrorWriter]:

@@ -547,3 +547,46 @@ def _end(broker: AnyBroker, topic: str) -> int:
     if topic not in [each.name for each in broker.topics()]:
         return 0
     return broker.ends(topic, 0).durable_end
+
+
+def test_a_topic_that_is_deleted_at_the_source_ends_nothing(
+    cluster: AnyBroker, home: Broker, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seawall.broker.mirroring._LOOK_AGAIN_S", 3_600.0)
+    gone = f"{topic}-gone"
+    for name in (topic, gone):
+        cluster.create_topic(name)
+        fill(cluster, name, 0, 10)
+    stop = threading.Event()
+    done: list[Any] = []
+    notes: list[str] = []
+
+    def run() -> None:
+        done.append(
+            mirror(
+                cluster,
+                home,
+                topics=[f"{topic}*"],
+                follow=True,
+                verify=True,
+                on_note=notes.append,
+                should_stop=stop.is_set,
+            )
+        )
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        eventually(lambda: _end(home, topic) == _end(home, gone) == 10, 60)
+        cluster.delete_topic(gone)
+        eventually(lambda: bool(notes) or not thread.is_alive(), 60)
+        fill(cluster, topic, 10, 20)
+        eventually(lambda: _end(home, topic) == 20 or not thread.is_alive(), 60)
+    finally:
+        stop.set()
+        thread.join(30)
+    assert [each.records for each in done] == [30]
+    assert notes == [f"{gone}: deleted at the source; what was copied of it stays"]
+    assert _end(home, gone) == 10
+    with pytest.raises(errors.UnknownTopic):  # whoever asks for it by its name hears of it
+        mirror(cluster, home, topics=[gone])
