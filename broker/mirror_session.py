@@ -40,8 +40,8 @@ class Mirrored:
     ``records``: copied by this run. ``found``: those that a run before it had left beyond its
     checkpoint. ``lost``: offsets that the source had removed before they could be copied.
     ``left``, of a dry run: offsets that would be copied, by topic. ``compared`` and
-    ``difference``: with ``verify``; ``removed`` then counts offsets of which one side has
-    removed the records by its own settings. ``notes`` are for people.
+    ``difference``: with ``verify``, as far as it came; ``removed`` then counts offsets of which
+    one side has removed the records by its own settings. ``notes`` are for people.
     """
 
     topics: list[PlannedTopic] = field(default_factory=list)

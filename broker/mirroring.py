@@ -99,8 +99,13 @@ def mirror(
         else:
             run.copy()
         if verify and not run.result.was_stopped:
-            run.compare()
+            with contextlib.suppress(_Stopped):
+                run.compare()
     return run.result
+
+
+class _Stopped(Exception):
+    """Somebody wants a comparison to stop."""
 
 
 class _Run:
@@ -285,7 +290,7 @@ class _Run:
     # -- comparing -------------------------------------------------------------------
 
     def compare(self) -> None:
-        """Compare all that was copied; ends at the first difference."""
+        """Compare all that was copied; ends at the first difference. Raises `_Stopped`."""
         result = self.result
         result.compared = 0
         total = sum(each.mapping.last[0] - each.mapping.pairs[0][0] for each in self.known.values())
@@ -306,6 +311,7 @@ class _Run:
                         what="the target has no such partition",
                     )
                     return
+                before = result.compared
                 compared = compare(
                     Side(self.source, *place),
                     Side(self.target, *place),
@@ -313,15 +319,24 @@ class _Run:
                     self._stops(place),
                     is_compacted=is_compacted(*policies),
                     keeps_offsets=not self.target.is_remote,
+                    on_count=self._counting(before, total),
                 )
-                result.compared += compared.records
                 result.removed += compared.removed
-                self.options.on_progress(
-                    MirrorProgress(stage="comparing", records=result.compared, total=total)
-                )
+                result.compared = before + compared.records
                 if compared.difference is not None:
                     result.difference = compared.difference
                     return
+                self._compared(result.compared, total)
+
+    def _counting(self, before: int, total: int) -> Callable[[int], None]:
+        return lambda count: self._compared(before + count, total)
+
+    def _compared(self, count: int, total: int) -> None:
+        self.result.compared = count
+        self.options.on_progress(MirrorProgress(stage="comparing", records=count, total=total))
+        if self.options.should_stop():
+            self.result.was_stopped = True
+            raise _Stopped
 
     def _stops(self, place: Place) -> tuple[int, int]:
         """How far both sides are compared: all of the target with what was copied to it; all

@@ -78,11 +78,13 @@ def mirror(
     from seawall.broker import mirror as run
 
     line = Line()
-    begun_s = time.monotonic()
+    begun: dict[str, tuple[float, int]] = {}  # when each stage was heard of first, and with what
 
     def show(progress: "MirrorProgress") -> None:
         of = f" of {progress.total:,}" if progress.total else ""
-        rate = progress.records / max(time.monotonic() - begun_s, 0.001)
+        now_s = time.monotonic()
+        since_s, before = begun.setdefault(progress.stage, (now_s, progress.records))
+        rate = (progress.records - before) / max(now_s - since_s, 0.001)
         line.show(f"{progress.stage}: {progress.records:,}{of} records, {rate:,.0f}/s")
 
     def tell(note: str) -> None:
@@ -174,7 +176,7 @@ def _report(done: "Mirrored", *, dry_run: bool, json: bool, quiet: bool) -> None
             f"{counted(done.records, 'record')} copied, {counted(len(done.topics), 'topic')}, "
             f"{counted(done.partitions, 'partition')}{already}{positions}"
         )
-    if done.compared is not None and done.difference is None:
+    if done.compared is not None and done.difference is None and not done.was_stopped:
         gone = f"; {counted(done.removed, 'offset')} gone from one side" if done.removed else ""
         say(
             f"both sides are the same: {counted(done.compared, 'record')} in "

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage import memory_folder
 
-from seawall.broker import AnyBroker, Broker, Record, connect, errors, mirror
+from seawall.broker import AnyBroker, Broker, MirrorProgress, Record, connect, errors, mirror
 from seawall.broker.mirror_checkpoint import CHECKPOINT_TOPIC
 from seawall.broker.mirror_read import Side, read
 from seawall.wal.records import empty_batch
@@ -590,3 +590,23 @@ def test_a_topic_that_is_deleted_at_the_source_ends_nothing(
     assert _end(home, gone) == 10
     with pytest.raises(errors.UnknownTopic):  # whoever asks for it by its name hears of it
         mirror(cluster, home, topics=[gone])
+
+
+def test_a_comparison_can_be_stopped(home: Broker, other: Broker) -> None:
+    home.create_topic("t")
+    fill(home, "t", 0, 10_000)
+    mirror(home, other)
+    heard: list[int] = []
+
+    def hear(progress: MirrorProgress) -> None:
+        assert (progress.stage, progress.total) == ("comparing", 10_000)
+        heard.append(progress.records)
+
+    done = mirror(
+        home, other, verify=True, on_progress=hear, should_stop=lambda: sum(heard) > 5_000
+    )
+    assert done.was_stopped
+    assert heard == [2_000, 4_000]
+    assert (done.compared, done.difference) == (4_000, None)
+    assert not mirror(home, other, verify=True, on_progress=hear).was_stopped
+    assert heard[2:] == [2_000, 4_000, 6_000, 8_000, 10_000, 10_000]
