@@ -88,13 +88,16 @@ class RemoteBroker(DeadLetterKeeping, Closing):
         forks.register(self)
 
     def _made(self, kind: Callable[[dict[str, Any]], Any], given: dict[str, Any]) -> Any:
-        """A client of librdkafka. Raises `InvalidLocation` for settings that it refuses."""
+        """A client of librdkafka. Raises `InvalidLocation` for settings of the location that it
+        refuses, and ValueError for arguments."""
         try:
             return kind(given)
         except (KafkaException, TypeError, ValueError) as error:
             reason = error.args[0] if error.args else error
-            text = reason.str() if isinstance(reason, KafkaError) else str(reason)
-            raise InvalidLocation(location=self.location, reason=text.strip()) from error
+            text = (reason.str() if isinstance(reason, KafkaError) else str(reason)).strip()
+            if kind is not AdminClient and not any(n in text for n in self._cluster.settings):
+                raise ValueError(f"librdkafka does not take this: {text}") from error
+            raise InvalidLocation(location=self.location, reason=text) from error
 
     def _on_admin_error(self, error: KafkaError) -> None:
         self._asking.is_stale = True

@@ -52,6 +52,8 @@ def test_topics_records_and_groups(cli: Cli, cluster: str, tmp_path: object) -> 
     assert sum(each["lag"] for each in described["offsets"]) == 0
     assert cli("group", "list", "-q", *at).out == b"billing\n"
     assert cli("group", "reset", "billing", "-t", "orders", "-o", "start", *at).code == 0
+    wrong = cli("topic", "alter", "orders", "-c", "retention.ms=soon", *at)
+    assert (wrong.code, wrong.err.count("\n"), wrong.err.count("'soon'")) == (1, 1, 1)
     altered = cli("topic", "alter", "orders", "-p", "3", "-c", "retention.ms=5000000", *at)
     assert altered.err == "seawall: topic 'orders' has 3 partitions; retention.ms=5000000\n"
     facts = json.loads(cli("topic", "describe", "orders", "--json", *at).out)
