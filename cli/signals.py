@@ -84,6 +84,10 @@ class Signals:
             if self.received:
                 raise Interrupted
             return function(*args, **kwargs)
+        except KeyboardInterrupt:
+            if self.received:
+                raise Interrupted from None  # what was raised here was lost, and this made of it
+            raise
         finally:
             self._waiting = False
 
