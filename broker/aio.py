@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -52,6 +53,10 @@ def _submit(executor: ThreadPoolExecutor, call: Callable[[], Result]) -> Future[
 
 async def _in_executor(executor: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:
     return await asyncio.wrap_future(_submit(executor, call))
+
+
+# How long leaving a producer waits for acknowledgements when its task was cancelled, as by Ctrl-C.
+CANCELLED_MS = 30_000
 
 
 class AsyncProducer:
@@ -160,13 +165,18 @@ class AsyncProducer:
         await self._line_sent()
         await self._run(partial(self._producer.flush, timeout_ms))
 
-    async def close(self) -> None:
-        """Flush, then close. Safe to call twice."""
+    async def close(self, timeout_ms: float | None = None) -> None:
+        """Flush, then close. Safe to call twice. ``timeout_ms`` as with `Producer.close`."""
+        begun_s = time.monotonic()
         try:
-            await self._line_sent()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if timeout_ms is None else timeout_ms / 1000):
+                    await self._line_sent()
         finally:
+            if timeout_ms is not None:
+                timeout_ms = max(0.0, timeout_ms - (time.monotonic() - begun_s) * 1000)
             with contextlib.suppress(BrokerClosed):  # then the broker has closed it, too
-                await self._run(self._producer.close)
+                await self._run(partial(self._producer.close, timeout_ms))
 
     async def _line_sent(self) -> None:
         if self._sending is not None:
@@ -184,7 +194,11 @@ class AsyncProducer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close()
+        if kind is None or not issubclass(kind, asyncio.CancelledError):
+            await self.close()
+            return
+        with contextlib.suppress(TimeoutError):  # each report says what became of its record
+            await self.close(CANCELLED_MS)
 
 
 def _send_all(

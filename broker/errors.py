@@ -339,9 +339,19 @@ class InvalidConfig(TopicError):
     """A setting with a key that is not ``known``, or a value that is not allowed."""
 
     def __init__(
-        self, *, key: str, value: str, allowed: str, known: bool = True, suggestion: str = ""
+        self,
+        *,
+        key: str,
+        value: str,
+        allowed: str,
+        known: bool = True,
+        suggestion: str = "",
+        said: str = "",
     ) -> None:
-        if suggestion:
+        """``said``: by a server that refused it, in its own words."""
+        if said:
+            message = f"the server refuses that: {said}"
+        elif suggestion:
             message = f"unknown setting {key!r}; did you mean {suggestion!r}?"
         elif known:
             message = f"invalid value {value!r} for {key!r}: give {allowed}"
@@ -353,3 +363,4 @@ class InvalidConfig(TopicError):
         self.allowed = allowed
         self.known = known
         self.suggestion = suggestion
+        self.said = said

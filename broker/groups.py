@@ -17,6 +17,7 @@ from seawall.wal.records import decode_batch
 
 if TYPE_CHECKING:
     from seawall.broker.engine import Engine
+    from seawall.broker.state import Committed
 
 EMPTY = "Empty"
 STABLE = "Stable"
@@ -80,8 +81,8 @@ def describe(engine: Engine, name: str) -> GroupInfo:
     members = [each for each in members if not engine.lives.is_dead(each)]
     owners = {partition: each.member_id for each in members for partition in each.owned}
     offsets = []
-    for partition_id in engine.state.committed(name):
-        offset = _offset(engine, name, partition_id, owners.get(partition_id))
+    for partition_id, committed in engine.state.committed(name).items():
+        offset = _offset(engine, partition_id, committed, owners.get(partition_id))
         if offset is not None:
             offsets.append(offset)
     return GroupInfo(
@@ -92,6 +93,17 @@ def describe(engine: Engine, name: str) -> GroupInfo:
         members=tuple(_member(engine, each) for each in members),
         offsets=tuple(sorted(offsets, key=lambda each: (each.topic, each.partition))),
     )
+
+
+def committed(engine: Engine, name: str) -> dict[tuple[str, int], int]:
+    """A group's place in every partition, without all else that `describe` looks up."""
+    check_group_name(name)
+    found = {}
+    for partition_id, each in engine.state.committed(name).items():
+        place = engine.place(partition_id)
+        if place is not None:
+            found[place[0].name, place[1].number] = each.offset
+    return dict(sorted(found.items()))
 
 
 def _state(members: Sequence[Member]) -> str:
@@ -114,14 +126,12 @@ def _member(engine: Engine, member: Member) -> GroupMember:
 
 
 def _offset(
-    engine: Engine, group: str, partition_id: int, member_id: str | None
+    engine: Engine, partition_id: int, committed: Committed, member_id: str | None
 ) -> GroupOffset | None:
     """A group's place in a partition, None if that is being deleted."""
     place = engine.place(partition_id)
-    everybody = engine.state.committed_in(partition_id)
-    if place is None or group not in everybody:
+    if place is None:
         return None
-    committed = everybody[group]
     try:
         log = engine.log(partition_id)
         ends = log.ends()
@@ -141,7 +151,7 @@ def _offset(
         member_id=member_id,
         holds_back=(
             committed.offset < ends.durable_end
-            and committed.offset == min(each.offset for each in everybody.values())
+            and engine.state.is_lowest(partition_id, committed.offset)
         ),
     )
 

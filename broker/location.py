@@ -18,7 +18,8 @@ SCHEME = "kafka://"
 DEFAULT_PORT = 9092
 MOST_SERVERS = 1_000
 
-_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+# With one slash it is a slip: else a directory would be made of it.
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|kafka:/")
 _SERVER = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s\[\]:/@?#,]+)(?::(?P<port>\d{1,5}))?")
 _NAME = re.compile(r"[a-z][a-z0-9._]*")
 

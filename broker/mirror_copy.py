@@ -31,6 +31,8 @@ MOST_HOLE_OFFSETS: Final = 1 << 31
 _FILE_HOLE: Final = 100_000
 
 CLOSE_MS: Final = 10_000
+# How long a record may wait for room in the buffer: a year, for as long as the servers are away.
+ROOM_MS: Final = 365 * 24 * 3_600_000
 
 Provenance = Callable[[Record], Sequence[tuple[str, bytes | None]]]
 
@@ -196,6 +198,7 @@ class ClusterWriter:
         self._producer = target.producer(
             linger_ms=20,
             batch_bytes=batch_bytes,
+            max_block_ms=ROOM_MS,
             compression=compression,
             idempotent=True,
             on_delivery=self._settled,

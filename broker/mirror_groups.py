@@ -39,8 +39,7 @@ def positions(broker: AnyBroker) -> dict[str, Positions]:
     found = {}
     for name in broker.groups():
         with contextlib.suppress(UnknownGroup):  # deleted meanwhile
-            offsets = broker.group(name).offsets
-            found[name] = {(each.topic, each.partition): each.committed for each in offsets}
+            found[name] = broker.group_offsets(name)
     return found
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from seawall.broker.errors import MirrorError
+from seawall.broker.silence import Silence
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 # Headers of this kind are what a mirror added, if it was asked to.
 PROVENANCE_PREFIX: Final = "seawall.mirror."
 POLL_RECORDS: Final = 2_000
-# Servers that answer, but give nothing of what they say they have.
-SILENCE_S: Final = 60.0
 _POLL_MS: Final = 500
 
 
@@ -35,17 +33,16 @@ def read(side: Side, first: int, stop: int) -> Iterator[Record]:
     if first >= stop:
         return
     with broker.consumer(topic, partitions=[partition], start=first) as consumer:
-        heard_s = time.monotonic()
+        silence = Silence(broker)
         while consumer.reached(topic, partition) < stop:
             records = consumer.poll(POLL_RECORDS, _POLL_MS)
             for record in records:
                 if record.offset >= stop:
                     return
                 yield record
-            now_s = time.monotonic()
             if records:
-                heard_s = now_s
-            elif now_s - heard_s > SILENCE_S:
+                silence.heard()
+            elif silence.is_too_long(topic, partition):
                 raise MirrorError(
                     f"{broker.location} gives no records of partition {partition} of topic "
                     f"{topic!r} between offset {consumer.reached(topic, partition)} and {stop}; "

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from seawall.broker.errors import MirrorError
 from seawall.broker.mirror_copy import DirectoryWriter, MirrorWriter
-from seawall.broker.mirror_read import POLL_RECORDS, SILENCE_S
+from seawall.broker.mirror_read import POLL_RECORDS
+from seawall.broker.silence import Silence
 
 if TYPE_CHECKING:
     from seawall.broker.interface import AnyBroker, AnyConsumer, Place
@@ -39,8 +40,8 @@ class Mirrored:
     ``records``: copied by this run. ``found``: those that a run before it had left beyond its
     checkpoint. ``lost``: offsets that the source had removed before they could be copied.
     ``left``, of a dry run: offsets that would be copied, by topic. ``compared`` and
-    ``difference``: with ``verify``; ``removed`` then counts offsets of which one side has
-    removed the records by its own settings. ``notes`` are for people.
+    ``difference``: with ``verify``, as far as it came; ``removed`` then counts offsets of which
+    one side has removed the records by its own settings. ``notes`` are for people.
     """
 
     topics: list[PlannedTopic] = field(default_factory=list)
@@ -126,7 +127,8 @@ class Session:
         self, consumer: AnyConsumer, left: set[Place], total: int
     ) -> Iterator[dict[Place, Checkpoint]]:
         interval_s = self._options.checkpoint_interval_ms / 1000
-        done_s = heard_s = time.monotonic()
+        done_s = time.monotonic()
+        silence = Silence(self._source)
         copied = 0
         while left or self._options.follow:
             if self._options.should_stop():
@@ -136,11 +138,11 @@ class Session:
             copied += self._write(records, left)
             now_s = time.monotonic()
             if records:
-                heard_s = now_s
+                silence.heard()
                 self._options.on_progress(
                     MirrorProgress(stage="copying", records=copied, total=total)
                 )
-            elif left and now_s - heard_s > SILENCE_S:
+            elif left and silence.is_too_long(*min(left)):
                 topic, partition = min(left)
                 raise MirrorError(
                     f"{self._source.location} gives no records of partition {partition} of topic "

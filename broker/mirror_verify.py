@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from seawall.broker.config import COMPACT
 from seawall.broker.mirror_read import Side, difference, read
@@ -14,6 +14,10 @@ from seawall.broker.mirror_read import Side, difference, read
 if TYPE_CHECKING:
     from seawall.broker.mirror_checkpoint import OffsetMap, Pair
     from seawall.wal.records import Record
+
+
+# After so many records it is said how far it is.
+COUNT_RECORDS: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +55,18 @@ def compare(
     *,
     is_compacted: bool,
     keeps_offsets: bool,
+    on_count: Callable[[int], object] = lambda count: None,
 ) -> Compared:
     """Compare a partition up to `stops`, an offset of the source and one of the target.
+
+    `on_count` hears now and then how many records of the source were read, and may raise.
 
     With `is_compacted` either side may lack what has a newer value: then the last values of
     the keys are compared.
     """
     source_stop, target_stop = stops
     source_first, target_first, removed = _aligned(source, target, mapping, source_stop)
-    originals = read(source, source_first, source_stop)
+    originals = _counted(read(source, source_first, source_stop), on_count)
     copies = read(target, target_first, target_stop)
     may_round = target.broker.is_remote
     if is_compacted:
@@ -90,6 +97,13 @@ def compare(
                 ),
             )
         count += 1
+
+
+def _counted(records: Iterator[Record], on_count: Callable[[int], object]) -> Iterator[Record]:
+    for count, record in enumerate(records, 1):
+        if count % COUNT_RECORDS == 0:
+            on_count(count)
+        yield record
 
 
 def _aligned(

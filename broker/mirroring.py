@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
-from seawall.broker.errors import BrokerError
+from seawall.broker.errors import BrokerError, UnknownTopic
 from seawall.broker.mirror_checkpoint import Checkpoint, Checkpoints, OffsetMap
 from seawall.broker.mirror_copy import (
     ClusterWriter,
@@ -99,8 +99,13 @@ def mirror(
         else:
             run.copy()
         if verify and not run.result.was_stopped:
-            run.compare()
+            with contextlib.suppress(_Stopped):
+                run.compare()
     return run.result
+
+
+class _Stopped(Exception):
+    """Somebody wants a comparison to stop."""
 
 
 class _Run:
@@ -152,7 +157,8 @@ class _Run:
     # -- copying ---------------------------------------------------------------------
 
     def copy(self) -> None:
-        """Copy until all is copied, or until somebody wants it to stop."""
+        """Copy until all is copied, or until somebody wants it to stop. A topic that fits a
+        pattern, and is deleted at the source meanwhile, ends nothing."""
         while True:
             planned = self._plan()
             self._take_in(planned)
@@ -160,9 +166,16 @@ class _Run:
             for each in planned:
                 for note in prepare(self.target, each):
                     self._note(f"{each.name}: {note}")
-            with self._writer([each.name for each in planned]) as writer:
-                if self._session(planned, writer):
-                    return
+            names = [each.name for each in planned]
+            try:
+                with self._writer(names) as writer:
+                    if self._session(planned, writer):
+                        return
+            except UnknownTopic as error:
+                gone = {*names} - {each.name for each in self.source.topics()}
+                if error.topic not in gone:
+                    raise
+                self._note(f"{error.topic}: deleted at the source; what was copied of it stays")
 
     @contextlib.contextmanager
     def _writer(self, names: Sequence[str]) -> Iterator[MirrorWriter]:
@@ -277,7 +290,7 @@ class _Run:
     # -- comparing -------------------------------------------------------------------
 
     def compare(self) -> None:
-        """Compare all that was copied; ends at the first difference."""
+        """Compare all that was copied; ends at the first difference. Raises `_Stopped`."""
         result = self.result
         result.compared = 0
         total = sum(each.mapping.last[0] - each.mapping.pairs[0][0] for each in self.known.values())
@@ -298,6 +311,7 @@ class _Run:
                         what="the target has no such partition",
                     )
                     return
+                before = result.compared
                 compared = compare(
                     Side(self.source, *place),
                     Side(self.target, *place),
@@ -305,15 +319,24 @@ class _Run:
                     self._stops(place),
                     is_compacted=is_compacted(*policies),
                     keeps_offsets=not self.target.is_remote,
+                    on_count=self._counting(before, total),
                 )
-                result.compared += compared.records
                 result.removed += compared.removed
-                self.options.on_progress(
-                    MirrorProgress(stage="comparing", records=result.compared, total=total)
-                )
+                result.compared = before + compared.records
                 if compared.difference is not None:
                     result.difference = compared.difference
                     return
+                self._compared(result.compared, total)
+
+    def _counting(self, before: int, total: int) -> Callable[[int], None]:
+        return lambda count: self._compared(before + count, total)
+
+    def _compared(self, count: int, total: int) -> None:
+        self.result.compared = count
+        self.options.on_progress(MirrorProgress(stage="comparing", records=count, total=total))
+        if self.options.should_stop():
+            self.result.was_stopped = True
+            raise _Stopped
 
     def _stops(self, place: Place) -> tuple[int, int]:
         """How far both sides are compared: all of the target with what was copied to it; all

@@ -109,6 +109,15 @@ class State:
         with self.read() as view:
             return self._committed_in(view, partition_id)
 
+    def is_lowest(self, partition_id: int, offset: int) -> bool:
+        """Whether no group has committed less than that in a partition. Ends at the first."""
+        start, end = (layout.partition_key(b"O", each) for each in (partition_id, partition_id + 1))
+        with self.read() as view:
+            return all(
+                layout.unpack_committed(stored).offset >= offset
+                for _, stored in view.iterate(start, end)
+            )
+
     def highest_committed(self, partition_id: int) -> int | None:
         """The greatest offset that a group has committed in a partition.
 

@@ -158,7 +158,11 @@ def _run(settings: "Settings", json: bool) -> None:
     line = Line()
 
     def hear_of_topic(name: str, what: str) -> None:
-        say(f"made topic {name!r}{'; it is deleted afterwards' if what == 'scratch' else ''}")
+        if what == "left":
+            line.clear()
+            say(f"nobody was there to delete it: seawall topic delete {name}")
+        else:
+            say(f"made topic {name!r}{'; it is deleted afterwards' if what == 'scratch' else ''}")
 
     with Signals() as signals:
         try:

@@ -198,13 +198,19 @@ def _absolute(location: str) -> str:
         raise WrongUsage("the location is empty")
     if not location.isprintable():
         raise WrongUsage(f"{location!r}: the location has characters that cannot be printed")
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", location)
-    if scheme is None:
+    from seawall.broker.errors_remote import InvalidLocation
+    from seawall.broker.location import SCHEME, is_cluster, parse_cluster
+
+    if not is_cluster(location):
         return os.path.abspath(location)
-    if scheme[1] != "kafka":
+    if not location.startswith(SCHEME):
         raise WrongUsage(
             f"{location!r}: a location is a directory, or kafka://HOST:PORT[,HOST:PORT…]"
         )
+    try:
+        parse_cluster(location)
+    except InvalidLocation as error:
+        raise WrongUsage(str(error)) from error
     return location
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
+# How long it may take to end after Ctrl-C: to store how far it is, unless no server answers.
+PATIENCE_S = 5.0
+
 
 @app.command()
 def mirror(
@@ -75,18 +78,27 @@ def mirror(
     from seawall.broker import mirror as run
 
     line = Line()
-    begun_s = time.monotonic()
+    begun: dict[str, tuple[float, int]] = {}  # when each stage was heard of first, and with what
 
     def show(progress: "MirrorProgress") -> None:
         of = f" of {progress.total:,}" if progress.total else ""
-        rate = progress.records / max(time.monotonic() - begun_s, 0.001)
+        now_s = time.monotonic()
+        since_s, before = begun.setdefault(progress.stage, (now_s, progress.records))
+        rate = (progress.records - before) / max(now_s - since_s, 0.001)
         line.show(f"{progress.stage}: {progress.records:,}{of} records, {rate:,.0f}/s")
 
     def tell(note: str) -> None:
         line.clear()
         say(note)
 
-    with Signals() as signals, contextlib.ExitStack() as stack:
+    def tell_of_the_end() -> None:
+        tell(f"{signals.what} before all was done; run it again to go on")
+
+    with (
+        Signals() as signals,
+        signals.ending_within(PATIENCE_S, tell_of_the_end),
+        contextlib.ExitStack() as stack,
+    ):
         opened = stack.enter_context(open_broker(source))
         copies = stack.enter_context(_target(target, dry_run=dry_run))
         try:
@@ -164,7 +176,7 @@ def _report(done: "Mirrored", *, dry_run: bool, json: bool, quiet: bool) -> None
             f"{counted(done.records, 'record')} copied, {counted(len(done.topics), 'topic')}, "
             f"{counted(done.partitions, 'partition')}{already}{positions}"
         )
-    if done.compared is not None and done.difference is None:
+    if done.compared is not None and done.difference is None and not done.was_stopped:
         gone = f"; {counted(done.removed, 'offset')} gone from one side" if done.removed else ""
         say(
             f"both sides are the same: {counted(done.compared, 'record')} in "

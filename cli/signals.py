@@ -7,10 +7,12 @@ says that it is waiting for the outside world, where nothing can be left half do
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import ParamSpec, TypeVar
 
@@ -22,6 +24,8 @@ T = TypeVar("T")
 # `timeout` and some supervisors send the same signal twice at once: to the process and to
 # its group. Only a later one is somebody who has lost patience.
 IMPATIENT_AFTER_S = 0.5
+# How soon it is noticed that a command takes too long to end.
+_LOOK_S = 0.1
 
 _NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
@@ -80,6 +84,10 @@ class Signals:
             if self.received:
                 raise Interrupted
             return function(*args, **kwargs)
+        except KeyboardInterrupt:
+            if self.received:
+                raise Interrupted from None  # what was raised here was lost, and this made of it
+            raise
         finally:
             self._waiting = False
 
@@ -90,10 +98,33 @@ class Signals:
         except Interrupted:
             raise Stopped(f"{self.what}; nothing was done", signal_number=self.received) from None
 
+    @contextlib.contextmanager
+    def ending_within(self, patience_s: float, last_words: Callable[[], object]) -> Iterator[None]:
+        """What runs inside ends this soon after the first signal, or the process does.
+
+        For what may be killed at any moment, and may have to wait for as long as a server is
+        away. `last_words` is called before that, in a thread of its own.
+        """
+        is_over = threading.Event()
+
+        def watch() -> None:
+            while not is_over.wait(_LOOK_S):
+                if self.received and time.monotonic() - self._received_at_s > patience_s:
+                    last_words()
+                    os._exit(128 + self.received)
+
+        watching = threading.Thread(target=watch, name="seawall-signals", daemon=True)
+        watching.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            watching.join()
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if not self.received:
-            self.received = number
             self._received_at_s = time.monotonic()
+            self.received = number
         elif self._can_be_killed and time.monotonic() - self._received_at_s > IMPATIENT_AFTER_S:
             os._exit(128 + number)
         if self._waiting:

@@ -16,6 +16,8 @@ from seawall.broker.bench.plan import Task
 STARTING_S = 60.0
 # How long after having been asked to stop a process may still write.
 STOPPING_S = 15.0
+# How long one that has brought its result may take to close; it waits for servers that are away.
+CLOSING_S = 5.0
 # From the last one being ready to all beginning.
 HEAD_START_NS = 50_000_000
 TICK_S = 0.1
@@ -141,7 +143,7 @@ class Crew:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-        deadline_s = time.monotonic() + STOPPING_S if len(self.results) else 0.0
+        deadline_s = time.monotonic() + CLOSING_S if len(self.results) else 0.0
         for process in self._processes:
             try:
                 process.wait(max(0.5, deadline_s - time.monotonic()))

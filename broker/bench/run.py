@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from seawall.broker.bench.crew import BenchFailed, Crew
+from seawall.broker.bench.crew import TICK_S, BenchFailed, Crew
 from seawall.broker.bench.histogram import Histogram
 from seawall.broker.bench.plan import DEFAULT_FILL_RECORDS, Settings, Task, shares
-from seawall.broker.errors import UnknownTopic
+from seawall.broker.errors import BrokerError, UnknownTopic
 from seawall.broker.interface import AnyBroker
 
 SCRATCH_PREFIX = "seawall-bench-"
+# How long deleting the scratch topic may take once it was asked to stop: no server may be there.
+DELETING_S = 5.0
 
 Progress = Callable[[str, int], None]
 
@@ -62,7 +66,8 @@ class Bench:
         on_topic: Callable[[str, str], None] = lambda topic, what: None,
         on_progress: Progress = lambda phase, records: None,
     ) -> None:
-        """``on_topic`` hears of a topic that is ``scratch`` or was ``created``."""
+        """``on_topic`` hears of a topic that is ``scratch`` or was ``created``, and of one that
+        is ``left``, because nobody was there to delete it when it was asked to stop."""
         self._broker = broker
         self._settings = settings
         self._is_stopped = is_stopped
@@ -123,7 +128,31 @@ class Bench:
             yield
         finally:
             if settings.topic is None:
-                broker.delete_topic(name)
+                self._delete(name)
+
+    def _delete(self, name: str) -> None:
+        """Delete the scratch topic, however long no server answers; unless asked to stop."""
+        failures: list[BrokerError] = []
+
+        def delete() -> None:
+            try:
+                self._broker.delete_topic(name)
+            except BrokerError as error:
+                failures.append(error)
+
+        # Whoever closes the broker ends it, if it is left alone.
+        deleting = threading.Thread(target=delete, name="seawall-bench-delete", daemon=True)
+        deleting.start()
+        asked_s: float | None = None
+        while deleting.is_alive():
+            deleting.join(TICK_S)
+            if asked_s is None and self._is_stopped():
+                asked_s = time.monotonic()
+            if asked_s is not None and time.monotonic() - asked_s > DELETING_S:
+                self._on_topic(name, "left")
+                return
+        if failures:
+            raise failures[0]
 
     def _ends(self) -> dict[int, int]:
         return {n: self._broker.ends(self._topic, n).durable_end for n in self._partitions}

@@ -9,6 +9,7 @@ it has measured.
 from __future__ import annotations
 
 import json
+import logging
 import random
 import string
 import struct
@@ -255,4 +256,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(format="seawall: %(message)s", level=logging.WARNING)  # to stderr
     main()

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from confluent_kafka import KafkaException
 
 from seawall.broker.errors import BrokerClosed, BrokerError
-from seawall.broker.remote.errors import AWAY, Facts, kafka_error, named
+from seawall.broker.remote.errors import AWAY, Facts, kafka_error, lost_signal, named
 from seawall.broker.remote.supervisor import Supervisor
 
 Answer = TypeVar("Answer")
@@ -62,7 +62,7 @@ class Asking:
         metadata that it does not ask for, having dropped all the brokers that it knew."""
         client = self.client
         if client is not None:
-            client.poll(0)  # its reports, which may say that it is stale
+            _hear(client)  # which may say that it is stale
         with self._lock:
             self.check_usable()
             if self.is_stale or self._epoch != self.supervisor.epoch:
@@ -103,7 +103,7 @@ class Asking:
                     if failure.code() > 0:  # that is a server's answer
                         self.supervisor.worked()
                     raise named(failure, facts) from error
-                client.poll(0)  # its reports, which may say that it is not let in
+                _hear(client)  # which may say that it is not let in
                 refused = self.supervisor.refused()
                 if refused is not None:
                     self.is_stale = True
@@ -127,6 +127,14 @@ class Asking:
             self.supervisor.suspect()
             time.sleep(pause_s)
             pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
+
+
+def _hear(client: Any) -> None:
+    """Have a client make its reports."""
+    try:
+        client.poll(0)
+    except SystemError as error:
+        raise lost_signal(error) from None
 
 
 def request_timeout_s(deadline_s: float | None) -> float:

@@ -88,12 +88,15 @@ class RemoteBroker(DeadLetterKeeping, Closing):
         forks.register(self)
 
     def _made(self, kind: Callable[[dict[str, Any]], Any], given: dict[str, Any]) -> Any:
-        """A client of librdkafka. Raises `InvalidLocation` for settings that it refuses."""
+        """A client of librdkafka. Raises `InvalidLocation` for settings of the location that it
+        refuses, and ValueError for arguments."""
         try:
             return kind(given)
         except (KafkaException, TypeError, ValueError) as error:
             reason = error.args[0] if error.args else error
-            text = reason.str() if isinstance(reason, KafkaError) else str(reason)
+            text = (reason.str() if isinstance(reason, KafkaError) else str(reason)).strip()
+            if kind is not AdminClient and not any(n in text for n in self._cluster.settings):
+                raise ValueError(f"librdkafka does not take this: {text}") from error
             raise InvalidLocation(location=self.location, reason=text) from error
 
     def _on_admin_error(self, error: KafkaError) -> None:
@@ -341,6 +344,10 @@ class RemoteBroker(DeadLetterKeeping, Closing):
         What only a directory knows is 0 or None: generations, processes, times.
         """
         return self._groups.describe(name)
+
+    def group_offsets(self, name: str) -> dict[tuple[str, int], int]:
+        """Where a group is. See `Broker.group_offsets`."""
+        return self._groups.offsets(name)
 
     def reset_group(self, name: str, topic: str, offsets: Mapping[int, int]) -> None:
         """Set a group's place in a topic. See `Broker.reset_group`."""

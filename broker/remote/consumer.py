@@ -26,7 +26,7 @@ from seawall.broker.errors import (
     NotInGroup,
     UnknownPartition,
 )
-from seawall.broker.remote.errors import kafka_error
+from seawall.broker.remote.errors import kafka_error, lost_signal
 from seawall.broker.remote.supervisor import Link
 from seawall.broker.remote.troubles import Troubles
 from seawall.broker.remote.turn import Turn
@@ -166,6 +166,8 @@ class RemoteConsumer(Troubles, Running, Closing):
         except RuntimeError as error:
             self._check_usable()
             raise BrokerClosed(what="consumer") from error
+        except SystemError as error:
+            raise lost_signal(error) from None
         expected, pending = self._expected, self._pending
         for message in messages:
             failure = message.error()

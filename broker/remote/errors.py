@@ -7,6 +7,7 @@ caller raises those by itself and comes here for the rest.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -192,6 +193,15 @@ def kafka_error(error: KafkaException) -> KafkaError:
     """What a KafkaException is about."""
     found = error.args[0] if error.args else None
     return found if isinstance(found, KafkaError) else KafkaError(KafkaError._FAIL, str(error))
+
+
+def lost_signal(error: SystemError) -> BaseException:
+    """What to raise instead of that. confluent-kafka loses what is raised in a callback, and
+    that is where the handler of a signal runs if one comes meanwhile: usually Ctrl-C's."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and "without setting an exception" in str(error):
+        return KeyboardInterrupt()
+    return error
 
 
 @contextmanager

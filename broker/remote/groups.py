@@ -77,6 +77,15 @@ class Groups:
         """Where the group is, in every partition in which it is anywhere."""
         return {place: offset for place, (offset, _) in self.places(name).items()}
 
+    def offsets(self, name: str) -> dict[tuple[str, int], int]:
+        """See `Broker.group_offsets`."""
+        check_group_name(name)
+        committed = self.committed(name)
+        if not committed and self._described(name).state == ConsumerGroupState.DEAD:
+            raise UnknownGroup(group=name)
+        there = set(self._topics.names()) if committed else set()  # see `_offsets`
+        return {place: offset for place, offset in sorted(committed.items()) if place[0] in there}
+
     def places(self, name: str) -> dict[tuple[str, int], tuple[int, str]]:
         """The same, with the metadata that was committed with each offset."""
 

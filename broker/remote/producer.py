@@ -33,7 +33,7 @@ from seawall.broker.errors import (
 )
 from seawall.broker.producer import NO_KEY, RECORD_OVERHEAD_BYTES, MustWait
 from seawall.broker.remote.delivery import SUSPICIOUS_S, RemoteDelivery
-from seawall.broker.remote.errors import kafka_error, named
+from seawall.broker.remote.errors import kafka_error, lost_signal, named
 from seawall.broker.remote.supervisor import Link
 from seawall.broker.remote.topics import Topics
 from seawall.broker.routes import as_header_tuple, check_bytes, check_timestamp
@@ -333,7 +333,10 @@ class RemoteProducer(Closing):
             left_s = _POLL_S if deadline_s is None else deadline_s - time.monotonic()
             if left_s <= 0:
                 raise TimeoutError(f"{len(client)} records were not acknowledged in time")
-            client.flush(min(_POLL_S, left_s))
+            try:
+                client.flush(min(_POLL_S, left_s))
+            except SystemError as error:
+                raise lost_signal(error) from None
             self._watch(client)
         failed, self._failed = self._failed, []
         if self._on_delivery is not None:

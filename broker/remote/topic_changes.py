@@ -143,8 +143,9 @@ class TopicChanges:
         return InvalidConfig(
             key=named[0] if named else "",
             value=values[named[0]] if named else "",
-            allowed=f"what the server takes ({error.reason})",
+            allowed="what the server takes",
             known=known,
+            said=error.reason,
         )
 
     def delete(self, name: str, wanted: UUID | None) -> None:

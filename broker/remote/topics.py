@@ -46,12 +46,11 @@ from seawall.wal.lookup import TimeFound
 class ClusterEnds(LogEnds):
     """The ends of a partition elsewhere. How far it is written there, nobody says."""
 
-    location = "the cluster"
-
     @property
     def log_end(self) -> int:
         raise UnsupportedByLocation(
-            operation="tell the end of what is written, durable or not", location=self.location
+            operation="tell the end of what is written, durable or not; ask for durable_end",
+            location="a cluster",
         )
 
 

@@ -34,6 +34,7 @@ def test_a_cluster_need_not_be_there() -> None:
     [
         ("no.such.setting=1", "No such configuration property"),
         ("socket.timeout.ms=soon", "socket.timeout.ms"),
+        ("socket.timeout.ms=5", "outside allowed range 10..300000"),
         ("security.protocol=telnet", "security.protocol"),
     ],
 )
@@ -41,6 +42,19 @@ def test_wrong_settings_are_refused_at_once(settings: str, reason: str) -> None:
     with pytest.raises(InvalidLocation) as caught:
         connect(f"kafka://127.0.0.1:1?{settings}")
     assert reason in caught.value.reason
+    assert caught.value.reason.isprintable()
+
+
+def test_what_is_wrong_is_named_be_it_the_location_or_an_argument() -> None:
+    with connect("kafka://127.0.0.1:1") as broker:
+        for wrong in ({"linger_ms": 1e9}, {"buffer_bytes": 1 << 50}):
+            with pytest.raises(ValueError, match="outside allowed range"):
+                broker.producer(**wrong)  # type: ignore[arg-type]
+    with (
+        pytest.raises(InvalidLocation, match="outside allowed range"),
+        connect("kafka://127.0.0.1:1?queue.buffering.max.ms=99999999") as broker,
+    ):
+        broker.producer()
 
 
 @pytest.mark.parametrize(

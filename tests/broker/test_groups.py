@@ -85,6 +85,11 @@ def test_who_holds_back_trimming(broker: Broker) -> None:
         [offset] = broker.group(name).offsets
         holding[name] = offset.holds_back
     assert holding == {"slow": True, "fast": False}
+    broker.reset_group("fast", "orders", {0: 1})
+    assert [broker.group(name).offsets[0].holds_back for name in holding] == [True, True]
+    for name in holding:
+        broker.reset_group(name, "orders", {0: 2})
+    assert not any(broker.group(name).offsets[0].holds_back for name in holding)
 
 
 def test_expiry(broker: Broker) -> None:

@@ -422,6 +422,7 @@ def test_a_group_goes_on_where_it_acknowledged(broker: AnyBroker, topic: str, gr
         consumer.ack()
     found = {each.partition: each for each in broker.group(group).offsets}
     assert (found[0].committed, found[0].lag, found[0].durable_end) == (10, 0, 10)
+    assert broker.group_offsets(group) == {(topic, each): found[each].committed for each in found}
 
 
 def test_a_groups_start_is_stored_before_it_polls(
@@ -565,6 +566,8 @@ def test_reset_and_delete(broker: AnyBroker, topic: str, group: str) -> None:
     assert group not in broker.groups()
     with pytest.raises(errors.UnknownGroup):
         broker.group(group)
+    with pytest.raises(errors.UnknownGroup):
+        broker.group_offsets(group)
     with pytest.raises(errors.UnknownGroup):
         broker.delete_group(group)
 

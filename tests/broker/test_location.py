@@ -47,6 +47,7 @@ def test_directories(location: str) -> None:
         ("kafka://a/topic", "is not HOST:PORT"),
         ("http://a", "only kafka:// is known"),
         ("Kafka://a", "only kafka:// is known"),
+        ("kafka:/a:9092", "only kafka:// is known"),
         ("kafka://a?x", "SETTING=VALUE"),
         ("kafka://a?client.id=a&client.id=b", "client.id is there twice"),
         ("kafka://a?Client=1", "no setting's name"),
@@ -57,6 +58,7 @@ def test_directories(location: str) -> None:
     ],
 )
 def test_what_is_no_location(location: str, reason: str) -> None:
+    assert is_cluster(location)
     with pytest.raises(InvalidLocation) as caught:
         parse_cluster(location)
     assert reason in caught.value.reason

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage import memory_folder
 
-from seawall.broker import AnyBroker, Broker, Record, connect, errors, mirror
+from seawall.broker import AnyBroker, Broker, MirrorProgress, Record, connect, errors, mirror
 from seawall.broker.mirror_checkpoint import CHECKPOINT_TOPIC
 from seawall.broker.mirror_read import Side, read
 from seawall.wal.records import empty_batch
@@ -547,3 +547,66 @@ def _end(broker: AnyBroker, topic: str) -> int:
     if topic not in [each.name for each in broker.topics()]:
         return 0
     return broker.ends(topic, 0).durable_end
+
+
+def test_a_topic_that_is_deleted_at_the_source_ends_nothing(
+    cluster: AnyBroker, home: Broker, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seawall.broker.mirroring._LOOK_AGAIN_S", 3_600.0)
+    gone = f"{topic}-gone"
+    for name in (topic, gone):
+        cluster.create_topic(name)
+        fill(cluster, name, 0, 10)
+    stop = threading.Event()
+    done: list[Any] = []
+    notes: list[str] = []
+
+    def run() -> None:
+        done.append(
+            mirror(
+                cluster,
+                home,
+                topics=[f"{topic}*"],
+                follow=True,
+                verify=True,
+                on_note=notes.append,
+                should_stop=stop.is_set,
+            )
+        )
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        eventually(lambda: _end(home, topic) == _end(home, gone) == 10, 60)
+        cluster.delete_topic(gone)
+        eventually(lambda: bool(notes) or not thread.is_alive(), 60)
+        fill(cluster, topic, 10, 20)
+        eventually(lambda: _end(home, topic) == 20 or not thread.is_alive(), 60)
+    finally:
+        stop.set()
+        thread.join(30)
+    assert [each.records for each in done] == [30]
+    assert notes == [f"{gone}: deleted at the source; what was copied of it stays"]
+    assert _end(home, gone) == 10
+    with pytest.raises(errors.UnknownTopic):  # whoever asks for it by its name hears of it
+        mirror(cluster, home, topics=[gone])
+
+
+def test_a_comparison_can_be_stopped(home: Broker, other: Broker) -> None:
+    home.create_topic("t")
+    fill(home, "t", 0, 10_000)
+    mirror(home, other)
+    heard: list[int] = []
+
+    def hear(progress: MirrorProgress) -> None:
+        assert (progress.stage, progress.total) == ("comparing", 10_000)
+        heard.append(progress.records)
+
+    done = mirror(
+        home, other, verify=True, on_progress=hear, should_stop=lambda: sum(heard) > 5_000
+    )
+    assert done.was_stopped
+    assert heard == [2_000, 4_000]
+    assert (done.compared, done.difference) == (4_000, None)
+    assert not mirror(home, other, verify=True, on_progress=hear).was_stopped
+    assert heard[2:] == [2_000, 4_000, 6_000, 8_000, 10_000, 10_000]

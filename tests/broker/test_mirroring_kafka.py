@@ -157,7 +157,7 @@ def test_offsets_are_translated_between_clusters(
 def test_an_open_transaction_ends_it_with_an_error(
     location: str, kafka: AnyBroker, copy: Broker, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seawall.broker.mirror_session.SILENCE_S", 2.0)
+    monkeypatch.setattr("seawall.broker.silence.SILENCE_S", 2.0)
     kafka.create_topic(topic)
     fill(kafka, topic, 0, 10)
     producer = transactional(location)

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from brokers import put, read_all, values
 from commands import Cli, Ended, eventually, pipe_of, running
+from outages import serving
 from storage import memory_folder
 
-from seawall.broker import Broker
+from seawall.broker import Broker, connect
 from seawall.broker.kafka.threaded import ServerThread
 
 QUANTILES = ["p50", "p95", "p99", "p999", "max"]
@@ -178,6 +179,30 @@ def test_ctrl_c_while_servers_are_away(location: str) -> None:
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, b"")
     assert err.endswith(b"seawall: interrupted; nothing was done\n")
+
+
+def test_ctrl_c_after_servers_went_away(location: str) -> None:
+    """Its topic cannot be deleted then, and is named; what was measured is printed."""
+    with memory_folder() as folder, serving(folder) as server:
+        arguments = ("bench", "produce", "--duration", "10m", "--throughput", "100", "--json")
+        with running(*arguments, "-b", f"kafka://127.0.0.1:{server.port}") as process:
+            errors = pipe_of(process.stderr)
+            made = errors.readline().decode()
+            scratch = made.split("'")[1]
+            with connect(f"kafka://127.0.0.1:{server.port}") as broker:
+                eventually(lambda: broker.ends(scratch, 0).durable_end > 10)
+            server.kill()
+            said = errors.readline().decode()
+            assert said.startswith("seawall: connection lost; retry 1 in ")
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=40)
+        assert process.returncode == 130
+        last = err.decode().splitlines()[-2:]
+        assert last == [
+            f"seawall: nobody was there to delete it: seawall topic delete {scratch}",
+            "seawall: interrupted; that is what was measured so far",
+        ]
+        assert json.loads(out)["produce"]["records"] > 0
 
 
 def test_a_process_that_dies_is_told_of(location: str) -> None:

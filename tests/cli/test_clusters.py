@@ -52,6 +52,8 @@ def test_topics_records_and_groups(cli: Cli, cluster: str, tmp_path: object) -> 
     assert sum(each["lag"] for each in described["offsets"]) == 0
     assert cli("group", "list", "-q", *at).out == b"billing\n"
     assert cli("group", "reset", "billing", "-t", "orders", "-o", "start", *at).code == 0
+    wrong = cli("topic", "alter", "orders", "-c", "retention.ms=soon", *at)
+    assert (wrong.code, wrong.err.count("\n"), wrong.err.count("'soon'")) == (1, 1, 1)
     altered = cli("topic", "alter", "orders", "-p", "3", "-c", "retention.ms=5000000", *at)
     assert altered.err == "seawall: topic 'orders' has 3 partitions; retention.ms=5000000\n"
     facts = json.loads(cli("topic", "describe", "orders", "--json", *at).out)
@@ -230,7 +232,9 @@ def test_a_signal_ends_a_produce_whose_server_is_away() -> None:
                 lines, errors = pipe_of(producing.stdin), pipe_of(producing.stderr)
                 lines.write(b"1\n2\n")
                 lines.flush()
-                time.sleep(1)
+                with connect(at[1]) as broker:
+                    eventually(lambda: broker.ends("orders", 0).durable_end == 2)
+                time.sleep(0.2)  # what is on disk is acknowledged
                 server.kill()
                 lines.write(b"3\n")
                 lines.flush()

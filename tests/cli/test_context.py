@@ -151,6 +151,9 @@ def test_bytes_that_are_no_text_and_a_file_that_cannot_be_read(bare: Cli, config
         (("context", "add", "a", ""), 2, "the location is empty"),
         (("context", "add", "a", "x\ny"), 2, "cannot be printed"),
         (("context", "add", "a", "http://x"), 2, "a location is a directory, or kafka://"),
+        (("context", "add", "a", "kafka:/x"), 2, "a location is a directory, or kafka://"),
+        (("context", "add", "a", "kafka://x:99999"), 2, "99999 is no port"),
+        (("context", "add", "a", "kafka://x?acks=1"), 2, "acks is not for the location"),
     ],
 )
 def test_wrong_usage(bare: Cli, arguments: tuple[str, ...], code: int, complaint: str) -> None:

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from clients.endpoints import free_port
 from commands import Cli, eventually, pipe_of, running, seawall
 
 from seawall.broker import Broker
@@ -99,3 +100,19 @@ def _end(path: Path) -> int:
         if "orders" not in [each.name for each in broker.topics()]:
             return 0
         return broker.ends("orders", 0).durable_end
+
+
+@pytest.mark.parametrize("is_source", [True, False], ids=["source", "target"])
+@pytest.mark.parametrize("follow", [(), ("--follow",)], ids=["once", "follow"])
+def test_ctrl_c_ends_one_that_waits_for_a_server(
+    source: str, is_source: bool, follow: tuple[str, ...], tmp_path: Path
+) -> None:
+    away = f"kafka://127.0.0.1:{free_port()}"
+    ends = (away, tmp_path / "copy") if is_source else (source, away)
+    with running("mirror", *ends, *follow) as process:
+        errors = pipe_of(process.stderr)
+        assert errors.readline().startswith(b"seawall: connection lost; retry 1 in ")
+        process.send_signal(signal.SIGINT)
+        last = errors.read().decode().splitlines()[-1]
+        assert process.wait(20) == 130
+    assert last == "seawall: interrupted before all was done; run it again to go on"

@@ -85,3 +85,27 @@ def test_a_late_second_signal_kills(pause_s: float, code: int) -> None:
         "    sys.exit(7)\n"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == code
+
+
+def test_what_may_take_for_ever_is_ended() -> None:
+    program = (
+        "import time; from seawall.cli.signals import Signals\n"
+        "with Signals() as signals, signals.ending_within(0.2, lambda: print('bye', flush=True)):\n"
+        "    print('in', flush=True)\n"
+        "    time.sleep(30)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"in\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+        assert process.stdout.read() == b"bye\n"
+
+
+def test_what_ends_in_time_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "_exit", lambda code: pytest.fail("ended"))
+    with Signals() as signals:
+        with signals.ending_within(60, lambda: pytest.fail("ended")):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.3)
+        assert signals.received == signal.SIGTERM
