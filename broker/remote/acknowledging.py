@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +111,7 @@ class Acknowledging(RemoteConsumer):
     def _alone(self) -> Iterator[None]:
         """While inside, no other thread acknowledges but the one whose turn it is. That one
         does not wait here: others may wait for its turn to end."""
-        if self._turn.is_mine:
+        if self._turn.is_mine or self._is_calling_back:
             yield
         else:
             with self._acknowledging:
@@ -156,7 +156,7 @@ class Acknowledging(RemoteConsumer):
                 if not self._is_calling_back:
                     self._supervisor.require()
                 failure = None
-                with self._turn.hurried():
+                with self._my_turn():
                     gone = [place for place in ahead if place not in self._positions]
                     is_out = bool(gone) and (self._assignments == 0 or self._has_lost())
                     if not is_out:
@@ -181,6 +181,10 @@ class Acknowledging(RemoteConsumer):
             else:
                 self._wanted[thread] = before
         return refusal
+
+    def _my_turn(self) -> AbstractContextManager[None]:
+        """What is called back is part of a turn; when it closes, of another thread's."""
+        return nullcontext() if self._is_calling_back else self._turn.hurried()
 
     def _has_acked(self, place: Place, offset: int) -> bool:
         return self._committed.get(place, -1) >= offset

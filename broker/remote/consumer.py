@@ -209,8 +209,7 @@ class RemoteConsumer(Troubles, Running, Closing):
         supervisor.refused()
         failures = supervisor.failures
         if failures != self._failures:
-            lost = supervisor.given_up(self._failures)
-            self._failures = failures
+            lost, self._failures = supervisor.given_up(self._failures), failures
             if lost is not None:
                 raise lost
         if supervisor.link is Link.GIVEN_UP:
@@ -241,7 +240,7 @@ class RemoteConsumer(Troubles, Running, Closing):
     def _give_back_rest(self) -> None:
         rest, self._rest = self._rest, deque()
         self.give_back(list(rest))
-        rest.clear()
+        rest.clear()  # whoever iterates over it ends
 
     def give_back(self, records: Sequence[Record]) -> None:
         """Hand these records out again; they are the last ones that were taken."""

@@ -13,12 +13,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaException, TopicPartition
 
 from seawall.broker.group_running import GroupOptions
+from seawall.broker.remote.acknowledging import LOOK_S
 from seawall.broker.remote.consumer import Place, RemoteConsumer
 from seawall.broker.remote.errors import AWAY, FENCED, kafka_error
 from seawall.broker.remote.handling import RemoteRunning
@@ -260,18 +262,32 @@ class RemoteGroupConsumer(RemoteRunning):
         self._is_leaving = True
         self._unusable, unusable = None, self._unusable
         try:
-            if client is not None and self._supervisor.link is Link.UP:
-                client.close()
-            elif client is not None:
-                # It waits for a commit that is on its way, and that for a server.
-                closing = threading.Thread(target=client.close, daemon=True)
-                closing.start()
-                closing.join(CLOSING_S)
+            if client is not None:
+                self._close(client)
         finally:
             self._unusable = unusable
             self._client = None
             self._release(self)
         self._raise_pending()
+
+    def _close(self, client: Client) -> None:
+        """Leave the group. librdkafka waits for a commit that is on its way, and that for a
+        server: while none answers, this waits for `CLOSING_S` at the most."""
+
+        def close() -> None:
+            with suppress(RuntimeError):  # it was closed already
+                client.close()
+
+        closing = threading.Thread(target=close, daemon=True)
+        closing.start()
+        away_s = 0.0
+        while closing.is_alive() and away_s < CLOSING_S:
+            began_s = time.monotonic()
+            closing.join(LOOK_S)
+            if closing.is_alive():
+                self._supervisor.suspect(is_use=False)  # nobody else looks any more
+                if self._supervisor.link in (Link.DOWN, Link.GIVEN_UP):
+                    away_s += time.monotonic() - began_s
 
     def abandon(self) -> None:
         """In a forked child: refuse everything, leave no group."""
