@@ -10,8 +10,10 @@ LOCK := .ci/requirements.lock
 CORE := wal/codec.py $(wildcard wal/*.pxd)
 # more arguments for pytest: make test ARGS="tests/test_leaks.py -x"
 ARGS ?=
-# how many tests run at once
-WORKERS ?= 2
+# how many tests run at once: most of them wait for a process or a clock
+WORKERS ?= 4
+# how many searches for broken promises do; they compute
+JOBS ?= 2
 
 # Commands that the tests start find their byte code cached, as an installation has it.
 unexport PYTHONDONTWRITEBYTECODE
@@ -33,7 +35,7 @@ clients: $(VENV)/.installed ## build the Kafka clients of the tests that are not
 test: $(VENV)/.installed ## run all tests, in random order (ARGS="…" for pytest), and a sample of torture
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	    --durations=10 $(ARGS)
-	$(if $(ARGS),,$(BIN)/seawall torture --quick --jobs $(WORKERS))
+	$(if $(ARGS),,$(BIN)/seawall torture --quick --jobs $(JOBS))
 
 torture: $(VENV)/.installed ## search for broken promises, for hours, and run the longest tests in full (ARGS="--budget 10m --seed 7": only search)
 	$(BIN)/seawall torture $(if $(ARGS),$(ARGS),--full)

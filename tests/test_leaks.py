@@ -61,8 +61,11 @@ def test_fails_and_leaks():
 
 
 @linux_only
-def test_leaks_are_named_and_charged_to_their_test(pytester: pytest.Pytester) -> None:
+def test_leaks_are_named_and_charged_to_their_test(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", str(here))  # for what conftest.py imports
     for name in ("leaks.py", "conftest.py"):
         shutil.copy(here / name, pytester.path)
     (pytester.path / "leaks.py").write_text(

@@ -156,7 +156,7 @@ def _plan(context: LogContext, row: EndsRow, rules: Rules) -> _Plan:
     for segment in segments:
         if segment.base_offset < dirty_offset and not _is_known(context, segment):
             # Put back from a copy, perhaps: what was compacted is another file.
-            dirty_offset = segment.base_offset
+            dirty_offset = max(segment.base_offset, row.log_start)
     clean = [each for each in segments if each.end_offset <= dirty_offset]
     dirty: list[SegmentInfo] = []
     for segment in segments[len(clean) :]:

@@ -29,7 +29,7 @@ HARMLESS = {
     "Broker": {
         *("abandon", "consumer", "ends", "group", "groups", "info", "offset_for_time"),
         *("topic", "topics", "verify", "path", "cluster_id", "engine", "config"),
-        *("dead_letter_topics", "dead_letters", "producers"),
+        *("dead_letter_topics", "dead_letters", "group_offsets", "producers"),
     },
     "Producer": {"abandon", "put"},
     "Consumer": {
@@ -46,7 +46,7 @@ HARMLESS = {
     | {"announced", "check_usable", "is_closed", "partition_id", "reached", "swap_options"}
     | {"assignment", "give_back", "is_rebalancing", "lag", "member_id", "position", "seek"},
     "State": {
-        *("close", "committed", "committed_in", "highest_committed", "log_start"),
+        *("close", "committed", "committed_in", "highest_committed", "is_lowest", "log_start"),
         *("partition_ids", "path"),
         # what others use inside a transaction
         *("committed_at", "log_start_at", "partitions_of", "put_committed", "read", "write"),

@@ -283,3 +283,18 @@ class CompactionMachine(RuleBasedStateMachine):
 
 CompactionMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=25)
 TestCompaction = CompactionMachine.TestCase
+
+
+def test_a_dry_run_of_a_log_that_begins_inside_a_segment() -> None:
+    """The index knows nothing of that segment before a checkpoint: what lies below the log start
+    was counted as if it were to be compacted."""
+    machine = CompactionMachine()
+    machine.open()
+    try:
+        value = b"w" * 600
+        machine.put([(b"a", value, 0), (b"a", value, 0), (b"b", value, 0)], "none", False, False)
+        machine.delete_records(0.875)
+        machine.put([(b"a", value, 0), (b"a", value, 0)], "none", False, False)
+        machine.compact(ratio=0.0, lag_ms=0, buffer_bytes=1, dry_run=False)
+    finally:
+        machine.teardown()

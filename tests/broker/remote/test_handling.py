@@ -372,8 +372,8 @@ def test_what_is_held_back_is_paused_and_comes_in_order(broker: AnyBroker) -> No
 
         consumer.run(handler, **FAST, concurrency=2, max_records=24_000, max_pending=100)
     assert seen == {0: list(range(12_000)), 1: list(range(12_000))}
-    # What had come until the pause took effect is kept as well.
-    assert 0 < most_kept[0] < 9_000
+    # What had come until the pause took effect is kept as well, but not all there is.
+    assert 0 < most_kept[0] < 12_000 - 1_000
     assert paused
     assert committed(broker) == {0: 12_000, 1: 12_000}
 
