@@ -142,7 +142,9 @@ def test_kills_under_load(folder: str) -> None:
         print(f"{KILLS} kills, {load.sent} records, {duplicates} twice, none acknowledged")
         assert load.acknowledged == ends
         assert {o.partition: o.committed for o in broker.group("billing").offsets} == ends
-    assert retries.count(1) >= KILLS - 1  # one that is back at once may not be noticed
+    # One that is back at once may not be noticed.
+    noticed = sum(AWAY_S[outage % len(AWAY_S)] > 0 for outage in range(KILLS))
+    assert retries.count(1) >= noticed
 
 
 def test_a_member_goes_on_after_a_restart_as_if_nothing_had_been(folder: str) -> None:
