@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -22,6 +22,9 @@ from seawall.broker.kafka.registry import load_apis
 from seawall.broker.kafka.threaded import ServerThread
 
 Serve = Callable[..., ServerThread]
+
+# All that small frames may take, Hypothesis's own included.
+MOST_MEMORY_BYTES = 100 << 20
 
 
 @st.composite
@@ -46,10 +49,12 @@ def resident_bytes() -> int:
 
 
 @pytest.fixture
-def fuzzed(serving: Serve) -> ServerThread:
-    return serving(
+def fuzzed(serving: Serve) -> Iterator[ServerThread]:
+    before = resident_bytes()
+    yield serving(
         receive_timeout_ms=200, connections_max_idle_ms=2000, auto_create_topics_enable=False
     )
+    assert resident_bytes() - before < MOST_MEMORY_BYTES
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
