@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
+
+from seawall.broker.closing import Closes
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -55,7 +56,7 @@ class AnyDelivery(Protocol):
     def add_done_callback(self, callback: Callable[[Any], object]) -> None: ...
 
 
-class AnyProducer(Protocol):
+class AnyProducer(Closes, Protocol):
     """Publishes records."""
 
     def send(
@@ -83,16 +84,9 @@ class AnyProducer(Protocol):
     def hurry(self) -> Callable[[Any], None]: ...
     def flush(self, timeout_ms: float | None = None) -> None: ...
     def close(self, timeout_ms: float | None = None) -> None: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
 
 
-class AnyConsumer(Protocol):
+class AnyConsumer(Closes, Protocol):
     """Reads records, alone or in a group."""
 
     def poll(self, max_records: int = 500, timeout_ms: float | None = 0) -> list[Record]: ...
@@ -115,16 +109,9 @@ class AnyConsumer(Protocol):
     def run(self) -> Callable[..., Handled]: ...
     def place_to_run(self) -> RunPlace: ...
     def close(self) -> None: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
 
 
-class AnyBroker(Protocol):
+class AnyBroker(Closes, Protocol):
     """A directory, or a cluster."""
 
     @property
@@ -208,10 +195,3 @@ class AnyBroker(Protocol):
     def dead_letters(self, topic: str) -> DeadLetters: ...
 
     def close(self) -> None: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...

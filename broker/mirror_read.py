@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from seawall.broker.errors import MirrorError
-from seawall.broker.silence import Silence
+from seawall.broker.stretch import read_stretch
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 # Headers of this kind are what a mirror added, if it was asked to.
 PROVENANCE_PREFIX: Final = "seawall.mirror."
 POLL_RECORDS: Final = 2_000
-_POLL_MS: Final = 500
 
 
 class Side(NamedTuple):
@@ -30,25 +29,18 @@ def read(side: Side, first: int, stop: int) -> Iterator[Record]:
     """The records from `first` up to, but without, `stop`; of those that are there still."""
     broker, topic, partition = side
     first = max(first, broker.ends(topic, partition).log_start)
-    if first >= stop:
-        return
-    with broker.consumer(topic, partitions=[partition], start=first) as consumer:
-        silence = Silence(broker)
-        while consumer.reached(topic, partition) < stop:
-            records = consumer.poll(POLL_RECORDS, _POLL_MS)
-            for record in records:
-                if record.offset >= stop:
-                    return
-                yield record
-            if records:
-                silence.heard()
-            elif silence.is_too_long(topic, partition):
-                raise MirrorError(
-                    f"{broker.location} gives no records of partition {partition} of topic "
-                    f"{topic!r} between offset {consumer.reached(topic, partition)} and {stop}; "
-                    "an open transaction may hold them back",
-                    topic=topic,
-                )
+
+    def silent(reached: int) -> MirrorError:
+        return MirrorError(
+            f"{broker.location} gives no records of partition {partition} of topic "
+            f"{topic!r} between offset {reached} and {stop}; "
+            "an open transaction may hold them back",
+            topic=topic,
+        )
+
+    yield from read_stretch(
+        broker, topic, partition, first, stop, poll_records=POLL_RECORDS, silent=silent
+    )
 
 
 def difference(source: Record, target: Record, *, may_round: bool) -> str:

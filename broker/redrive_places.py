@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
+from seawall.broker.closing import Closes
 from seawall.broker.group_consumer import GroupConsumer
 from seawall.broker.names import REDRIVE_GROUP
 from seawall.broker.redriven import Redriven
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from seawall.wal.records import Record
 
 
-class RedriveSession(Protocol):
+class RedriveSession(Closes, Protocol):
     """A redrive under way: nobody else redrives these partitions meanwhile."""
 
     def poll(self, max_records: int) -> Sequence[Record]:
@@ -25,14 +26,6 @@ class RedriveSession(Protocol):
     def remember(self, number: int, place: Redriven) -> None:
         """Store what was redriven of a partition. Raises `GroupFenced` and the like."""
         ...
-
-    def __enter__(self) -> RedriveSession: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
 
 
 class RedrivePlaces(Protocol):
@@ -93,7 +86,7 @@ class _DirectorySession:
         partition_id = self._consumer.partition_id(self._topic, number)
         self._consumer.membership.commit({partition_id: place.committed}, str(place))
 
-    def __enter__(self) -> RedriveSession:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

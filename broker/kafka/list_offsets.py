@@ -36,6 +36,11 @@ _NONE: Final = (-1, -1)
 
 async def handle(request: Any, context: RequestContext) -> Values:
     found = await context.node.part(Topics).find(topic.name for topic in request.topics)
+    return await context.run(_answer, request, context, found)
+
+
+def _answer(request: Any, context: RequestContext, found: dict[Any, list[RawPlace]]) -> Values:
+    """In a thread of the executor."""
     twice = repeated(
         (topic.name, each.partition_index) for topic in request.topics for each in topic.partitions
     )
@@ -45,7 +50,7 @@ async def handle(request: Any, context: RequestContext) -> Values:
             return _failed(asked.partition_index, codes.INVALID_REQUEST)
         return _partition(asked, found.get(topic, []), context)
 
-    return await context.run(by_partition, request, told)
+    return by_partition(request, told)
 
 
 def _partition(asked: Any, places: list[RawPlace], context: RequestContext) -> Values:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from confluent_kafka import TopicPartition
 
@@ -288,7 +288,7 @@ class _ClusterSession:
     def remember(self, number: int, place: Redriven) -> None:
         self._member.commit_beside((self._topic, number), place.committed, str(place))
 
-    def __enter__(self) -> RedriveSession:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

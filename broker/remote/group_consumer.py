@@ -163,11 +163,8 @@ class RemoteGroupConsumer(RemoteRunning):
             at = committed.get(place)
             if at is None:
                 at = new[place] = self._start_of(place)
-            wanted = max(
-                [each.get(place, 0) for each in list(self._wanted.values())],
-                default=0,
-            )
-            wanted = max(wanted, self._done_before(place, at))
+            acknowledging = [each.get(place, 0) for each in list(self._wanted.values())]
+            wanted = max([self._done_before(place, at), *acknowledging])
             if wanted > at:
                 at = new[place] = wanted
             offsets[place] = at

@@ -543,9 +543,9 @@ def test_a_static_member_may_miss_a_rebalance() -> None:
     bench = Bench()
     leader, away = static(bench, "a", "b")
     long = {"session_timeout_ms": 20 * REBALANCE_MS}
-    away = bench.join("b2", instance_id="b", **long).member_id
+    away = bench.join("b2", instance_id="b", **LONG).member_id
     bench.enter("c", **long)
-    assert bench.join("a2", leader, instance_id="a", **long) is None
+    assert bench.join("a2", leader, instance_id="a", **LONG) is None
     bench.wait(REBALANCE_MS)
     assert bench.answers["a2"].generation == 2
     assert away in {member_id for member_id, _, _ in bench.answers["a2"].members}
@@ -733,16 +733,24 @@ def test_a_generation_that_had_begun_and_whose_leader_is_gone() -> None:
     assert bench.group.is_idle
 
 
-def test_who_joins_waits_for_nobody_who_has_not_come_back() -> None:
-    """A client that gave its id up while no server was there does not wait for itself."""
+LONG = {"session_timeout_ms": 30_000}
+
+
+def kept_group() -> tuple[Bench, list[str]]:
+    """A stable group of two with long sessions, in the next server, and its members' ids."""
     bench = Bench()
-    long = {"session_timeout_ms": 30_000}
-    ids = [bench.enter(name, **long) for name in "ab"]
+    ids = [bench.enter(name, **LONG) for name in "ab"]
     bench.wait(DELAY_MS)
     for each in ids:
         bench.sync(each, each)
     bench.restart()
-    bench.enter("c", **long)
+    return bench, ids
+
+
+def test_who_joins_waits_for_nobody_who_has_not_come_back() -> None:
+    """A client that gave its id up while no server was there does not wait for itself."""
+    bench, ids = kept_group()
+    bench.enter("c", **LONG)
     bench.wait(UNHEARD_WAIT_MS - 1)
     assert "c" not in bench.answers
     bench.wait(1)
@@ -752,46 +760,33 @@ def test_who_joins_waits_for_nobody_who_has_not_come_back() -> None:
 
 
 def test_who_joins_waits_for_those_who_have_come_back() -> None:
-    bench = Bench()
-    long = {"session_timeout_ms": 30_000}
-    ids = [bench.enter(name, **long) for name in "ab"]
-    bench.wait(DELAY_MS)
-    for each in ids:
-        bench.sync(each, each)
-    bench.restart()
+    bench, ids = kept_group()
     assert bench.heartbeat(ids[0]) == codes.NONE
-    bench.enter("c", **long)
+    bench.enter("c", **LONG)
     bench.wait(UNHEARD_WAIT_MS)
     assert "c" not in bench.answers
     assert set(bench.group.members) > set(ids)
-    assert bench.join("a again", ids[0], **long).generation == 2
+    assert bench.join("a again", ids[0], **LONG).generation == 2
     assert ids[1] not in bench.group.members
 
 
 def test_a_static_member_that_has_not_come_back_is_passed_over_and_stays() -> None:
     bench = Bench()
     leader, away = static(bench, "a", "b")
-    long = {"session_timeout_ms": 30_000}
-    away = bench.join("b2", instance_id="b", **long).member_id
+    away = bench.join("b2", instance_id="b", **LONG).member_id
     bench.restart()
-    assert bench.join("a2", leader, instance_id="a", **long) is None
+    assert bench.join("a2", leader, instance_id="a", **LONG) is None
     bench.wait(UNHEARD_WAIT_MS)
     assert bench.answers["a2"].generation == 2
     assert away in bench.group.members
 
 
 def test_nobody_is_hurried_if_nobody_waits() -> None:
-    bench = Bench()
-    long = {"session_timeout_ms": 30_000}
-    ids = [bench.enter(name, **long) for name in "ab"]
-    bench.wait(DELAY_MS)
-    for each in ids:
-        bench.sync(each, each)
-    bench.restart()
+    bench, ids = kept_group()
     bench.leave((ids[0], None))
     bench.wait(UNHEARD_WAIT_MS + 1_000)
     assert bench.heartbeat(ids[1]) == codes.REBALANCE_IN_PROGRESS
-    assert bench.join("b again", ids[1], **long).generation == 2
+    assert bench.join("b again", ids[1], **LONG).generation == 2
 
 
 def test_the_last_one_to_leave_leaves_nothing_to_go_on_with() -> None:
