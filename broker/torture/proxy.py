@@ -98,24 +98,28 @@ class Proxy:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        accepting = self._loop.create_task(self._accept())
-        self._tasks.add(accepting)
+        self._loop.add_reader(self._listener, self._accept)
         try:
             self._loop.run_forever()
         finally:
+            self._loop.remove_reader(self._listener)
             for task in self._tasks:
                 task.cancel()
             gathered = asyncio.gather(*self._tasks, return_exceptions=True)
             self._loop.run_until_complete(gathered)
             self._loop.close()
 
-    async def _accept(self) -> None:
-        while True:
-            client, _ = await self._loop.sock_accept(self._listener)
-            self.connections += 1
-            task = self._loop.create_task(self._serve(client))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _accept(self) -> None:
+        # Not awaited: what was accepted when that is cancelled would be nobody's.
+        try:
+            client, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        self.connections += 1
+        task = self._loop.create_task(self._serve(client))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: client.close())  # if it is cancelled before it begins
 
     async def _serve(self, client: socket.socket) -> None:
         server = socket.socket()

@@ -4,7 +4,7 @@ import datetime
 import struct
 import uuid
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import pytest
@@ -78,7 +78,17 @@ def primitive(kind: str, value: Any) -> bytes:
 
 
 def without_tagged(request: Any) -> dict[str, Any]:
-    return {each.name: getattr(request, each.name) for each in untagged(request)}
+    return {each.name: bare(getattr(request, each.name)) for each in untagged(request)}
+
+
+def bare(value: Any) -> Any:
+    """A value whose tagged fields, however deep, are as if they were not there."""
+    if isinstance(value, tuple):
+        return tuple(map(bare, value))
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    absent = {each.name: each.default for each in fields(value) if "tag" in each.metadata}
+    return replace(value, **absent, **without_tagged(value))
 
 
 @pytest.mark.parametrize("key", APIS)
