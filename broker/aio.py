@@ -277,8 +277,11 @@ class AsyncConsumer:
                 return []
             if self._watcher is None:
                 continue
+            # Not `wait_for`: until Python 3.12 it swallows a cancellation if what it waits for
+            # comes in the same moment (bpo-37658).
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), min(left_s, LONGEST_WAIT_S))
+                async with asyncio.timeout(min(left_s, LONGEST_WAIT_S)):
+                    await self._changed.wait()
 
     async def _poll(self, max_records: int, slice_ms: float = 0) -> list[Record]:
         poll = _Poll()

@@ -103,8 +103,10 @@ class AsyncRunner:
                 wait_ms = min(wait_ms, LOOK_MS)
             if due_ms is not None and len(self._tasks) < handling.options.concurrency:
                 wait_ms = min(wait_ms, due_ms - handling.clock_ms())
+            # Not `wait_for`, which may swallow a cancellation until Python 3.12.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), max(0.0, wait_ms) / 1000)
+                async with asyncio.timeout(max(0.0, wait_ms) / 1000):
+                    await self._changed.wait()
 
     def _work(self, free: int, taken: list[Entry], lag: list[Lag]) -> None:
         """In a thread of the executor: all I/O of a turn."""

@@ -277,6 +277,25 @@ def test_a_waiting_poll_can_be_cancelled(broker: Broker) -> None:
     run(work())
 
 
+def test_a_poll_is_cancelled_in_the_moment_that_it_is_woken(broker: Broker) -> None:
+    async def work() -> None:
+        async with await AsyncConsumer.open(broker, "orders") as consumer:
+            waiting = asyncio.create_task(consumer.poll(timeout_ms=None))
+            await _waits(consumer)
+            consumer._changed.set()
+            waiting.cancel()
+            await asyncio.wait([waiting], timeout=30)
+            assert waiting.cancelled()
+
+    run(work())
+
+
+async def _waits(consumer: AsyncConsumer) -> None:
+    """Return once a poll has found nothing, and waits for a change."""
+    while not consumer._changed._waiters:  # type: ignore[attr-defined]
+        await asyncio.sleep(0.001)
+
+
 def test_closing_while_a_poll_waits(broker: Broker) -> None:
     async def work() -> None:
         consumer = await AsyncConsumer.open(broker, "orders")
