@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -82,6 +83,10 @@ class GroupRunning(Consumer):
     def announced(self) -> set[TopicPartition]:
         """Those that `on_assigned` was told of."""
         return set(self._announced)
+
+    def caller(self) -> int:
+        """The thread that waits for a callback: the one that it runs in."""
+        return threading.get_ident()
 
     def interrupt(self) -> None:
         """Have a `poll` that is under way look again."""

@@ -256,7 +256,7 @@ class RemoteGroupConsumer(RemoteRunning):
     def _end(self) -> None:
         # `on_revoke` is called in here, and may acknowledge.
         client = self._client
-        self._is_leaving = True
+        self._leaving_for = threading.get_ident()
         self._unusable, unusable = None, self._unusable
         try:
             if client is not None:

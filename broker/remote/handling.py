@@ -60,7 +60,8 @@ class RemoteRunning(Storing):
         super().__init__(asking, topics, make, release=release)
         self.held_back: frozenset[Place] = frozenset()
         self.is_running = False
-        self._is_leaving = False
+        # The thread that closes it.
+        self._leaving_for: int | None = None
         # Fetched of partitions that were held back, in order; nothing comes before it.
         self._kept: dict[Place, deque[Record]] = {}
         self._paused: set[Place] = set()
@@ -98,6 +99,10 @@ class RemoteRunning(Storing):
         self._woken = False
         return old
 
+    def caller(self) -> int:
+        """The thread that waits for a callback: not the one it runs in if that leaves for it."""
+        return self._leaving_for or threading.get_ident()
+
     def interrupt(self) -> None:
         """Have a `poll` that is under way end soon."""
         self._woken = self.is_running
@@ -128,7 +133,7 @@ class RemoteRunning(Storing):
     @property
     def is_closed(self) -> bool:
         """Whether `close` was called."""
-        return self._is_leaving or super().is_closed
+        return self._leaving_for is not None or super().is_closed
 
     def lag(self) -> dict[Place, int]:
         """See `RemoteConsumer.lag`; while handlers are run, not without a bound."""

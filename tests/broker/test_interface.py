@@ -845,10 +845,13 @@ def test_run_ends_when_it_is_told_to(broker: AnyBroker, topic: str, group: str) 
     assert committed(broker, group)[0] == len(seen) + done.handled
 
 
-def test_a_handler_closes_its_consumer(broker: AnyBroker, topic: str, group: str) -> None:
+def test_a_handler_closes_its_consumer(
+    broker: AnyBroker, topic: str, group: str, caplog: pytest.LogCaptureFixture
+) -> None:
     fill(broker, topic, 3)
     with broker.consumer(topic, group=group) as consumer:
         consumer.run(lambda record: consumer.close(), **FAST)
+    assert "did not finish" not in caplog.text, "it waited for itself"
     assert run(broker, topic, group, lambda record: None, max_records=3).handled == 3
 
 
