@@ -19,6 +19,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from seawall.broker.aio_events import wait_until_set
 from seawall.broker.broker import Broker
 from seawall.broker.consumer import DEFAULT_MAX_RECORDS
 from seawall.broker.delivery import RecordMetadata
@@ -277,8 +278,7 @@ class AsyncConsumer:
                 return []
             if self._watcher is None:
                 continue
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), min(left_s, LONGEST_WAIT_S))
+            await wait_until_set(self._changed, min(left_s, LONGEST_WAIT_S))
 
     async def _poll(self, max_records: int, slice_ms: float = 0) -> list[Record]:
         poll = _Poll()
