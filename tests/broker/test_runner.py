@@ -302,7 +302,7 @@ def test_an_error_that_cannot_be_printed_is_one_like_any_other(
 
     settings: dict[str, Any] = {"max_records": 1, "max_deliveries": 2}
     if on_error == "stop":
-        with pytest.raises(HandlerFailed, match="Unspeakable: .*could not be had"):
+        with pytest.raises(HandlerFailed, match=r"Unspeakable: .*could not be had"):
             run(broker, handler, on_error=lambda record, error: "stop", **settings)
         return
     done = run(broker, handler, on_error=lambda record, error: on_error, **settings)
