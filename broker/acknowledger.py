@@ -58,15 +58,25 @@ class Acknowledger:
                 for each, refusal in zip(taken, refusals, strict=True):
                     each.refusal, each.is_done = refusal, True
         finally:
-            with self._changed:
-                if taken:
-                    self._is_storing = False
-                    self._gathered[:0] = [each for each in taken if not each.is_done]
-                if not waiting.is_done and waiting in self._gathered:
-                    self._gathered.remove(waiting)
-                self._changed.notify_all()
+            try:
+                self._hand_back(waiting, taken)
+            except BaseException:
+                # A Ctrl-C just here must not leave the others waiting for ever.
+                self._hand_back(waiting, taken)
+                raise
         if waiting.refusal is not None:
             raise waiting.refusal
+
+    def _hand_back(self, waiting: _Waiting, taken: list[_Waiting]) -> None:
+        """End the lead, and let the others have what was not stored. Safe to call twice."""
+        with self._changed:
+            if taken:
+                self._is_storing = False
+                self._gathered[:0] = [each for each in taken if not each.is_done]
+                taken.clear()
+            if not waiting.is_done and waiting in self._gathered:
+                self._gathered.remove(waiting)
+            self._changed.notify_all()
 
     def abandon(self) -> None:
         """In a forked child, where nobody leads."""

@@ -19,6 +19,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from seawall.broker.aio_events import wait_until_set
 from seawall.broker.broker import Broker
 from seawall.broker.consumer import DEFAULT_MAX_RECORDS
 from seawall.broker.delivery import RecordMetadata
@@ -277,11 +278,7 @@ class AsyncConsumer:
                 return []
             if self._watcher is None:
                 continue
-            # Not `wait_for`: until Python 3.12 it swallows a cancellation if what it waits for
-            # comes in the same moment (bpo-37658).
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left_s, LONGEST_WAIT_S)):
-                    await self._changed.wait()
+            await wait_until_set(self._changed, min(left_s, LONGEST_WAIT_S))
 
     async def _poll(self, max_records: int, slice_ms: float = 0) -> list[Record]:
         poll = _Poll()

@@ -8,12 +8,12 @@ has ended, there is something new, or something is due.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from seawall.broker.aio_events import wait_until_set
 from seawall.broker.dispatcher import Entry
 from seawall.broker.errors import BrokerClosed
 from seawall.broker.handling import DeliveredRecord, Handled, HandlingOptions, Lag
@@ -103,10 +103,7 @@ class AsyncRunner:
                 wait_ms = min(wait_ms, LOOK_MS)
             if due_ms is not None and len(self._tasks) < handling.options.concurrency:
                 wait_ms = min(wait_ms, due_ms - handling.clock_ms())
-            # Not `wait_for`, which may swallow a cancellation until Python 3.12.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, wait_ms) / 1000):
-                    await self._changed.wait()
+            await wait_until_set(self._changed, max(0.0, wait_ms) / 1000)
 
     def _work(self, free: int, taken: list[Entry], lag: list[Lag]) -> None:
         """In a thread of the executor: all I/O of a turn."""

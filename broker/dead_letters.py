@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from seawall.broker.dead_letter_format import (
@@ -28,7 +28,7 @@ from seawall.broker.errors import (
     UnknownPartition,
     UnknownTopic,
 )
-from seawall.broker.redrive import Redriving, target_of
+from seawall.broker.redrive import Left, Redriving, Targets
 from seawall.broker.stretch import read_stretch
 from seawall.wal.records import Record
 
@@ -59,7 +59,9 @@ class DeadLetterTopic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redrive:
-    """How many dead letters of a partition were sent to a topic, and the first and last."""
+    """How many dead letters of a partition were sent to a topic, and the first and last of
+    those that should be. ``refused``: so many the topic did not take, the first one at
+    ``refused_offset`` for that ``reason``; they stay where they are."""
 
     topic: str
     partition: int
@@ -67,6 +69,9 @@ class Redrive:
     records: int
     first_offset: int
     last_offset: int
+    refused: int = 0
+    refused_offset: int | None = None
+    reason: str | None = None
 
 
 class DeadLetters:
@@ -119,6 +124,9 @@ class DeadLetters:
         it runs stay. With `dry_run` nothing is sent. `on_progress`: called with the number
         sent so far.
 
+        What its topic does not take, because it has no key and the topic is compacted, say, or
+        is too large, stays a dead letter: see `Redrive`.
+
         At least once: killed in between, it sends up to 500 again when it is called again.
         Raises `UnknownTopic` and `UnknownOrigin` before the first is sent, `GroupBusy` if
         another redrive is under way, and what `Producer.send` raises.
@@ -126,23 +134,30 @@ class DeadLetters:
         choice = choice or DeadLetterChoice()
         if to is not None and to == self.topic:
             raise ValueError(f"{to!r} is where the dead letters are")
-        counts = self._plan(choice, to)
+        targets = Targets(self._broker, to)
+        counts, left = self._plan(choice, targets)
         if not dry_run and counts:
-            redriving = Redriving(self._broker, self._places, self.topic, choice, to)
+            redriving = Redriving(self._broker, self._places, self.topic, choice, targets)
             redriven = self._places.redriven(self.topic)
             redriving.send(redriven, on_progress or (lambda count: None))
-        return counts
+            left = redriving.left
+        return [_without(each, left.get((each.partition, each.target))) for each in counts]
 
-    def _plan(self, choice: DeadLetterChoice, to: str | None) -> list[Redrive]:
+    def _plan(
+        self, choice: DeadLetterChoice, targets: Targets
+    ) -> tuple[list[Redrive], dict[tuple[int, str], Left]]:
+        """What is to be sent where, and what of it will be refused, as far as that is known."""
         planned: dict[tuple[int, str], list[int]] = {}
+        left: dict[tuple[int, str], Left] = {}
         for letter in self.records(choice):
-            target = target_of(letter, to)
             offset = letter.record.offset
-            sums = planned.setdefault((letter.record.partition, target), [0, offset, offset])
+            place = letter.record.partition, targets.of(letter).name
+            sums = planned.setdefault(place, [0, offset, offset])
             sums[0], sums[2] = sums[0] + 1, offset
-        for target in sorted({target for _, target in planned}):
-            self._broker.topic(target)
-        return [
+            reason = targets.refusal(letter)
+            if reason is not None:
+                left.setdefault(place, Left()).add(offset, reason)
+        rows = [
             Redrive(
                 topic=self.topic,
                 partition=partition,
@@ -153,6 +168,7 @@ class DeadLetters:
             )
             for (partition, target), sums in planned.items()
         ]
+        return rows, left
 
     # -- removing --------------------------------------------------------------------
 
@@ -176,6 +192,19 @@ class DeadLetters:
         if not dry_run:
             after = broker.delete_records(topic, offsets)
         return {number: (starts[number], after[number]) for number in offsets}
+
+
+def _without(sent: Redrive, left: Left | None) -> Redrive:
+    """What was sent, without what was refused."""
+    if left is None:
+        return sent
+    return replace(
+        sent,
+        records=sent.records - left.count,
+        refused=left.count,
+        refused_offset=left.offset,
+        reason=left.reason,
+    )
 
 
 def find(broker: AnyBroker, places: RedrivePlaces) -> list[DeadLetterTopic]:

@@ -138,16 +138,29 @@ class GroupConsumer(GroupRunning):
 
     def _revoke(self, fetchers: Sequence[Fetcher]) -> None:
         places = [(each.topic, each.partition) for each in fetchers]
+        told = [each for each in places if each in self._announced]
         try:
-            self._auto_commit(fetchers)
-            self._call(self._options.on_revoked, [p for p in places if p in self._announced])
+            try:
+                self._auto_commit(fetchers)
+            finally:
+                self._call(self._options.on_revoked, told)
         finally:
+            # If they cannot be given up now, they are as if they had just been assigned.
+            self._announced -= set(places)
             with self._acknowledging:
-                gives_up = [each.partition_id for each in fetchers]
-                joined = self.membership.reconcile(gives_up)
+                joined = self._give_up(fetchers)
                 self._drop(places)
                 self._take(joined)
             logger.info("group %s: gave up %s", self.group, _named(places))
+
+    def _give_up(self, fetchers: Sequence[Fetcher]) -> Joined:
+        try:
+            return self.membership.reconcile([each.partition_id for each in fetchers])
+        except BaseException:
+            for each in fetchers:
+                each.rewind(self._committed.get(each.partition_id, each.position))
+            self.membership.needs_attention = True  # the next poll tries again
+            raise
 
     def _begin_again(self, error: GroupFenced) -> None:
         """It was taken for dead: join anew, and go on where the group is by now."""

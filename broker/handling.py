@@ -82,6 +82,14 @@ def failure_of(error: BaseException) -> Failure:
     )
 
 
+def said(error: BaseException) -> str:
+    """An error for the log, whatever its class makes of that."""
+    try:
+        return repr(error)
+    except Exception:  # noqa: BLE001 - a stranger's __repr__
+        return type(error).__name__
+
+
 def died(deliveries: int) -> Failure:
     """For a record whose handlers' processes died, or that came too often already."""
     return Failure(

@@ -102,8 +102,8 @@ class Handling(Outcomes):
                 if target in consumer.topics:
                     raise ValueError(f"{target!r} is read here, so no dead letters can go there")
             self._dead_letter_topics[topic] = target
+        self._given = given  # from here on `end` gives it back
         consumer.is_running = True
-        self._given = given
         consumer.swap_options(
             replace(
                 given,

@@ -9,6 +9,7 @@ coordinator. It runs only while there are members, and writes only if something 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -113,19 +114,12 @@ class Keeper:
 
     def tick(self, members: list[Membership]) -> None:
         """Do all there is to do for these, once."""
+        for each in members:  # first of all: what follows may have to wait for a lock
+            if not each.is_overdue():
+                each.beat_if_due()
         for each in members:
             if each.is_overdue():
-                logger.warning(
-                    "group %s: consumer %s did not poll for %d ms (max_poll_interval_ms), so its "
-                    "partitions go to others",
-                    each.group,
-                    each.member_id,
-                    each.settings.max_poll_interval_ms,
-                )
-                each.polled_s = float("inf")
-                self._groups.leave(each.group, each.member_id, self._layout(), self._lives.is_dead)
-            else:
-                each.beat_if_due()
+                self._let_go(each)
         wake = False
         for group in dict.fromkeys(each.group for each in members):
             generation = self._look_after(group)
@@ -134,6 +128,22 @@ class Keeper:
                     each.needs_attention = wake = True
         if wake:
             self._notify()
+
+    def _let_go(self, membership: Membership) -> None:
+        """Its consumer does not poll: its partitions go to others."""
+        polled_s = membership.polled_s
+        self._groups.leave(
+            membership.group, membership.member_id, self._layout(), self._lives.is_dead
+        )
+        if membership.polled_s == polled_s:  # else it has come back meanwhile
+            membership.polled_s = math.inf
+        logger.warning(
+            "group %s: consumer %s did not poll for %d ms (max_poll_interval_ms), so its "
+            "partitions go to others",
+            membership.group,
+            membership.member_id,
+            membership.settings.max_poll_interval_ms,
+        )
 
     def _look_after(self, group: str) -> int:
         """Let go of members that died; return the generation."""

@@ -52,11 +52,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class OffsetSyntaxError(ValueError):
     """Text that is neither a position nor a range of offsets."""
 
-    def __init__(self, text: str, reason: str) -> None:
-        super().__init__(
-            f"{text!r} is not an offset: {reason}; write start, end, N, -N, @-1h, "
-            "@2026-01-01T00:00, or a range A:B of these"
-        )
+    def __init__(self, text: str, reason: str, *, is_range: bool = True) -> None:
+        wanted = "start, end, N, -N, @-1h, @2026-01-01T00:00, @MS"
+        wanted += ", or a range A:B of these" if is_range else ""
+        super().__init__(f"{text!r} is not an offset: {reason}; write {wanted}")
         self.text = text
         self.reason = reason
 
@@ -97,9 +96,13 @@ def parse_position(text: str | int) -> Position:
     """
     if isinstance(text, int):
         text = str(text)
-    found = parse_range(text)
+    try:
+        found = parse_range(text)
+    except OffsetSyntaxError as error:
+        raise OffsetSyntaxError(text, error.reason, is_range=False) from None
     if found.stop is not None or text.endswith(":"):
-        raise OffsetSyntaxError(text, "a range, where one position is wanted")
+        reason = "a range, where one position is wanted"
+        raise OffsetSyntaxError(text, reason, is_range=False)
     return found.first
 
 

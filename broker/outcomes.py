@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from seawall.broker.backoff import Schedule, monotonic_ms
-from seawall.broker.dispatcher import Dispatcher, Entry, Place
+from seawall.broker.dispatcher import Dispatcher, Entry, Place, State
 from seawall.broker.errors import BrokerError, HandlerFailed
 from seawall.broker.handling import (
     DEAD_LETTER,
@@ -28,6 +28,7 @@ from seawall.broker.handling import (
     HandlingOptions,
     RetryLater,
     failure_of,
+    said,
 )
 from seawall.wal.records import Record
 
@@ -165,7 +166,7 @@ class Outcomes:
             logger.exception("group %s: on_error failed", self.consumer.group)
             action = RETRY
         if action == SKIP:
-            logger.warning("%s: skipped: %s", _named(record), repr(error))
+            logger.warning("%s: skipped: %s", _named(record), said(error))
             self.clear(entry)
             self.succeeded(entry, "skipped")
         elif action == STOP:
@@ -179,7 +180,7 @@ class Outcomes:
             delay_ms = error.delay_ms if isinstance(error, RetryLater) else None
             if delay_ms is None:
                 delay_ms = self._schedule.delay_ms(entry.deliveries - 1, self._random())
-            logger.debug("%s: %s; retry in %.0f ms", _named(record), repr(error), delay_ms)
+            logger.debug("%s: %s; retry in %.0f ms", _named(record), said(error), delay_ms)
             with self.lock:
                 self._counts["retries"] += 1
                 self.dispatcher.retry(entry, now_ms + max(0.0, delay_ms))
@@ -198,8 +199,18 @@ class Outcomes:
         self.put_off(entry)
         self.stop(error)
 
+    def broken(self, entry: Entry, error: BaseException) -> None:
+        """What no handler raised, and nobody expected: it ends `run`, and nothing waits for
+        the entry."""
+        with self.lock:
+            if entry.state is State.RUNNING:
+                self.put_off(entry)
+        self.stop(error)
+
     def _give_up(self, entry: Entry, record: Record, error: Exception | None, why: str) -> None:
-        reason = why if error is None else f"{type(error).__name__}: {error} ({why})"
+        reason = why
+        if error is not None:
+            reason = f"{type(error).__name__}: {failure_of(error).message} ({why})"
         failed = HandlerFailed(
             group=self.consumer.group,
             topic=record.topic,

@@ -93,9 +93,10 @@ class Runner:
         handling.workers.add(threading.get_ident())
         try:
             while (entry := self._next()) is not None:
-                self.do(entry, handler)
-        except BaseException as error:  # noqa: BLE001 - `run` raises it
-            handling.stop(error)
+                try:
+                    self.do(entry, handler)
+                except BaseException as error:  # noqa: BLE001 - `run` raises it
+                    handling.broken(entry, error)
         finally:
             handling.workers.discard(threading.get_ident())
 

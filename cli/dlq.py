@@ -1,6 +1,7 @@
 """`seawall dlq`: list, show, redrive and purge dead letters."""
 
 import json as json_module
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -202,13 +203,21 @@ def redrive(
         for each in done
     ]
     if json:
-        names = ("topic", "partition", "target", "records", "first_offset", "last_offset")
-        write_text("".join(_json_line(dict(zip(names, row, strict=True))) for row in rows))
+        write_text("".join(_json_line(asdict(each)) for each in done))
     else:
         write_table(("TOPIC", "PARTITION", "TO", "RECORDS", "FIRST", "LAST"), rows)
     if not quiet:
         total = counted(sum(each.records for each in done), "record")
         say(f"{total} would be sent" if dry_run else f"{total} sent")
+    refused = [each for each in done if each.refused]
+    if refused:
+        first = refused[0]
+        count = counted(sum(each.refused for each in refused), "record")
+        raise CommandFailed(
+            f"{count} {'would stay' if dry_run else 'stayed'}, because a topic does not take such "
+            f"ones: {first.topic}/{first.partition} offset {first.refused_offset}: {first.reason}; "
+            "change that topic, send them to another one with --to, or purge them"
+        )
 
 
 @app.command()

@@ -14,7 +14,7 @@ from seawall.cli.options import (
     complete_topic,
     open_broker,
 )
-from seawall.cli.output import write_table, write_text
+from seawall.cli.output import counted, say, write_table, write_text
 from seawall.cli.positions import parse_position_option, resolve_position
 
 if TYPE_CHECKING:
@@ -146,7 +146,10 @@ def reset(
     dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Move a group's committed offsets, back or forth. The group may have no members meanwhile."""
+    """Move a group's committed offsets, back or forth. The group may have no members meanwhile.
+
+    A group that there is not yet begins there.
+    """
     if bool(topic) == all_topics:
         raise WrongUsage("either -t TOPIC or --all-topics")
     if (offset is None) == (shift_by is None):
@@ -155,7 +158,8 @@ def reset(
         raise WrongUsage("-p: with one -t")
     position = None if offset is None else parse_position_option(offset)
     with open_broker(broker) as opened:
-        committed = _committed(opened, group)
+        found = opened.group(group) if group in opened.groups() else None
+        committed = {(o.topic, o.partition): o.committed for o in found.offsets} if found else {}
         topics = list(dict.fromkeys(topic or sorted({name for name, _ in committed})))
         if not topics:
             raise CommandFailed(f"group {group!r} has read no topic; name one with -t")
@@ -179,13 +183,11 @@ def reset(
         write_text("".join(_json_line(dict(zip(names, row, strict=True))) for row in rows))
     else:
         write_table(("TOPIC", "PARTITION", "FROM", "TO"), rows)
-
-
-def _committed(opened: "AnyBroker", group: str) -> dict[tuple[str, int], int]:
-    """Where the group is now, as far as it is anywhere."""
-    if group not in opened.groups():
-        return {}
-    return {(o.topic, o.partition): o.committed for o in opened.group(group).offsets}
+    if found is None:
+        say(f"group {group!r} {'would be' if dry_run else 'is'} a new one")
+    elif dry_run and found.members:
+        count = counted(len(found.members), "member")
+        say(f"group {group!r} has {count}, so it would be refused now; end its consumers first")
 
 
 def _numbers(opened: "AnyBroker", topic: str, wanted: list[int] | None) -> list[int]:

@@ -30,7 +30,10 @@ ONLY_IN = {
     "sqlalchemy": {"broker/catalog_writes.py"},
     "sqlite3": {"broker/catalog.py", "broker/catalog_connection.py", "broker/catalog_writes.py"},
     "inotify_simple": {"wal/watch.py"},
-    "asyncio": {"broker/aio.py", "broker/aio_runner.py", "broker/kafka", "cli"},
+    "asyncio": {
+        *("broker/aio.py", "broker/aio_events.py", "broker/aio_runner.py"),
+        *("broker/kafka", "cli"),
+    },
     "confluent_kafka": {"broker/remote"},
     "typer": {"cli"},
     "click": {"cli"},

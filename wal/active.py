@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 
 from seawall.wal.context import LogContext
-from seawall.wal.files import NO_ROOM_ERRNOS, Descriptor
+from seawall.wal.ends import EndsRow
+from seawall.wal.files import NO_ROOM_ERRNOS, Descriptor, read_fully, write_fully
+from seawall.wal.segment import Scan, ScanEnd
 
 ZEROS_AHEAD = bytes(256 << 10)
 SMALL_APPEND_BYTES = 64 << 10
@@ -52,6 +54,30 @@ class Active:
             target = end
             files.allocate(self.descriptor.number, allocated, target - allocated)
         self.allocated_bytes = target
+
+    def write_again(self, row: EndsRow) -> bool:
+        """Make the bytes that may not be on disk dirty again, so that our sync covers them:
+        those of others, and our own of before it was opened again. False if they are no
+        batches.
+
+        They stay what they are, so it harms nothing if this fails; it is then done again.
+        """
+        files, descriptor = self._context.files, self.descriptor.number
+        scan = Scan(
+            files,
+            descriptor,
+            position=row.durable_position,
+            limit=row.position,
+            next_offset=row.durable_offset,
+        )
+        for _ in scan:
+            pass
+        if scan.result.end is not ScanEnd.CLEAN or scan.result.next_offset != row.next_offset:
+            return False
+        size = row.position - row.durable_position
+        data = read_fully(files, descriptor, size, row.durable_position)
+        write_fully(files, descriptor, data, row.durable_position)
+        return True
 
     def write_ahead(self, end: int, size: int) -> None:
         """Behind an append of `size` bytes that ends at `end`, which is the log's end.

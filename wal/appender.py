@@ -42,13 +42,12 @@ from seawall.wal.files import (
     CREATE,
     NO_ROOM_ERRNOS,
     READ_WRITE,
+    TOO_MANY_ERRNOS,
     Descriptor,
-    read_fully,
-    write_fully,
 )
 from seawall.wal.locks import FileLock
+from seawall.wal.open_files import Holder, keep_open
 from seawall.wal.records import HEADER_BYTES, stamp
-from seawall.wal.segment import Scan, ScanEnd
 
 # IOV_MAX is 1024 on Linux.
 MOST_BUFFERS_PER_WRITE = 512
@@ -65,7 +64,7 @@ class Appended(NamedTuple):
     next_offset: int
 
 
-class Appender:
+class Appender(Holder):
     """The writing end of one log in this process. Safe to use from any thread."""
 
     def __init__(self, context: LogContext) -> None:
@@ -76,8 +75,11 @@ class Appender:
             context.lock_path,
             timeout_ms=context.append_lock_timeout_ms,
             error=AppendLockTimeout,
+            may_reopen=True,
         )
         self._active: Active | None = None
+        # Up to where a segment was written ahead, for when it is opened again.
+        self._written = (-1, 0)
         # What the last append of this process left; what `sync` begins with.
         self._appended: EndsRow | None = None
         self._fenced = False
@@ -194,7 +196,7 @@ class Appender:
 
     def _open_active(self, row: EndsRow) -> Active:
         """The newest segment's file. The caller holds the append lock."""
-        active = self._active
+        active, self.was_used = self._active, True
         if active is not None and active.segment == row.segment:
             return active
         path = self._context.segment_path(row.segment)
@@ -206,11 +208,15 @@ class Appender:
                 # The file may be new, by us or by a process that died before this.
                 self._sync_name(row)
             active = Active(self._context, descriptor, row.segment, allocated)
-            if row.position > row.durable_position:
-                self._write_again(active, row)
+            if self._written[0] == row.segment:
+                active.written_bytes = self._written[1]
+            if row.position > row.durable_position and not active.write_again(row):
+                self._set_fence(row)
+                raise LogFenced(path=self._context.folder)
         except OSError as error:
             raise write_error(error, path, row.durable_position) from error
         self._active = active
+        keep_open(self)
         return active
 
     def _sync_name(self, row: EndsRow) -> None:
@@ -221,32 +227,12 @@ class Appender:
         try:
             self._files.sync_directory(self._context.folder)
         except OSError as error:
+            if error.errno in TOO_MANY_ERRNOS:
+                raise  # nothing was synced, and so nothing was lost
             with contextlib.suppress(WalError):
                 self._set_fence(row)
             reason = error.strerror or str(error)
             raise SyncFailed(path=self._context.folder, reason=reason) from error
-
-    def _write_again(self, active: Active, row: EndsRow) -> None:
-        """Make the un-synced bytes of others dirty again, so that our sync covers them.
-
-        They stay what they are, so it harms nothing if this fails; it is then done again.
-        """
-        descriptor = active.descriptor.number
-        scan = Scan(
-            self._files,
-            descriptor,
-            position=row.durable_position,
-            limit=row.position,
-            next_offset=row.durable_offset,
-        )
-        for _ in scan:
-            pass
-        if scan.result.end is not ScanEnd.CLEAN or scan.result.next_offset != row.next_offset:
-            self._set_fence(row)
-            raise LogFenced(path=self._context.folder)
-        size = row.position - row.durable_position
-        data = read_fully(self._files, descriptor, size, row.durable_position)
-        write_fully(self._files, descriptor, data, row.durable_position)
 
     def _roll(self, row: EndsRow) -> EndsRow:
         """Seal the newest segment and begin another. The caller holds the append lock."""
@@ -386,6 +372,12 @@ class Appender:
             with contextlib.suppress(OSError):
                 ends.write(partition_id, row)
             raise write_error(error, ends.path) from error
+
+    def let_go(self) -> None:
+        """See `Holder`. Whoever opens the segment again makes what is not synced dirty again."""
+        active, self._active = self._active, None
+        if active is not None:
+            self._written = active.segment, active.written_bytes
 
     def close(self) -> None:
         """Close the files. Safe to call twice; nothing is synced."""

@@ -3,7 +3,8 @@
 Everything that touches a disk goes through a `Files` object, so that a test can
 put another one in its place and break every call on purpose. The methods are thin:
 they add no retry, no buffering and no policy, and they raise what the operating
-system raises (`OSError`); the caller decides what an error means for the log.
+system raises (`OSError`); the caller decides what an error means for the log. Only what
+opens something lets go of other files first if they are too many (`open_files`).
 
 Descriptors are plain integers and are never inherited by a child that is started
 with ``exec``. Positions and sizes are in bytes.
@@ -20,9 +21,14 @@ import stat
 from collections.abc import Sequence
 from typing import Protocol
 
+from seawall.wal.open_files import make_room
+
 # Errors that mean "no room", whatever the file system calls it: the disk is full, the
 # quota is used up, the file-size limit (ulimit -f, RLIMIT_FSIZE) is reached.
 NO_ROOM_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+# Errors that say nothing of the disk: this process, or the machine, has too much open.
+TOO_MANY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE})
 
 # Less than this is no room, where a library keeps to itself what the kernel said.
 NO_ROOM_BYTES = 1 << 20
@@ -46,7 +52,7 @@ class Files:
     # -- descriptors -----------------------------------------------------------------
 
     def open(self, path: str, flags: int = READ, mode: int = 0o644) -> int:
-        return os.open(path, flags, mode)
+        return _open(path, flags, mode)
 
     def close(self, descriptor: int) -> None:
         os.close(descriptor)
@@ -102,7 +108,7 @@ class Files:
 
     def sync_directory(self, path: str) -> None:
         """Make the names in a directory durable."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = _open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
         finally:
@@ -165,6 +171,15 @@ class Files:
     def pid_namespace(self) -> str:
         """The name of this process's PID namespace, such as ``pid:[4026531836]``."""
         return os.readlink("/proc/self/ns/pid")
+
+
+def _open(path: str, flags: int, mode: int = 0o644) -> int:
+    try:
+        return os.open(path, flags, mode)
+    except OSError as error:
+        if error.errno not in TOO_MANY_ERRNOS or not make_room():
+            raise
+    return os.open(path, flags, mode)
 
 
 def has_room(path: str) -> bool:

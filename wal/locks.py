@@ -18,16 +18,26 @@ import threading
 import time
 
 from seawall.wal.backoff import Schedule
-from seawall.wal.errors import ForkedHandle, HandleClosed, HandleUnusable, LockTimeout
+from seawall.wal.errors import (
+    ForkedHandle,
+    HandleClosed,
+    HandleUnusable,
+    LockTimeout,
+    LogGone,
+    WriteFailed,
+)
 from seawall.wal.files import CREATE, READ_WRITE, Descriptor, Files, read_file
+from seawall.wal.open_files import Holder, keep_open
 
 PAUSES = Schedule(base_ms=0.03, max_ms=2.5)
 
 
-class FileLock:
+class FileLock(Holder):
     """An exclusive lock on `path`, for one thread of one process at a time.
 
-    ``error`` is the kind of `LockTimeout` that a wait that runs out raises.
+    ``error`` is the kind of `LockTimeout` that a wait that runs out raises. With
+    ``may_reopen`` its file is closed now and then if very many are open, and opened again when
+    it is needed: for locks whose file goes with the folder that it is in.
     """
 
     def __init__(
@@ -37,6 +47,7 @@ class FileLock:
         *,
         timeout_ms: int,
         error: type[LockTimeout] = LockTimeout,
+        may_reopen: bool = False,
     ) -> None:
         self._files = files
         self._error = error
@@ -45,15 +56,17 @@ class FileLock:
         self.timeout_ms = timeout_ms
         self._pid = os.getpid()
         self._descriptor: Descriptor | None = Descriptor(files, path, READ_WRITE | CREATE)
+        self._closed = False
+        if may_reopen:
+            keep_open(self)
         # Whoever holds the lock keeps its file open, so that a close() by another thread
         # in the meantime does not free it.
         self._held: Descriptor | None = None
 
     def acquire(self) -> None:
         """Take the lock, or raise after ``timeout_ms``."""
-        descriptor = self._descriptor
-        if descriptor is None:
-            raise self._unusable()
+        descriptor = self._descriptor or self._open_again()
+        self.was_used = True
         threads = self._threads
         if not threads.acquire(blocking=False):
             deadline = time.monotonic() + self.timeout_ms / 1000
@@ -68,6 +81,24 @@ class FileLock:
         except BaseException:
             threads.release()
             raise
+
+    def _open_again(self) -> Descriptor:
+        if self._closed or self._pid != os.getpid():
+            raise self._unusable()
+        try:
+            descriptor = Descriptor(self._files, self.path, READ_WRITE | CREATE)
+        except FileNotFoundError:
+            raise LogGone(path=os.path.dirname(self.path)) from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise WriteFailed(path=self.path, position=0, reason=reason) from error
+        self._descriptor = descriptor
+        keep_open(self)
+        return descriptor
+
+    def let_go(self) -> None:
+        """See `Holder`."""
+        self._descriptor = None
 
     def release(self) -> None:
         """Free the lock."""
@@ -107,6 +138,7 @@ class FileLock:
 
     def close(self) -> None:
         """Close the file, once nobody in this process holds the lock. Safe to call twice."""
+        self._closed = True
         self._descriptor = None
 
     def abandon(self) -> None:

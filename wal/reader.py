@@ -16,6 +16,7 @@ from seawall.wal.ends import EndsRow
 from seawall.wal.errors import BatchInvalid, LogDamaged, OffsetOutOfRange
 from seawall.wal.files import Descriptor
 from seawall.wal.lookup import damage, locate, open_segment, readable_bytes
+from seawall.wal.open_files import Holder, keep_open
 from seawall.wal.records import HEADER_BYTES, check_batch, parse_header
 from seawall.wal.sectors import read_anyway, unreadable
 from seawall.wal.segment import FoundBatch
@@ -31,7 +32,7 @@ class Chunk(NamedTuple):
 NOTHING = Chunk(b"", [])
 
 
-class Reader:
+class Reader(Holder):
     """A place in a log. For one thread at a time."""
 
     def __init__(self, context: LogContext, offset: int) -> None:
@@ -84,6 +85,8 @@ class Reader:
             self._segment = place.segment
             self._position = place.position
             self._base_offset = place.base_offset
+            keep_open(self)
+        self.was_used = True
         limit = readable_bytes(self._context, row, descriptor, self._segment)
         if self._position >= limit and self._segment != row.segment:
             descriptor = self._next_segment()
@@ -106,9 +109,10 @@ class Reader:
         return chunk
 
     def _next_segment(self) -> Descriptor:
-        self._descriptor = open_segment(self._context, self._base_offset, self._base_offset)
+        descriptor = open_segment(self._context, self._base_offset, self._base_offset)
+        self._descriptor = descriptor
         self._segment, self._position = self._base_offset, 0
-        return self._descriptor
+        return descriptor
 
     def _read_batches(self, descriptor: Descriptor, limit: int, max_bytes: int) -> Chunk:
         """Read and check batches; on return the place is behind the last valid one.
@@ -158,6 +162,10 @@ class Reader:
             reason,
             expected_offset=self._base_offset,
         )
+
+    def let_go(self) -> None:
+        """See `Holder`. What is read next is looked up again."""
+        self._descriptor = None
 
     def close(self) -> None:
         """Let go of the open segment. Safe to call twice."""

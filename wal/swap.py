@@ -32,6 +32,7 @@ from seawall.wal.errors import LogFenced, WriteFailed
 from seawall.wal.files import (
     CREATE,
     READ_WRITE,
+    TOO_MANY_ERRNOS,
     TRUNCATE,
     Descriptor,
     read_fully,
@@ -213,7 +214,8 @@ def _sync_names(context: LogContext, hands: Hands) -> None:
     try:
         context.files.sync_directory(context.folder)
     except OSError as error:
-        hands.fence()
+        if error.errno not in TOO_MANY_ERRNOS:  # else nothing was synced, and so nothing lost
+            hands.fence()
         reason = f"the names in it could not be synced: {error.strerror or error}"
         raise WriteFailed(path=context.folder, position=0, reason=reason) from error
 

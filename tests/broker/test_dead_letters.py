@@ -42,6 +42,10 @@ def fail(broker: Broker, count: int, topic: str = "orders", group: str = "g") ->
         consumer.run(handler, max_records=count, max_deliveries=1, retry_backoff_ms=0)
 
 
+def reject(record: DeliveredRecord) -> None:
+    raise Reject("no")
+
+
 @pytest.fixture
 def six(broker: Broker) -> Broker:
     """Six dead letters of "orders", with the values 0 to 5 and the keys k0 to k5."""
@@ -229,6 +233,28 @@ def test_refuses_before_anything_is_sent(six: Broker) -> None:
     with six.consumer("orders.dlq", group=REDRIVE_GROUP, partitions=[0]), pytest.raises(GroupBusy):
         letters.redrive(DeadLetterChoice(ranges={0: (0, 6)}))
     assert len(letters.redrive(DeadLetterChoice(ranges={0: (0, 6)}))) == 1
+
+
+def test_what_its_topic_refuses_stays_and_holds_up_nothing(broker: Broker) -> None:
+    with broker.producer() as producer:
+        for n in range(6):
+            producer.send("orders", b"%d" % n + b"x" * 500 * (n == 4), key=b"k" if n % 3 else None)
+    with broker.consumer("orders", group="g") as consumer:
+        consumer.run(reject, max_records=6, ordering="partition")
+    broker.alter_topic("orders", {"cleanup.policy": "compact", "max.message.bytes": 500})
+    letters = broker.dead_letters("orders")
+    [planned] = letters.redrive(dry_run=True)
+    assert (planned.records, planned.refused, planned.refused_offset) == (4, 2, 0)
+    for sent in (3, 0):  # as often as you like
+        [done] = letters.redrive()
+        assert (done.records, done.refused, done.refused_offset) == (sent, 3, 0)
+        assert "it has none" in (done.reason or "")
+        assert offsets(letters) == [0, 3, 4]
+    assert values(read_all(broker)[6:]) == [b"1", b"2", b"5"]
+    broker.alter_topic("orders", {"cleanup.policy": None, "max.message.bytes": None})
+    [done] = letters.redrive()
+    assert (done.records, done.refused, done.reason) == (3, 0, None)
+    assert offsets(letters) == []
 
 
 def test_too_many_pieces_to_remember_are_refused_before_they_are_sent(broker: Broker) -> None:

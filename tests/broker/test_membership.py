@@ -21,6 +21,7 @@ from seawall.broker.errors import (
     GroupFenced,
     InvalidGroupName,
     PartitionRevoked,
+    StorageFull,
     UnknownTopic,
 )
 from seawall.broker.group_consumer import GroupConsumer
@@ -140,6 +141,38 @@ def test_a_callback_that_fails_keeps_nothing_back(four: Broker) -> None:
         first.close()
     until(lambda: len(numbers(second)) == 4, second)
     second.close()
+
+
+@pytest.mark.parametrize("other_stays", [True, False])
+def test_partitions_that_cannot_be_given_up_are_assigned_anew(
+    four: Broker, other_stays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    first = join(four, **told.settings())
+    assert len(drain(first)) == 20
+    other = join(four)
+    with monkeypatch.context() as patch:
+
+        def full(*arguments: object) -> None:
+            raise StorageFull(path="state.lmdb", reason="full")
+
+        patch.setattr(four.engine.groups, "reconcile", full)
+        for _ in range(2):
+            with pytest.raises(StorageFull):
+                first.poll()
+    [gone] = [places for what, places in told.events if what == "revoked"]  # told once
+    if not other_stays:
+        other.close()
+    again = drain(first)
+    if other_stays:
+        until(lambda: len(numbers(other)) == 2, first, other)
+        assert (again, len(numbers(first))) == ([], 2)
+    else:
+        assert told.events[-1] == ("assigned", gone)
+        assert sorted({record.partition for record in again}) == gone
+        assert len(again) == 10
+    first.close()
+    other.close()
 
 
 def test_groups_do_not_know_of_each_other(four: Broker) -> None:
@@ -297,6 +330,26 @@ def test_who_does_not_poll_is_taken_for_dead_and_comes_back(four: Broker) -> Non
         until(lambda: len(numbers(slow)) == 2, slow, other)
         slow.ack()
     slow.close()
+
+
+def test_who_does_not_poll_goes_later_if_it_cannot_go_at_once(
+    four: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lively = join(four)
+    slow = join(four, max_poll_interval_ms=300)
+    until(lambda: len(numbers(slow)) == 2, lively, slow)
+    leave, fails = four.engine.groups.leave, [StorageFull(path="state.lmdb", reason="full")] * 2
+
+    def failing(*arguments: Any) -> None:
+        if fails:
+            raise fails.pop()
+        leave(*arguments)
+
+    monkeypatch.setattr(four.engine.groups, "leave", failing)
+    until(lambda: len(numbers(lively)) == 4, lively)
+    assert not fails
+    slow.close()
+    lively.close()
 
 
 def test_iterating_slowly_is_polling(broker: Broker) -> None:

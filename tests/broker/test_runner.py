@@ -37,6 +37,7 @@ from seawall.broker.errors import (
     UnknownTopic,
 )
 from seawall.broker.group_consumer import GroupConsumer
+from seawall.broker.handling_core import Handling
 
 FAST: dict[str, Any] = {"retry_backoff_ms": 1, "retry_backoff_max_ms": 5, "ack_interval_ms": 20}
 
@@ -281,6 +282,56 @@ def test_refuses_what_makes_no_sense(broker: Broker) -> None:
 
         put(broker, b"x")
         assert consumer.run(handler, max_records=1, max_deliveries=1).handled == 1
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("on_error", [None, "skip", "stop"])
+def test_an_error_that_cannot_be_printed_is_one_like_any_other(
+    broker: Broker, on_error: Any
+) -> None:
+    put(broker, b"a")
+
+    def handler(record: DeliveredRecord) -> None:
+        raise Unspeakable
+
+    settings: dict[str, Any] = {"max_records": 1, "max_deliveries": 2}
+    if on_error == "stop":
+        with pytest.raises(HandlerFailed, match=r"Unspeakable: .*could not be had"):
+            run(broker, handler, on_error=lambda record, error: "stop", **settings)
+        return
+    done = run(broker, handler, on_error=lambda record, error: on_error, **settings)
+    assert (done.dead_lettered, done.skipped) == ((0, 1) if on_error else (1, 0))
+
+
+def test_what_nobody_expected_ends_run_at_once(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(broker, b"a")
+    writer = "seawall.broker.dead_letter_writer.DeadLetterWriter.write"
+
+    def no_threads(*arguments: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def reject(record: DeliveredRecord) -> None:
+        raise Reject("no")
+
+    monkeypatch.setattr(writer, no_threads)
+    waited: list[int] = []
+    wait = Handling.wait_for_running
+    monkeypatch.setattr(
+        Handling, "wait_for_running", lambda self: waited.append(wait(self)) or waited[0]
+    )
+    with pytest.raises(RuntimeError, match="new thread"):
+        run(broker, reject, shutdown_timeout_ms=500)
+    assert waited == [0]  # it did not wait in vain
+    monkeypatch.undo()
+    assert run(broker, reject, max_records=1).dead_lettered == 1
 
 
 def test_keys_run_side_by_side_and_each_in_order(broker: Broker) -> None:

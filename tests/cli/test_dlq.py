@@ -122,12 +122,34 @@ def test_redrive(cli: Cli, failed: str) -> None:
         "records": 1,
         "first_offset": 1,
         "last_offset": 1,
+        "refused": 0,
+        "refused_offset": None,
+        "reason": None,
     }
     assert len(cli("dlq", "show", failed).lines) == 2
     assert len(cli("dlq", "show", failed, "--all").lines) == 3
     assert cli("dlq", "redrive", failed).err == "seawall: 1 record sent\n"
     assert cli("dlq", "redrive", failed).err == "seawall: 0 records sent\n"
     assert cli("consume", failed, "-e").lines == [b"0", b"1", b"2", b"3", b"2", b"1"]
+
+
+def test_redrive_of_what_its_topic_does_not_take(cli: Cli, failed: str, data: Path) -> None:
+    cli("topic", "create", "other", "-q")
+    cli("topic", "create", "table", "-q", "-c", "cleanup.policy=compact")
+    line = data / "line"
+    line.write_bytes(b"no key\n")
+    cli("produce", "orders.dlq", line, "-q")
+    line.unlink()
+    planned = cli("dlq", "redrive", failed, "--to", "table", "--dry-run")
+    assert (planned.code, len(planned.lines)) == (1, 2)
+    assert planned.err.startswith("seawall: 2 records would be sent\nseawall: 1 record would stay")
+    ended = cli("dlq", "redrive", failed, "--to", "table")
+    assert ended.code == 1
+    assert ended.err.startswith("seawall: 2 records sent\nseawall: 1 record stayed, because")
+    assert "orders.dlq/0 offset 2: its topic keeps the last value of each key" in ended.err
+    assert cli("dlq", "redrive", failed, "--to", "table", "-q").err.count("\n") == 1
+    assert cli("dlq", "redrive", failed, "--to", "other").err == "seawall: 1 record sent\n"
+    assert cli("consume", "table", "-e").lines == [b"1", b"2"]
 
 
 def test_redrive_elsewhere(cli: Cli, failed: str) -> None:

@@ -85,7 +85,9 @@ def test_members_are_named_and_in_the_way(cli: Cli, group: str, data: Path) -> N
             ended = cli("group", *verb)
             assert (ended.code, ended.out, ended.err.count("\n")) == (1, b"", 1)
             assert f"in use by process {os.getpid()} on" in ended.err
-        assert cli("group", "reset", group, "-t", "orders", "-o", "start", "--dry-run").code == 0
+        planned = cli("group", "reset", group, "-t", "orders", "-o", "start", "--dry-run")
+        assert (planned.code, len(planned.lines)) == (0, 2)
+        assert "has 1 member, so it would be refused now" in planned.err
     assert place(cli, group)["committed"] == 3
 
 
@@ -167,7 +169,11 @@ def test_a_reset_that_makes_no_sense(cli: Cli, group: str, arguments: tuple[str,
 
 
 def test_reset_makes_a_group(cli: Cli, group: str) -> None:
-    ended = cli("group", "reset", "new", "-t", "orders", "-o", "4")
+    arguments = ("group", "reset", "new", "-t", "orders", "-o", "4")
+    assert cli(*arguments, "--dry-run").err == "seawall: group 'new' would be a new one\n"
+    assert b"new" not in cli("group", "list", "-q").out
+    ended = cli(*arguments)
+    assert ended.err == "seawall: group 'new' is a new one\n"
     assert ended.out.decode().splitlines()[1].split() == ["orders", "0", "-", "4"]
     assert cli("consume", "orders", "-g", "new", "-e", "-q").out == b"4\n"
 
