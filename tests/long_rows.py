@@ -24,6 +24,6 @@ def amount(sample: Amount, whole: Amount) -> Amount:
 # server is away.
 KILLS = amount(3, 20)
 SHUTDOWNS = amount(3, 50)
-AWAY_S = amount(3.0, 60.0)
+AWAY_S = amount(1.5, 60.0)
 
 long_row = pytest.mark.long_row

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 
 from clients.endpoints import free_port
 from server_processes import ServerProcess
+from wire import Wire
 
-from seawall.broker import AnyConsumer, Record
+from seawall.broker import AnyConsumer, Broker, Record
+from seawall.broker.kafka.threaded import ServerThread
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 QUICK = {"reconnect_backoff_ms": 20, "reconnect_backoff_max_ms": 300}
 
 
@@ -42,12 +44,37 @@ def read(consumer: AnyConsumer, count: int) -> list[Record]:
     return found
 
 
+@contextmanager
+def thread_serving(folder: str, **options: object) -> Iterator[ServerThread]:
+    """A server in this process, for tests that do not harm it: it is there at once."""
+    given = {"listen": "127.0.0.1:0", "group_initial_rebalance_delay_ms": 0, **options}
+    with Broker.open(folder) as broker, ServerThread(broker, **given) as server:
+        yield server
+
+
+def miss(port: int, group: str) -> None:
+    """Have a server miss the members of a group, all of which are dead, now: with a session that
+    is short enough to wait for its end, a member is missed on a busy machine that is alive."""
+    wire = Wire(f"127.0.0.1:{port}")
+    try:
+        [found] = wire.ask(15, 4, groups=[group], include_authorized_operations=False).groups
+        left = [
+            {"member_id": each.member_id, "group_instance_id": each.group_instance_id}
+            for each in found.members
+        ]
+        answer = wire.ask(13, 4, group_id=group, members=left)
+        assert [each.error_code for each in answer.members] == [0] * len(left)
+    finally:
+        wire.close()
+
+
 class Server:
     """A server at one port, with what it had, each time it is started."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self.port = free_port()
+        self.location = location(self.port)
         self.process: ServerProcess | None = None
 
     def start(self, **options: object) -> None:
@@ -69,9 +96,9 @@ class Server:
 
     def kill(self) -> None:
         if self.process is not None:
-            self.process.signal(signal.SIGCONT)
-            self.process.kill()
-            self.process = None
+            process, self.process = self.process, None
+            process.signal(signal.SIGCONT)
+            process.kill()
 
 
 @contextmanager

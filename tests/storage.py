@@ -512,6 +512,19 @@ class Child:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.decode()
 
+    def said(self) -> list[str]:
+        """The lines that it has said by now and nobody has asked for; it is stopped."""
+        os.set_blocking(self._reader, False)
+        try:
+            while data := os.read(self._reader, 65536):
+                self._buffer += data
+        except BlockingIOError:
+            pass
+        finally:
+            os.set_blocking(self._reader, True)
+        *lines, self._buffer = self._buffer.split(b"\n")
+        return [line.decode() for line in lines]
+
     def kill(self, signal_number: int) -> None:
         os.kill(self.pid, signal_number)
 

@@ -126,6 +126,8 @@ class RemoteRunning(Storing):
             time.sleep(min(wait_s, TURN_S))
             with self._handle:
                 super()._serve(count, 0)
+        if len(self._pending) >= MOST_KEPT:
+            self._sort_out()
 
     def _callbacks(self) -> dict[str, Any]:
         return {"on_commit": self._on_commit}
@@ -179,13 +181,15 @@ class RemoteRunning(Storing):
         return records
 
     def _sort_out(self) -> None:
-        """Put aside what is not to be handed out yet."""
+        """Put aside what is not to be handed out yet; all there is, if it came to be too much
+        while a commit was waited for, whose report comes with more records."""
         pending = list(self._pending)
         self._pending.clear()
         held = self.held_back
+        is_too_much = len(pending) >= MOST_KEPT
         for record in pending:
             place = record.topic, record.partition
-            if place in held or place in self._kept:
+            if is_too_much or place in held or place in self._kept:
                 self._kept.setdefault(place, deque()).append(record)
             else:
                 self._pending.append(record)

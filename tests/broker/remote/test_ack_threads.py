@@ -3,45 +3,35 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from clients.endpoints import free_port
-from server_processes import ServerProcess
-from storage import memory_folder
+from outages import PATIENCE_S, read, thread_serving, until
 
-from seawall.broker import AnyBroker, AnyConsumer, Record, connect
+from seawall.broker import AnyBroker, AnyConsumer, connect
 from seawall.broker.errors import BrokerClosed
 
-PATIENCE_S = 60.0
 COUNT = 100
 
 
 @pytest.fixture
-def broker() -> Iterator[AnyBroker]:
-    with memory_folder() as folder:
-        server = ServerProcess(folder, port=free_port(), group_initial_rebalance_delay_ms=0)
-        try:
-            with connect(f"kafka://127.0.0.1:{server.port}") as broker:
-                broker.create_topic("orders")
-                with broker.producer() as producer:
-                    for number in range(COUNT):
-                        producer.send("orders", b"%d" % number)
-                yield broker
-        finally:
-            server.kill()
+def broker(folder: str) -> Iterator[AnyBroker]:
+    with (
+        thread_serving(folder) as server,
+        connect(f"kafka://{server.address}") as broker,
+    ):
+        broker.create_topic("orders")
+        with broker.producer() as producer:
+            for number in range(COUNT):
+                producer.send("orders", b"%d" % number)
+        yield broker
 
 
-def read(consumer: AnyConsumer, count: int) -> list[Record]:
-    records: list[Record] = []
-    deadline_s = time.monotonic() + PATIENCE_S
-    while len(records) < count:
-        assert time.monotonic() < deadline_s
-        records += consumer.poll(count - len(records), timeout_ms=500)
-    return records
+def is_waited_for(consumer: AnyConsumer) -> bool:
+    """Whether another thread is on its way into librdkafka."""
+    return consumer._turn.is_wanted  # type: ignore[union-attr]
 
 
 def committed(broker: AnyBroker) -> int | None:
@@ -56,7 +46,7 @@ def test_called_back_while_another_thread_acknowledges(broker: AnyBroker) -> Non
 
     def revoked(places: object) -> None:
         outcomes.append(threads.submit(consumer.ack, records[2]))
-        time.sleep(0.3)  # it would be inside by now
+        until(lambda: is_waited_for(consumer))
         consumer.ack(records[5])
 
     with ThreadPoolExecutor(1) as threads:
@@ -74,7 +64,7 @@ def test_acknowledging_when_partitions_come_while_another_thread_does(broker: An
 
     def assigned(places: list[tuple[str, int]]) -> None:
         outcomes.append(threads.submit(consumer.ack_offsets, {places[0]: 3}))
-        time.sleep(0.3)
+        until(lambda: is_waited_for(consumer))
         consumer.ack_offsets({places[0]: 6})
 
     with (

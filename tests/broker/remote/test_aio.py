@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
-from outages import QUICK, location, serving
+from outages import PATIENCE_S, QUICK, location, serving
 
 from seawall.broker import AsyncProducer, connect
 from seawall.broker.errors import BrokerClosed, OutcomeUnknown
@@ -20,14 +19,12 @@ def test_closing_waits_no_longer_than_it_may(folder: str) -> None:
             await producer.send("orders", b"there")
             server.kill()
             report = producer.send("orders", b"never there")
-            begun_s = time.monotonic()
             try:
                 await producer.close(timeout_ms=300)
             except TimeoutError:
                 pass
             else:
                 raise AssertionError("it was closed as if all were acknowledged")
-            assert time.monotonic() - begun_s < 10
             error = (await asyncio.gather(report, return_exceptions=True))[0]
             assert isinstance(error, (BrokerClosed, OutcomeUnknown))
             await producer.close()
@@ -37,7 +34,7 @@ def test_closing_waits_no_longer_than_it_may(folder: str) -> None:
     with serving(folder) as server:
         with connect(location(server.port), **QUICK) as broker:
             broker.create_topic("orders")
-        asyncio.run(asyncio.wait_for(work(server.port), 60))
+        asyncio.run(asyncio.wait_for(work(server.port), PATIENCE_S))
 
 
 def test_who_is_cancelled_does_not_wait_for_ever(
@@ -65,4 +62,4 @@ def test_who_is_cancelled_does_not_wait_for_ever(
     with serving(folder) as server:
         with connect(location(server.port), **QUICK) as broker:
             broker.create_topic("orders")
-        asyncio.run(asyncio.wait_for(work(server.port), 60))
+        asyncio.run(asyncio.wait_for(work(server.port), PATIENCE_S))

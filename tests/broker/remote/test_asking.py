@@ -98,7 +98,7 @@ def test_who_asks_while_it_is_given_up_hears_of_that(world: World) -> None:
     def question() -> object:
         world.is_away = True
         world.supervisor.suspect()
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + 60
         while not world.supervisor.failures:
             assert time.monotonic() < deadline_s
             time.sleep(0.001)
@@ -113,8 +113,10 @@ def test_who_asks_while_it_is_given_up_hears_of_that(world: World) -> None:
 def test_a_deadline_bounds_each_request() -> None:
     assert request_timeout_s(None) == REQUEST_TIMEOUT_S
     now_s = time.monotonic()
-    assert request_timeout_s(now_s + 1000) == REQUEST_TIMEOUT_S
-    assert 1 < request_timeout_s(now_s + 2) <= 2
+    assert request_timeout_s(now_s + 10_000) == REQUEST_TIMEOUT_S
+    left_s = request_timeout_s(now_s + 2)
+    gone_s = time.monotonic() - now_s
+    assert 2 - gone_s <= left_s <= 2
     assert 0 < request_timeout_s(now_s - 1) < 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seawall.broker.group_state import MAX_METADATA_BYTES
@@ -38,6 +38,7 @@ def test_what_is_packed_is_found_again(committed: int, ahead: int, counts: dict[
     assert found.until == committed + ahead if text else ahead == 0
 
 
+@settings(max_examples=20)  # each is large
 @given(OFFSETS, st.dictionaries(st.integers(0, 10**12), COUNTS, min_size=200, max_size=600))
 def test_it_is_bounded_and_keeps_those_that_were_delivered_most(
     committed: int, counts: dict[int, int]

@@ -9,35 +9,43 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from clients.endpoints import free_port
 from long_rows import KILLS, long_row
-from outages import PATIENCE_S, QUICK, Server, hung_listener, location, read, serving, until
-from server_processes import server_process
-from storage import memory_folder
+from outages import (
+    PATIENCE_S,
+    QUICK,
+    Server,
+    hung_listener,
+    location,
+    read,
+    serving,
+    thread_serving,
+    until,
+)
 
 from seawall.broker import AnyBroker, AnyConsumer, AnyDelivery, Broker, Record, connect
 from seawall.broker.errors import BrokerClosed, ConnectionLost, OutcomeUnknown, PartitionRevoked
+from seawall.broker.remote.supervisor import Link
 from seawall.broker.torture.proxy import CHUNK_BYTES, Proxy
 
 AWAY_S = (0.0, 0.3, 1.0)
 
 
-@pytest.fixture
-def folder() -> Iterator[str]:
-    with memory_folder() as path:
-        yield path
-
-
 class Load:
-    """A producer and a member of a group, at work in threads, and what they saw."""
+    """A producer and a member of a group, at work in threads, and what they saw.
+
+    At the end the producer sends no more, and the member goes on until it has acknowledged
+    all that was accepted.
+    """
 
     def __init__(self, broker: AnyBroker) -> None:
         self._broker = broker
         self._ended = threading.Event()
+        self._all_sent = threading.Event()
         self.sent = 0
         self.accepted: dict[tuple[int, int], bytes] = {}
         self.refused: list[BaseException] = []
@@ -62,6 +70,14 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to be acknowledged."""
+        ends: dict[int, int] = {}
+        for partition, offset in self.accepted:
+            ends[partition] = max(offset + 1, ends.get(partition, 0))
+        return self.acknowledged == ends
+
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
@@ -70,11 +86,14 @@ class Load:
             raise
 
     def _produce(self) -> None:
-        with self._broker.producer(on_delivery=self._delivered) as producer:
-            while not self._ended.is_set():
-                producer.send("orders", b"%d" % self.sent)
-                self.sent += 1
-                time.sleep(0.002)
+        try:
+            with self._broker.producer(on_delivery=self._delivered) as producer:
+                while not self._ended.is_set():
+                    producer.send("orders", b"%d" % self.sent)
+                    self.sent += 1
+                    time.sleep(0.002)
+        finally:
+            self._all_sent.set()
 
     def _delivered(self, delivery: AnyDelivery) -> None:
         error = delivery.exception()
@@ -87,7 +106,8 @@ class Load:
     def _consume(self) -> None:
         with self._broker.consumer("orders", group="billing") as consumer:
             quiet_since_s = time.monotonic()
-            while not self._ended.is_set() or time.monotonic() - quiet_since_s < 2:
+            while not (self._all_sent.is_set() and self.is_done):
+                assert time.monotonic() < quiet_since_s + PATIENCE_S, "nothing comes any more"
                 records = consumer.poll(50, 100)
                 for record in records:
                     quiet_since_s = time.monotonic()
@@ -120,12 +140,17 @@ def test_kills_under_load(folder: str) -> None:
         ) as broker,
     ):
         broker.create_topic("orders", 2)
+        supervisor = broker._supervisor  # type: ignore[attr-defined]
         with Load(broker) as load:
             for outage in range(KILLS):
-                seen = len(load.seen)
+                seen, away_s = len(load.seen), AWAY_S[outage % len(AWAY_S)]
                 until(lambda seen=seen: len(load.seen) > seen + 100)
+                until(lambda: supervisor.link is Link.UP)
+                told = retries.count(1)
                 server.kill()
-                time.sleep(AWAY_S[outage % len(AWAY_S)])
+                time.sleep(away_s)
+                if away_s:  # one that is back at once may not be noticed
+                    until(lambda told=told: retries.count(1) > told)
                 server.start()
             seen = len(load.seen)
             until(lambda: len(load.seen) > seen + 100)
@@ -142,9 +167,6 @@ def test_kills_under_load(folder: str) -> None:
         print(f"{KILLS} kills, {load.sent} records, {duplicates} twice, none acknowledged")
         assert load.acknowledged == ends
         assert {o.partition: o.committed for o in broker.group("billing").offsets} == ends
-    # One that is back at once may not be noticed.
-    noticed = sum(AWAY_S[outage % len(AWAY_S)] > 0 for outage in range(KILLS))
-    assert retries.count(1) >= noticed
 
 
 def test_a_member_goes_on_after_a_restart_as_if_nothing_had_been(folder: str) -> None:
@@ -168,7 +190,7 @@ def test_a_member_goes_on_after_a_restart_as_if_nothing_had_been(folder: str) ->
                 consumer.ack(records[5])
                 assert consumer.committed("orders", 0) == 6
                 assert consumer.poll(timeout_ms=300) == [], "it had them already"
-                producer.send("orders", b"more").result(10)
+                producer.send("orders", b"more").result(PATIENCE_S)
                 assert [each.offset for each in read(consumer, 1)] == [10]
                 consumer.ack()
                 assert consumer.lag() == {("orders", 0): 0}
@@ -195,7 +217,7 @@ def test_a_member_comes_back_and_gets_what_it_had_not_acknowledged_once(folder: 
                 Broker.open(folder) as embedded,
                 embedded.consumer("orders", group="billing") as other,
             ):
-                assert [each.offset for each in other.poll(1, timeout_ms=5_000)] == [3]
+                assert [each.offset for each in read(other, 1)] == [3]
             server.start()
             consumer.ack(records[5])  # it joins anew for that
             assert consumer.committed("orders", 0) == 6
@@ -213,7 +235,7 @@ def test_a_reader_without_a_group_goes_on_at_its_position(folder: str) -> None:
         broker.producer() as producer,
     ):
         broker.create_topic("orders")
-        producer.send("orders", b"0").result(10)
+        producer.send("orders", b"0").result(PATIENCE_S)
         with broker.consumer("orders", start="start") as consumer:
             assert len(read(consumer, 1)) == 1
             server.kill()
@@ -241,17 +263,19 @@ def test_a_server_that_is_not_there_yet_is_waited_for(folder: str) -> None:
         try:
             until(lambda: len(told) >= 3)
             assert found == []
-        finally:
             server.start()
-            began_s = time.monotonic()
+            before = len(told)
+            until(lambda: connected)
+            thread.join(PATIENCE_S)
+            assert found == [[]]
+        finally:
+            broker.close()
+            server.kill()
             thread.join()
-        assert found == [[]]
-        # One step of the back-off, and some time for a busy machine.
-        assert time.monotonic() - began_s < 5
+        # An attempt that was under way is the only one that may fail with the server there.
+        assert before <= len(told) <= before + 1
         assert [attempt for attempt, _, _ in told] == list(range(1, len(told) + 1))
         assert all(0 <= delay_s <= 0.3 for _, delay_s, _ in told)
-        until(lambda: connected)
-        server.kill()
 
 
 def test_giving_up_is_told_to_all_who_wait(folder: str) -> None:
@@ -261,7 +285,7 @@ def test_giving_up_is_told_to_all_who_wait(folder: str) -> None:
     ):
         broker.create_topic("orders")
         producer = broker.producer()
-        producer.send("orders", b"0").result(10)
+        producer.send("orders", b"0").result(PATIENCE_S)
         with broker.consumer("orders", group="billing") as consumer:
             [record] = read(consumer, 1)
             server.kill()
@@ -323,15 +347,17 @@ def test_a_loss_that_is_over_is_no_news(folder: str) -> None:
         ):
             supervisor = broker._supervisor  # type: ignore[attr-defined]
             server.kill()
-            supervisor.suspect()
-            until(lambda: supervisor.failures == 1)
-            supervisor.suspect()
-            until(lambda: told == [1, 2, 1])
-            with pytest.raises(ConnectionLost) as caught:
-                early.poll(timeout_ms=PATIENCE_S * 1000)
-            assert caught.value.attempts == 2
-            server.start()
-            may_go_on.set()
+            try:
+                supervisor.suspect()
+                until(lambda: supervisor.failures == 1)
+                supervisor.suspect()
+                until(lambda: told == [1, 2, 1])
+                with pytest.raises(ConnectionLost) as caught:
+                    early.poll(timeout_ms=PATIENCE_S * 1000)
+                assert caught.value.attempts == 2
+                server.start()
+            finally:
+                may_go_on.set()
             assert [topic.name for topic in broker.topics()] == ["orders"]
             assert early.poll(timeout_ms=200) == late.poll(timeout_ms=200) == []
             with broker.producer() as producer:
@@ -413,7 +439,7 @@ def test_closing_does_not_wait_for_a_server_that_is_away(folder: str) -> None:
     ):
         broker.create_topic("orders")
         with broker.producer() as producer:
-            producer.send("orders", b"0").result(10)
+            producer.send("orders", b"0").result(PATIENCE_S)
         consumer = broker.consumer(
             "orders", group="billing", session_timeout_ms=2_000, heartbeat_interval_ms=500
         )
@@ -431,12 +457,10 @@ def test_closing_does_not_wait_for_a_server_that_is_away(folder: str) -> None:
         acking = threading.Thread(target=ack)
         acking.start()
         until(lambda: not broker_is_up(broker))
-        began_s = time.monotonic()
         consumer.close()
         alone.close()
         broker.close()
-        assert time.monotonic() - began_s < 10
-        acking.join()
+        acking.join(PATIENCE_S)
         assert len(refused) == 1
 
 
@@ -449,12 +473,13 @@ def test_closing_during_an_outage_leaves_no_thread_behind(
     with (
         serving(folder) as server,
         connect(
-            location(server.port), on_reconnect=lambda number, *_: told.append(number)
+            location(server.port, "socket.timeout.ms=2000"),
+            on_reconnect=lambda number, *_: told.append(number),
         ) as broker,
     ):
         broker.create_topic("orders")
         producer = broker.producer()
-        producer.send("orders", b"0").result(10)
+        producer.send("orders", b"0").result(PATIENCE_S)
         consumer = broker.consumer("orders", group="billing")
         reader = broker.consumer("orders")
         read(consumer, 1)
@@ -482,17 +507,15 @@ def test_closing_during_an_outage_leaves_no_thread_behind(
             broker.close()
             asking.join(PATIENCE_S)
             assert len(refused) == 1
+            until(lambda: not any(e.name.startswith("seawall") for e in threading.enumerate()))
             attempts.append(len(told))
-            threads.extend(each.name for each in threading.enumerate())
 
-        threads: list[str] = []
         attempts: list[int] = []
         if hang is not None:
             hang(server, close_all)
         else:
             server.kill()
             close_all()
-    assert not [name for name in threads if name.startswith("seawall")]
     assert attempts == [len(told)], "it went on trying"
 
 
@@ -507,7 +530,7 @@ def test_only_the_thread_that_is_called_back_cannot_wait(folder: str) -> None:
                 threads.submit(lambda: consumer._is_calling_back).result()  # type: ignore[union-attr]
             )
 
-    with serving(folder) as server, connect(location(server.port)) as broker:
+    with thread_serving(folder) as server, connect(f"kafka://{server.address}") as broker:
         broker.create_topic("orders")
         with broker.producer() as producer:
             producer.send("orders", b"0")
@@ -518,7 +541,7 @@ def test_only_the_thread_that_is_called_back_cannot_wait(folder: str) -> None:
 
 
 def test_an_ack_whose_client_is_closed_meanwhile(folder: str) -> None:
-    with serving(folder) as server, connect(location(server.port)) as broker:
+    with thread_serving(folder) as server, connect(f"kafka://{server.address}") as broker:
         broker.create_topic("orders")
         with broker.producer() as producer:
             producer.send("orders", b"0")
@@ -566,7 +589,7 @@ def test_answers_that_are_cut_in_the_middle(folder: str) -> None:
     port = free_port()
     with (
         Cutter(port) as proxy,
-        server_process(folder, port=port, advertise=f"127.0.0.1:{proxy.port}"),
+        thread_serving(folder, listen=f"127.0.0.1:{port}", advertise=f"127.0.0.1:{proxy.port}"),
         connect(location(proxy.port), **QUICK) as broker,
         broker.producer() as producer,
     ):
@@ -590,16 +613,16 @@ def test_a_connection_that_is_cut_is_only_an_interruption(folder: str) -> None:
     port = free_port()
     with (
         Proxy(port) as proxy,
-        server_process(folder, port=port, advertise=f"127.0.0.1:{proxy.port}"),
+        thread_serving(folder, listen=f"127.0.0.1:{port}", advertise=f"127.0.0.1:{proxy.port}"),
         connect(location(proxy.port), **QUICK) as broker,
         broker.producer() as producer,
     ):
         broker.create_topic("orders")
         with broker.consumer("orders", group="billing") as consumer:
-            for number in range(5):
+            for number in range(3):
                 producer.send("orders", b"%d" % number)
                 [record] = read(consumer, 1)
                 assert record.value == b"%d" % number
                 proxy.cut()
                 consumer.ack(record)
-        assert broker.group("billing").offsets[0].committed == 5
+        assert broker.group("billing").offsets[0].committed == 3

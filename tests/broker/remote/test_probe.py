@@ -17,6 +17,9 @@ from seawall.broker.kafka.threaded import ServerThread
 from seawall.broker.remote.probe import HANDSHAKE, REQUEST, Security, WrongProtocol, probe
 from seawall.broker.remote.probe_socket import NoAnswer
 
+# For what does answer.
+LONG_S = 60
+
 
 @contextmanager
 def listener(behave: Callable[[socket.socket], object]) -> Iterator[int]:
@@ -30,8 +33,11 @@ def listener(behave: Callable[[socket.socket], object]) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=serve)
         thread.start()
-        yield server.getsockname()[1]
-        thread.join()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)  # if nobody came
+            thread.join()
 
 
 def answer(data: bytes) -> Callable[[socket.socket], object]:
@@ -45,7 +51,7 @@ def answer(data: bytes) -> Callable[[socket.socket], object]:
 def test_a_server_answers(broker: Broker) -> None:
     with ServerThread(broker, listen="127.0.0.1:0") as server:
         host, _, port = server.address.rpartition(":")
-        probe(host, int(port), 5)
+        probe(host, int(port), LONG_S)
 
 
 @pytest.mark.parametrize(
@@ -60,14 +66,14 @@ def test_a_server_answers(broker: Broker) -> None:
 )
 def test_something_else_answers(data: bytes, complaint: str) -> None:
     with listener(answer(data)) as port, pytest.raises(NoAnswer, match=complaint):
-        probe("127.0.0.1", port, 5)
+        probe("127.0.0.1", port, LONG_S)
 
 
 def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(NoAnswer, match="refused"):
-        probe("127.0.0.1", port, 5)
+    with socket.socket() as bound:  # nobody else comes to listen there meanwhile
+        bound.bind(("127.0.0.1", 0))
+        with pytest.raises(NoAnswer, match="refused"):
+            probe("127.0.0.1", bound.getsockname()[1], LONG_S)
 
 
 @pytest.mark.parametrize("is_tls", [False, True])
@@ -76,10 +82,8 @@ def test_a_listener_that_hangs(is_tls: bool) -> None:
         while connection.recv(1000):
             pass
 
-    began_s = time.monotonic()
     with listener(hang) as port, pytest.raises(NoAnswer, match=r"within 0.2 s"):
         probe("127.0.0.1", port, 0.2, Security(is_tls=is_tls))
-    assert time.monotonic() - began_s < 5
 
 
 def test_an_answer_that_comes_drop_by_drop_is_none() -> None:
@@ -93,7 +97,7 @@ def test_an_answer_that_comes_drop_by_drop_is_none() -> None:
             pass
 
     with listener(drip) as port, pytest.raises(NoAnswer, match="did not answer"):
-        probe("127.0.0.1", port, 0.3)
+        probe("127.0.0.1", port, 0.2)
 
 
 def listing(*keys: int) -> bytes:
@@ -123,10 +127,10 @@ def test_a_server_that_wants_a_password(
 
     with listener(serve) as port:
         if not is_wanted:
-            probe("127.0.0.1", port, 5, Security(is_sasl=is_sasl))
+            probe("127.0.0.1", port, LONG_S, Security(is_sasl=is_sasl))
             return
         with pytest.raises(WrongProtocol, match="a name and a password") as caught:
-            probe("127.0.0.1", port, 5)
+            probe("127.0.0.1", port, LONG_S)
     assert not caught.value.is_about_tls
     assert "sasl.mechanism=PLAIN|SCRAM-SHA-256" in caught.value.hint
 
@@ -140,12 +144,12 @@ def test_a_server_that_does_not_like_to_be_asked_for_sasl() -> None:
         connection.recv(1000)
 
     with listener(serve) as port:
-        probe("127.0.0.1", port, 5)
+        probe("127.0.0.1", port, LONG_S)
 
 
 def test_a_name_that_is_none() -> None:
     with pytest.raises(NoAnswer):
-        probe("no-such-host.invalid", 1, 5)
+        probe("no-such-host.invalid", 1, LONG_S)
 
 
 @pytest.mark.parametrize("is_tls", [False, True])
@@ -166,7 +170,7 @@ def test_connections_that_are_reset_leave_nothing_open(is_tls: bool) -> None:
         try:
             for _ in range(30):
                 with pytest.raises(NoAnswer):
-                    probe("127.0.0.1", port, 5, Security(is_tls=is_tls))
+                    probe("127.0.0.1", port, LONG_S, Security(is_tls=is_tls))
         finally:
             ended.set()
             socket.create_connection(("127.0.0.1", port)).close()

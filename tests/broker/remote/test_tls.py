@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 from certificates import Certificates, make_certificates
 from clients.endpoints import free_port
+from outages import PATIENCE_S
 from tls_proxy import TlsProxy
 
 from seawall.broker import Broker, connect
@@ -53,9 +54,9 @@ def test_records_go_there_and_back(ports: tuple[int, int], certificates: Certifi
     with connect(location(ports[1], certificates.authority)) as cluster:
         cluster.create_topic("secret")
         with cluster.producer() as producer:
-            producer.send("secret", b"one").result(30)
+            producer.send("secret", b"one").result(PATIENCE_S)
         with cluster.consumer("secret", group="g") as consumer:
-            [record] = consumer.poll(1, 30_000)
+            [record] = consumer.poll(1, PATIENCE_S * 1000)
             consumer.ack(record)
         assert record.value == b"one"
         assert cluster.group("g").offsets[0].committed == 1
@@ -63,17 +64,17 @@ def test_records_go_there_and_back(ports: tuple[int, int], certificates: Certifi
 
 def test_the_probe_speaks_tls(ports: tuple[int, int]) -> None:
     plain, secured = ports
-    probe("127.0.0.1", plain, 10)
-    probe("127.0.0.1", secured, 10, TLS)
+    probe("127.0.0.1", plain, PATIENCE_S)
+    probe("127.0.0.1", secured, PATIENCE_S, TLS)
 
 
 def test_the_probe_sees_that_only_one_side_speaks_tls(ports: tuple[int, int]) -> None:
     plain, secured = ports
     with pytest.raises(WrongProtocol, match="does not speak TLS") as caught:
-        probe("127.0.0.1", plain, 10, TLS)
+        probe("127.0.0.1", plain, PATIENCE_S, TLS)
     assert caught.value.is_about_tls
     with pytest.raises(WrongProtocol, match=f"127.0.0.1:{secured} speaks TLS") as caught:
-        probe("127.0.0.1", secured, 10)
+        probe("127.0.0.1", secured, PATIENCE_S)
     assert caught.value.is_about_tls
     assert "security.protocol=ssl" in caught.value.hint
 
@@ -84,7 +85,7 @@ def test_the_probe_wants_more_than_a_handshake(certificates: Certificates) -> No
         TlsProxy(certificates.server_context(), free_port()) as proxy,
         pytest.raises(NoAnswer, match="closed the connection"),
     ):
-        probe("127.0.0.1", proxy.port, 5, TLS)
+        probe("127.0.0.1", proxy.port, PATIENCE_S, TLS)
 
 
 def wanting(certificates: Certificates, newest: ssl.TLSVersion) -> ssl.SSLContext:
@@ -121,7 +122,7 @@ def test_a_server_that_wants_a_certificate_is_there(
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            probe("127.0.0.1", port, 10, TLS)
+            probe("127.0.0.1", port, PATIENCE_S, TLS)
             with (
                 connect(location(port, certificates.authority)) as cluster,
                 pytest.raises(TlsFailed, match="alert"),
@@ -149,7 +150,9 @@ def test_who_has_the_certificate_is_let_in(
                 assert [each.name for each in cluster.topics()] == ["orders"]
             # One that the probe cannot show; in TLS 1.3 its side of the handshake works.
             if newest is ssl.TLSVersion.TLSv1_3:
-                probe("127.0.0.1", proxy.port, 10, Security(is_tls=True, has_certificate=True))
+                probe(
+                    "127.0.0.1", proxy.port, PATIENCE_S, Security(is_tls=True, has_certificate=True)
+                )
 
 
 def test_nobody_is_trusted_unknown(ports: tuple[int, int], certificates: Certificates) -> None:
@@ -197,16 +200,16 @@ def test_a_server_that_comes_back_with_another_certificate(
             proxy.target = port_of(server)
             with connect(location(proxy.port, certificates.authority)) as cluster:
                 producer = cluster.producer()
-                producer.send("orders", b"one").result(30)
+                producer.send("orders", b"one").result(PATIENCE_S)
                 consumer = cluster.consumer("orders")
-                assert len(consumer.poll(1, 30_000)) == 1
+                assert len(consumer.poll(1, PATIENCE_S * 1000)) == 1
                 make_stranger(changed, certificates)
                 proxy.cut()
                 delivery = producer.send("orders", b"two")
                 with pytest.raises((TlsFailed, OutcomeUnknown)):
-                    delivery.result(30)
+                    delivery.result(PATIENCE_S)
                 with pytest.raises(AccessRefused):
-                    consumer.poll(1, 30_000)
+                    consumer.poll(1, PATIENCE_S * 1000)
                 with pytest.raises(AccessRefused):
                     cluster.topics()
 
