@@ -131,14 +131,14 @@ class WriteFailed(ProduceError):
 
 
 class LogFenced(ProduceError):
-    """A sync failed earlier, or the partition's end cannot be read. Nothing was stored."""
+    """A sync failed earlier, or the partition's end cannot be trusted. Nothing was stored."""
 
     def __init__(
         self, *, path: str, topic: str | None = None, partition: int | None = None
     ) -> None:
         super().__init__(
             f"{place(topic, partition)} takes no more records: a sync of {path!r} failed, or "
-            "its end cannot be read; check the disk, run `seawall verify`, then let every "
+            "its end cannot be trusted; check the disk, run `seawall verify`, then let every "
             "process close the directory and open it again",
             topic=topic,
             partition=partition,

@@ -296,7 +296,8 @@ class Appender(Holder):
         try:
             before = now = context.row()
             self._check_fence(now)
-            if now.segment == row.segment and row.position > now.durable_position:
+            # Not if somebody has moved the end back: the caller sees that from the result.
+            if now.reaches(row) and row.position > now.durable_position:
                 now = now.published(row.next_offset, row.position)
                 try:
                     self._write_row(before, now)

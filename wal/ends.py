@@ -82,6 +82,14 @@ class EndsRow(NamedTuple):
             flags,
         )
 
+    def reaches(self, row: EndsRow) -> bool:
+        """Whether the log ends where it does in `row`, or further on in the same segment."""
+        return (
+            self.segment == row.segment
+            and self.next_offset >= row.next_offset
+            and self.position >= row.position
+        )
+
     def published(self, durable_offset: int, durable_position: int) -> EndsRow:
         """This row with another durable end."""
         log_start, next_offset, segment, position, _, _, created_ms, flags = self

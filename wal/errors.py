@@ -225,6 +225,7 @@ class SyncFailed(WriteError):
 class AppendLost(WriteError):
     """A log ends before what was appended to it, so somebody has moved its end back.
 
+    It takes no more appends, in any process, until the directory is opened afresh.
     Whether the records up to ``next_offset`` survive is unknown; up to ``durable_end`` there
     may be those of others by now.
     """
@@ -241,14 +242,14 @@ class AppendLost(WriteError):
 
 
 class LogFenced(WriteError):
-    """A sync failed earlier, or the log's end cannot be read: it takes no appends.
+    """A sync failed earlier, or the log's end cannot be read, or somebody has moved it back.
 
-    That is so until the directory is opened afresh.
+    It takes no appends until the directory is opened afresh.
     """
 
     def __init__(self, *, path: str) -> None:
         super().__init__(
-            f"a sync of {path!r} failed earlier, or its end cannot be read, so it takes no "
+            f"a sync of {path!r} failed earlier, or its end cannot be trusted, so it takes no "
             "more records; check the disk, run `seawall verify`, then let every process close "
             "the directory and open it again"
         )

@@ -112,10 +112,13 @@ class Log:
         """Return once everything below `next_offset` is on disk and visible.
 
         Returns the durable end. Raises `SyncFailed`, `PublishTimeout`, or `AppendLost` if
-        the log ends before that: the outcome is unknown then.
+        the log ends before that: the outcome is unknown then, and the log is fenced.
         """
         durable_end = self._committer.commit(next_offset)
         if durable_end < next_offset:
+            # Somebody has written, or is about to, where these records are: what stands in
+            # the newest segment is to be judged before anybody appends to it again.
+            self._appender.fence()
             raise AppendLost(
                 path=self.context.folder, next_offset=next_offset, durable_end=durable_end
             )

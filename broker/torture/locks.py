@@ -34,7 +34,8 @@ class Locks(Search):
     name: ClassVar[str] = "locks"
     title: ClassVar[str] = (
         "a user copies the directory while it is open, deletes or replaces index.lmdb or run/ "
-        "under a living process, opens it from another PID namespace or while it is opened"
+        "under a living process, opens it from another PID namespace, while it is opened "
+        "or as soon as that lets others in"
     )
 
     def __init__(self, setting: Setting) -> None:
@@ -241,7 +242,41 @@ def _sole_opener(scene: Scene) -> None:
     scene.check()
 
 
+def _let_in(scene: Scene) -> None:
+    """Whoever is let in finds the directory in order: nothing of that is still to be done."""
+    first = scene.opened()
+    scene.furnish(first, rounds=2)
+    first.must({**scene.step("burst"), "commit": False})
+    first.child.kill()
+    shutil.rmtree(os.path.join(scene.path, "run"))  # so that every log is to be judged
+    if scene.choose.random() < 0.5:
+        shutil.rmtree(os.path.join(scene.path, "index.lmdb"))
+    opener = scene.actor()
+    opener.must({"op": "trap", "call": "share", "pattern": os.path.join(scene.path, "LOCK")})
+    opener.tell(OPEN)
+    if opener.stopped_or_done() is not None:
+        raise Broken("the sole opener has let nobody in")
+    others = [scene.opened(), scene.opened()]
+    scene.check("beside the opener")
+    for op in ("produce", "acknowledge", "create", "consume", "produce"):
+        for actor in others:
+            actor.must(scene.step(op))
+    if scene.choose.random() < 0.5:
+        opener.child.kill()
+    else:
+        opener.go_on()
+        if (reply := opener.reply()).error:
+            raise Broken(f"the sole opener failed: {reply.error}: {reply.text}")
+        opener.must(scene.step("produce"))
+        opener.end()
+    for actor in others:
+        actor.must(scene.step("produce"))
+        actor.end()
+    scene.check()
+
+
 CASES: Mapping[str, Callable[[Scene], None]] = {
+    "let-in": _let_in,
     "copied": copies.copied,
     "copied-with-topics": copies.copied_with_topics,
     "namespaces": _namespaces,

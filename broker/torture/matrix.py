@@ -11,6 +11,7 @@ SEARCHES = {
     "crash-states": "seawall.broker.torture.crashes:CrashStates",
     "crash-in-recovery": "seawall.broker.torture.recovery_crashes:CrashInRecovery",
     "crash-in-compaction": "seawall.broker.torture.compaction_crashes:CrashInCompaction",
+    "crash-in-repair": "seawall.broker.torture.repair_crashes:CrashInRepair",
     "kill-syscalls": "seawall.broker.torture.kills:KillSyscalls",
     "random-kills": "seawall.broker.torture.random_kills:RandomKills",
     "failed-syncs": "seawall.broker.torture.failures:FailedSyncs",

@@ -97,9 +97,9 @@ class Scene:
         self.count("named errors" if reply.error else "went on")
         return reply
 
-    def check(self) -> None:
-        """Everybody has closed: all is there, twice."""
-        for word in ("after", "again"):
+    def check(self, *words: str) -> None:
+        """All is there, twice, or once for each word."""
+        for word in words or ("after", "again"):
             with Broker.open(self.path) as broker:
                 promises.check(broker, self.ledger, word=word)
 

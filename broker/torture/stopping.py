@@ -28,7 +28,8 @@ class Trap:
 
     ``pattern``: of the path of what is locked, as in fnmatch(3). ``nth``: at which success,
     1 is the next. ``steps``: so many changes later, 0 is at once. ``call``: "lock" or "sync";
-    or "catalog", the n-th change in a catalogue's transaction.
+    "share", when the lock is given up for a shared one; or "catalog", the n-th change in a
+    catalogue's transaction.
     """
 
     call: str
@@ -91,8 +92,8 @@ class StoppingFiles(Files):
         if not exclusive:
             self._gives_up(descriptor)
         is_ours = super().try_lock(descriptor, exclusive=exclusive)
-        if is_ours and exclusive:
-            self._happened("lock", descriptor)
+        if is_ours:
+            self._happened("lock" if exclusive else "share", descriptor)
         return is_ours
 
     def unlock(self, descriptor: int) -> None:

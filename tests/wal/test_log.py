@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from storage import MEMORY, Child, Clock, FaultyFiles, Store, batch, memory_folder
 
 from seawall.wal.context import wall_clock_ms
-from seawall.wal.errors import AppendLost, ForkedHandle, LogGone, OffsetOutOfRange
+from seawall.wal.errors import AppendLost, ForkedHandle, LogFenced, LogGone, OffsetOutOfRange
 from seawall.wal.log import remove_log_files
 from seawall.wal.records import encode_batch
 
@@ -441,10 +441,48 @@ def test_an_append_at_another_end_changes_nothing(store: Store) -> None:
     assert log.commit(2) == 2
 
 
-def test_a_log_that_ends_before_what_was_appended_says_so(store: Store) -> None:
+def test_a_log_that_ends_before_what_was_appended_takes_nothing_until_opened_alone(
+    store: Store,
+) -> None:
     store.append(b"a")
-    with pytest.raises(AppendLost, match=r"ends at offset 1, before .* up to 3") as caught:
-        store.log.commit(3)
-    assert (caught.value.next_offset, caught.value.durable_end) == (3, 1)
+    with store.peer() as peer:
+        with pytest.raises(AppendLost, match=r"ends at offset 1, before .* up to 3") as caught:
+            store.log.commit(3)
+        assert (caught.value.next_offset, caught.value.durable_end) == (3, 1)
+        assert store.values() == [b"a"]
+        for log in (store.log, peer):
+            with pytest.raises(LogFenced):
+                log.append([batch(b"b")])
+    store.reopen()
     store.put(b"b")
     assert store.values() == [b"a", b"b"]
+
+
+@pytest.mark.parametrize(("records", "size"), [(2, 400), (2, 1), (1, 900)])
+def test_an_append_that_was_overwritten_is_lost_and_fences_the_log(
+    store: Store, records: int, size: int
+) -> None:
+    """Somebody puts an older row back, and another process appends at the end in it."""
+    store.put(b"a")
+    before = store.ends.read(1)
+    assert before is not None
+    appended = store.log.append([batch(*[b"m" * size] * records)])
+    with store.peer() as peer:
+        store.ends.write(1, before)
+        theirs = peer.append([batch(b"theirs" * 100)])
+        assert theirs.base_offset == appended.base_offset
+        with pytest.raises(AppendLost):
+            store.log.commit(appended.next_offset)
+        row = store.ends.read(1)
+        assert row is not None
+        assert row.durable_offset <= row.next_offset == theirs.next_offset
+        assert row.durable_position <= row.position
+        for log in (store.log, peer):
+            with pytest.raises(LogFenced):
+                log.append([batch(b"b")])
+    store.reopen()
+    end = store.log.ends().log_end
+    assert end >= theirs.next_offset
+    assert store.put(b"c") == end + 1
+    values = store.values()
+    assert (values[0], values[1], values[-1]) == (b"a", b"theirs" * 100, b"c")
