@@ -28,13 +28,15 @@ def test_no_report_is_made_where_a_signal_may_take_its_place(server: ServerThrea
     def told(delivery: AnyDelivery) -> None:
         threads.add(threading.current_thread())
 
-    with connect(f"kafka://{server.address}") as broker:
-        with broker.producer(on_delivery=told, linger_ms=1_000) as producer:
-            for _ in range(20):
-                producer.send("orders", b"x").result(PATIENCE_S)
-            producer.send("orders", b"x")
-            producer.flush(PATIENCE_S * 1000)
-            producer.send("orders", b"x")
+    with (
+        connect(f"kafka://{server.address}") as broker,
+        broker.producer(on_delivery=told, linger_ms=1_000) as producer,
+    ):
+        for _ in range(20):
+            producer.send("orders", b"x").result(PATIENCE_S)
+        producer.send("orders", b"x")
+        producer.flush(PATIENCE_S * 1000)
+        producer.send("orders", b"x")
     assert threads
     assert threading.main_thread() not in threads
 
@@ -124,8 +126,10 @@ def test_what_ends_a_program_does_not_end_the_reports(
     def told(delivery: AnyDelivery) -> None:
         raise SystemExit
 
-    with connect(f"kafka://{server.address}") as broker:
-        with broker.producer(on_delivery=told) as producer:
-            producer.send("orders", b"x").result(PATIENCE_S)
-            producer.send("orders", b"y").result(PATIENCE_S)
+    with (
+        connect(f"kafka://{server.address}") as broker,
+        broker.producer(on_delivery=told) as producer,
+    ):
+        producer.send("orders", b"x").result(PATIENCE_S)
+        producer.send("orders", b"y").result(PATIENCE_S)
     caplog.clear()  # its tracebacks keep what they passed through
