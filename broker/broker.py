@@ -262,21 +262,16 @@ class Broker(Operating, Closing):
         `OffsetOutOfRange`, `GroupBusy` (another member has asked for one of
         ``partitions``), `GroupFull`, `InconsistentGroupProtocol`, and ValueError.
         """
-        from seawall.broker.consumer import AUTO_OFFSET_RESETS  # nor for one of these
+        from seawall.broker.consumer import check_auto_offset_reset  # nor for one of these
         from seawall.broker.group_running import GroupOptions
-        from seawall.broker.membership import MemberSettings
+        from seawall.broker.membership import MemberSettings, strategies
         from seawall.broker.subscribe import open_consumer
 
-        if auto_offset_reset not in AUTO_OFFSET_RESETS:
-            raise ValueError(
-                f"auto_offset_reset is one of {', '.join(AUTO_OFFSET_RESETS)}, "
-                f"not {auto_offset_reset!r}"
-            )
-        strategy = partition_assignment_strategy
+        check_auto_offset_reset(auto_offset_reset)
         member = MemberSettings(
             client_id=client_id,
             group_instance_id=group_instance_id,
-            partition_assignment_strategy=[strategy] if isinstance(strategy, str) else strategy,
+            partition_assignment_strategy=strategies(partition_assignment_strategy),
             session_timeout_ms=session_timeout_ms,
             heartbeat_interval_ms=heartbeat_interval_ms,
             max_poll_interval_ms=max_poll_interval_ms,

@@ -35,4 +35,11 @@ class Closing(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is None or isinstance(error, Exception):
+            self.close()
+        else:
+            self.close_interrupted(error)
+
+    def close_interrupted(self, error: BaseException) -> None:
+        """Close after Ctrl-C or the like: who might have to wait for long does not."""
         self.close()

@@ -43,6 +43,13 @@ AUTO_OFFSET_RESETS = ("earliest", "latest", "error")
 DEFAULT_MAX_RECORDS = 500
 
 
+def check_auto_offset_reset(name: str) -> None:
+    """Raise ValueError unless it is one of `AUTO_OFFSET_RESETS`."""
+    if name not in AUTO_OFFSET_RESETS:
+        known = ", ".join(AUTO_OFFSET_RESETS)
+        raise ValueError(f"auto_offset_reset is one of {known}, not {name!r}")
+
+
 class Consumer(Running, Closing):
     """Reads from the topics of one broker. Made by `Broker.consumer`."""
 

@@ -29,6 +29,11 @@ SHORTEST_SESSION_MS = 500
 MAX_CLIENT_ID_BYTES = 100
 
 
+def strategies(names: str | Sequence[str]) -> Sequence[str]:
+    """One assignor's name or several, as a sequence."""
+    return (names,) if isinstance(names, str) else names
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberSettings:
     """Kafka's settings of the same names."""

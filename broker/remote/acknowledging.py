@@ -25,8 +25,9 @@ from seawall.broker.errors import (
     PartitionRevoked,
     UnknownPartition,
 )
-from seawall.broker.remote.consumer import SLICE_S, Place, RemoteConsumer
+from seawall.broker.remote.consumer import SLICE_S, RemoteConsumer
 from seawall.broker.remote.errors import AWAY, FENCED, kafka_error, named
+from seawall.broker.remote.fetching import Place
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
@@ -167,7 +168,8 @@ class Acknowledging(RemoteConsumer):
                             del ahead[topic, partition]
                         for place in [p for p, at in ahead.items() if self._has_acked(p, at)]:
                             del ahead[place]
-                        failure = self._send(ahead) if ahead else None
+                        offsets = [TopicPartition(*place, at) for place, at in ahead.items()]
+                        failure = self._send(offsets) if ahead else None
                         if failure is None:
                             self._acknowledged(ahead)
                             break
@@ -195,18 +197,19 @@ class Acknowledging(RemoteConsumer):
             if self._is_calling_back:
                 raise self._fenced()
             self._join_again(failure)
-        elif failure.code() in AWAY:
-            if self._is_calling_back:
-                raise self._named(failure, None, None)
-            self._supervisor.suspect()
-            time.sleep(_PAUSE_S)
         else:
+            self._pause(failure)
+
+    def _pause(self, failure: KafkaError) -> None:
+        """If no server was reached: wait a moment. Raises all else."""
+        if failure.code() not in AWAY or self._is_calling_back:
             self._check_usable()
             raise self._named(failure, None, None)
+        self._supervisor.suspect()
+        time.sleep(_PAUSE_S)
 
-    def _send(self, ahead: Mapping[Place, int]) -> KafkaError | None:
+    def _send(self, offsets: list[TopicPartition]) -> KafkaError | None:
         """One attempt, in this thread's turn. Gives what it failed with."""
-        offsets = [TopicPartition(*place, at) for place, at in ahead.items()]
         try:
             commit = partial(self.client.commit, offsets=offsets, asynchronous=False)
             answer = commit() if self._is_calling_back else self._apart(commit)

@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from seawall.broker.assignors import DEFAULT_ASSIGNOR
 from seawall.broker.closing import Closing
-from seawall.broker.consumer import AUTO_OFFSET_RESETS
+from seawall.broker.consumer import check_auto_offset_reset
 from seawall.broker.errors import (
     BrokerClosed,
     BrokerError,
@@ -31,7 +31,7 @@ from seawall.broker.errors import (
 from seawall.broker.group_running import Callback, GroupOptions
 from seawall.broker.groups import GroupInfo
 from seawall.broker.location import Cluster
-from seawall.broker.membership import MemberSettings
+from seawall.broker.membership import MemberSettings, strategies
 from seawall.broker.names import check_group_name
 from seawall.broker.offsets import Position, parse_position
 from seawall.broker.remote import settings
@@ -276,16 +276,11 @@ class RemoteBroker(DeadLetterKeeping, Closing):
         names = list(dict.fromkeys([topics] if isinstance(topics, str) else topics))
         if not names:
             raise ValueError("a consumer needs at least one topic")
-        if auto_offset_reset not in AUTO_OFFSET_RESETS:
-            raise ValueError(
-                f"auto_offset_reset is one of {', '.join(AUTO_OFFSET_RESETS)}, "
-                f"not {auto_offset_reset!r}"
-            )
-        strategy = partition_assignment_strategy
+        check_auto_offset_reset(auto_offset_reset)
         member = MemberSettings(
             client_id=client_id,
             group_instance_id=group_instance_id,
-            partition_assignment_strategy=[strategy] if isinstance(strategy, str) else strategy,
+            partition_assignment_strategy=strategies(partition_assignment_strategy),
             session_timeout_ms=session_timeout_ms,
             heartbeat_interval_ms=heartbeat_interval_ms,
             max_poll_interval_ms=max_poll_interval_ms,
@@ -361,6 +356,12 @@ class RemoteBroker(DeadLetterKeeping, Closing):
 
     def check_usable(self) -> None:
         self._asking.check_usable()
+
+    def close_interrupted(self, error: BaseException) -> None:
+        """See `Closing`."""
+        for user in list(self._users):
+            user.close_interrupted(error)
+        self.close()
 
     def close(self) -> None:
         """Flush and close all producers, close all consumers. Safe to call twice."""

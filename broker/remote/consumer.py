@@ -27,6 +27,7 @@ from seawall.broker.errors import (
     UnknownPartition,
 )
 from seawall.broker.remote.errors import kafka_error, lost_signal
+from seawall.broker.remote.fetching import Fetching, Place
 from seawall.broker.remote.supervisor import Link
 from seawall.broker.remote.troubles import Troubles
 from seawall.broker.remote.turn import Turn
@@ -41,15 +42,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("seawall.broker")
 
-Place = tuple[str, int]
-
 # How soon closing, a signal or a lost connection is noticed while nothing comes.
 SLICE_S = 0.1
 # How long a seek may have to wait until its partition is being fetched.
 SEEK_S = 10.0
 
 
-class RemoteConsumer(Troubles, Running, Closing):
+class RemoteConsumer(Troubles, Fetching, Running, Closing):
     """Reads topics of a cluster. Made by `RemoteBroker.consumer`; has what `Consumer` has."""
 
     def __init__(
@@ -65,12 +64,12 @@ class RemoteConsumer(Troubles, Running, Closing):
         self._topics = topics
         self._release = release
         self._unusable: BrokerError | None = None
-        # The next offset to hand out, and the next to come from librdkafka.
         self._positions: dict[Place, int] = {}
         self._expected: dict[Place, int] = {}
-        # Where librdkafka met the end of a partition last.
         self._at_end: dict[Place, int] = {}
         self._pending: deque[Record] = deque()
+        self._behind: dict[Place, int] = {}
+        self._taken: list[Record] = []
         # What iteration has read, but not handed out yet.
         self._rest: deque[Record] = deque()
         self._raised: Exception | None = None
@@ -111,6 +110,15 @@ class RemoteConsumer(Troubles, Running, Closing):
         """
         if max_records < 1:
             raise ValueError(f"max_records is at least 1, not {max_records}")
+        try:
+            records = self._poll(max_records, timeout_ms)
+        except BaseException:
+            self._untake()  # nobody gets to see them
+            raise
+        self._taken = []
+        return records
+
+    def _poll(self, max_records: int, timeout_ms: float | None) -> list[Record]:
         deadline_s = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
         left_s = 0.0
         while True:
@@ -123,11 +131,11 @@ class RemoteConsumer(Troubles, Running, Closing):
                 self._attend()
                 if not self._pending:
                     self._serve(max_records, left_s)
-                records = self._take(max_records)
-                if records:
+                self._take(max_records)
+                if self._taken:
                     self._heard_s = time.monotonic()
                     self._supervisor.worked()
-                    return records
+                    return self._taken
                 self._raise_pending()
                 self._watch()
                 self._look_for_topics()
@@ -150,53 +158,6 @@ class RemoteConsumer(Troubles, Running, Closing):
 
     def _attend(self) -> None:
         """What has to be seen to before records are handed out."""
-
-    def _serve(self, count: int, wait_s: float) -> None:
-        """Let librdkafka call back, and take in what it has: `count` records at the most."""
-        client = self.client
-        try:
-            messages = client.consume(count, 0)
-            if not messages and wait_s > 0:
-                first = client.poll(wait_s)
-                if first is not None:
-                    messages = [first, *(client.consume(count - 1, 0) if count > 1 else ())]
-        except KafkaException as error:
-            self._note(kafka_error(error), None)
-            return
-        except RuntimeError as error:
-            self._check_usable()
-            raise BrokerClosed(what="consumer") from error
-        except SystemError as error:
-            raise lost_signal(error) from None
-        expected, pending = self._expected, self._pending
-        for message in messages:
-            failure = message.error()
-            if failure is not None:
-                self._note(failure, message)
-                continue
-            place = message.topic(), message.partition()
-            offset = message.offset()
-            if offset < expected.get(place, 1 << 63):
-                continue  # not ours any more, or behind us
-            expected[place] = offset + 1
-            pending.append(
-                Record(
-                    place[0],
-                    place[1],
-                    offset,
-                    message.timestamp()[1],
-                    message.key(),
-                    message.value(),
-                    message.headers() or [],
-                )
-            )
-
-    def _take(self, count: int) -> list[Record]:
-        pending = self._pending
-        records = [pending.popleft() for _ in range(min(count, len(pending)))]
-        for record in records:
-            self._positions[record.topic, record.partition] = record.offset + 1
-        return records
 
     def _raise_pending(self) -> None:
         if self._raised is not None:
@@ -299,13 +260,14 @@ class RemoteConsumer(Troubles, Running, Closing):
 
     def _go_to(self, place: Place, offset: int) -> None:
         self._forget_pending({place})
-        self._positions[place] = self._expected[place] = offset
+        self._positions[place] = self._expected[place] = self._behind[place] = offset
         self._at_end.pop(place, None)
         wanted = TopicPartition(*place, offset)
         deadline_s = time.monotonic() + SEEK_S
         while True:
             try:
                 self.client.seek(wanted)
+                self._behind.pop(place, None)
                 return
             except KafkaException as error:
                 # It has only just begun to be read.
@@ -317,6 +279,8 @@ class RemoteConsumer(Troubles, Running, Closing):
     def _begin_at(self, offsets: Mapping[Place, int]) -> None:
         self._positions = dict(sorted({**self._positions, **offsets}.items()))
         self._expected.update(offsets)
+        for place in offsets:
+            self._behind.pop(place, None)
 
     def _forget_pending(self, places: set[Place]) -> None:
         for name in ("_pending", "_rest"):
@@ -389,7 +353,10 @@ class RemoteConsumer(Troubles, Running, Closing):
         client, self._client = self._client, None
         self._release(self)
         if client is not None:
-            client.close()
+            try:
+                client.close()
+            except SystemError as error:
+                raise lost_signal(error) from None
 
     def abandon(self) -> None:
         """In a forked child: refuse everything. librdkafka's threads are not there."""

@@ -118,7 +118,10 @@ class RemoteDelivery:
         if event is not None:
             event.set()
         for callback in callbacks or ():
-            _call(callback)
+            try:
+                callback()
+            except BaseException:  # also `sys.exit`: it would end the thread that makes reports
+                logger.exception("a delivery callback failed")
 
     def report(self, error: Any, message: Any) -> None:
         """librdkafka's report; in whatever thread polls."""

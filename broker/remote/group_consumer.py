@@ -21,8 +21,9 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from seawall.broker.group_running import GroupOptions
 from seawall.broker.remote.acknowledging import LOOK_S
-from seawall.broker.remote.consumer import Place, RemoteConsumer
+from seawall.broker.remote.consumer import RemoteConsumer
 from seawall.broker.remote.errors import AWAY, FENCED, kafka_error
+from seawall.broker.remote.fetching import Place
 from seawall.broker.remote.handling import RemoteRunning
 from seawall.broker.remote.supervisor import Link
 
@@ -126,7 +127,23 @@ class RemoteGroupConsumer(RemoteRunning):
             if self._options.on_assigned is not None:
                 self._options.on_assigned(new)
 
+    def _recover(self) -> None:
+        """Also a call of librdkafka's may have been thrown away: then it has done without."""
+        super()._recover()
+        client = self.client
+        held = {(each.topic, each.partition): each for each in client.assignment()}
+        gone = self._positions.keys() - held.keys()
+        if gone:
+            self._lose(gone)
+        known = self._positions.keys() | self._put_off.keys()
+        new = [each for place, each in held.items() if place not in known]
+        if new:
+            self._tell_unassigned(client, new)
+            self._assign(client, new)
+            self._assignments += 1
+
     def _on_assign(self, client: Client, partitions: list[TopicPartition]) -> None:
+        self._put_off |= {(each.topic, each.partition): each for each in partitions}
         # What is not assigned in here librdkafka would begin to read by itself, anywhere.
         self._tell_assigned(client, [])
         self._assign(client, partitions)
@@ -218,10 +235,13 @@ class RemoteGroupConsumer(RemoteRunning):
             client.unassign()
 
     def _on_lost(self, client: Client, partitions: list[TopicPartition]) -> None:
-        places = {(each.topic, each.partition) for each in partitions}
+        self._tell_unassigned(client, partitions)
+        self._lose({(each.topic, each.partition) for each in partitions})
+
+    def _lose(self, places: set[Place]) -> None:
+        """They are somebody else's already."""
         announced = places & self._announced
         self._was_at = {p: at for p, at in self._committed.items() if p in places}
-        self._tell_unassigned(client, partitions)
         self._drop(places)
         try:
             self._calling_back = threading.get_ident()

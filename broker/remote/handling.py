@@ -8,10 +8,11 @@ and a member whose handlers are slow goes on polling, which is what keeps it in 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from confluent_kafka import KafkaException, TopicPartition
@@ -19,7 +20,8 @@ from confluent_kafka import KafkaException, TopicPartition
 from seawall.broker.errors import Away, BrokerError, ConnectionLost, PartitionRevoked
 from seawall.broker.group_running import GroupOptions
 from seawall.broker.remote.carried import Carried, pack, unpack
-from seawall.broker.remote.consumer import Place, RemoteConsumer
+from seawall.broker.remote.consumer import RemoteConsumer
+from seawall.broker.remote.fetching import Place
 from seawall.broker.remote.notes import RemoteNotes
 from seawall.broker.remote.storing import PATIENCE_S, TURN_S, Storing, logger
 from seawall.wal.records import Record
@@ -162,23 +164,19 @@ class RemoteRunning(Storing):
             self._watch()
             self._look_for_topics()
 
-    def _take(self, count: int) -> list[Record]:
+    def _take(self, count: int) -> None:
         if self.held_back or self._kept:
             self._sort_out()
-        records: list[Record] = []
+        taken = self._taken
         held = self.held_back
         for place in [each for each in self._kept if each not in held]:
             kept = self._kept[place]
-            while kept and len(records) < count:
-                records.append(kept.popleft())
+            while kept and len(taken) < count:
+                taken.append(kept.popleft())
             if not kept:
                 del self._kept[place]
                 self._resume({place})
-        for record in records:
-            self._positions[record.topic, record.partition] = record.offset + 1
-        if len(records) < count:
-            records += super()._take(count - len(records))
-        return records
+        super()._take(count)
 
     def _sort_out(self) -> None:
         """Put aside what is not to be handed out yet; all there is, if it came to be too much
@@ -215,6 +213,9 @@ class RemoteRunning(Storing):
             super().give_back(
                 [each for each in records if (each.topic, each.partition) not in self._kept]
             )
+
+    def _fetched(self) -> Iterable[Record]:
+        return itertools.chain(*self._kept.values(), self._pending)
 
     def _forget_pending(self, places: set[Place]) -> None:
         super()._forget_pending(places)

@@ -12,7 +12,8 @@ from seawall.broker.assignors import DEFAULT_ASSIGNOR
 from seawall.broker.errors import NoOffset, UnsupportedByLocation
 from seawall.broker.groups import STABLE
 from seawall.broker.offsets import Position, resolve
-from seawall.broker.remote.consumer import Place, RemoteConsumer
+from seawall.broker.remote.consumer import RemoteConsumer
+from seawall.broker.remote.fetching import Place
 from seawall.broker.remote.group_consumer import RemoteGroupConsumer
 
 if TYPE_CHECKING:

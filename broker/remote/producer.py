@@ -7,11 +7,9 @@ the buffer, for as long as it takes, or for ``delivery_timeout_ms``.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as Client
 
-from seawall.broker.closing import Closing
 from seawall.broker.delivery import RecordMetadata
 from seawall.broker.errors import (
     BrokerClosed,
@@ -33,7 +30,8 @@ from seawall.broker.errors import (
 )
 from seawall.broker.producer import NO_KEY, RECORD_OVERHEAD_BYTES, MustWait
 from seawall.broker.remote.delivery import SUSPICIOUS_S, RemoteDelivery
-from seawall.broker.remote.errors import kafka_error, lost_signal, named
+from seawall.broker.remote.errors import kafka_error, named
+from seawall.broker.remote.flushing import Flusher, Flushing
 from seawall.broker.remote.supervisor import Link
 from seawall.broker.remote.topics import Topics
 from seawall.broker.routes import as_header_tuple, check_bytes, check_timestamp
@@ -53,14 +51,6 @@ _ROOM_S = 0.02
 NEWS_S = 5.0
 # How soon the servers are tried again for a record that was sent after they were given up.
 GIVEN_UP_S = 0.5
-# How long a flush of librdkafka may take that only is to wake its threads.
-_HURRY_S = 0.002
-# How long a program that just ends waits for its acknowledgements.
-AT_EXIT_MS = 30_000
-# What closing waits for after it has given up.
-_PURGE_S = 5.0
-
-_living: weakref.WeakSet[RemoteProducer] = weakref.WeakSet()
 
 
 class Route(NamedTuple):
@@ -71,7 +61,7 @@ class Route(NamedTuple):
     needs_keys: bool
 
 
-class RemoteProducer(Closing):
+class RemoteProducer(Flushing):
     """Publishes records to the topics of a cluster. Safe to use from any thread.
 
     Made by `RemoteBroker.producer`. Has what `Producer` has.
@@ -104,13 +94,14 @@ class RemoteProducer(Closing):
         self._given_up: BrokerError | None = None
         self._has_worked = False
         self._client: Client | None = make()
+        self._flusher = Flusher(self._client)
         self._ended = threading.Event()
         asking.supervisor.on_given_up.append(self._let_go)
         self._thread = threading.Thread(
             target=self._serve, name="seawall-remote-producer", daemon=True
         )
         self._thread.start()
-        _living.add(self)
+        self.close_at_exit()
         forks.register(self)
 
     # -- sending ---------------------------------------------------------------------
@@ -251,9 +242,10 @@ class RemoteProducer(Closing):
 
     def hurry(self, delivery: RemoteDelivery) -> None:
         """Have what waits for company sent now."""
-        client = self._client
-        if client is not None and not delivery.done():
-            client.flush(_HURRY_S)
+        if isinstance(self._unusable, ForkedBroker):
+            raise self._unusable
+        if not delivery.done():
+            self._flusher.hurry()
 
     # -- the reports -----------------------------------------------------------------
 
@@ -316,6 +308,13 @@ class RemoteProducer(Closing):
         elif len(client):
             supervisor.refused()
 
+    def _let_go_of_all(self) -> None:
+        self._ended.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+        self._asking.supervisor.on_given_up.remove(self._let_go)
+        self._release(self)
+
     def _let_go(self, error: BrokerError) -> None:
         """The connection was given up: nothing more is tried."""
         self._given_up = error
@@ -323,54 +322,7 @@ class RemoteProducer(Closing):
         if client is not None:
             client.purge()
 
-    # -- ending ----------------------------------------------------------------------
-
-    def flush(self, timeout_ms: float | None = None) -> None:
-        """Return once the outcome of everything sent so far is known. See `Producer.flush`."""
-        client = self._usable()
-        deadline_s = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
-        while len(client):
-            left_s = _POLL_S if deadline_s is None else deadline_s - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError(f"{len(client)} records were not acknowledged in time")
-            try:
-                client.flush(min(_POLL_S, left_s))
-            except SystemError as error:
-                raise lost_signal(error) from None
-            self._watch(client)
-        failed, self._failed = self._failed, []
-        if self._on_delivery is not None:
-            return
-        for delivery in failed:
-            if delivery.error is not None and delivery.has_unasked_error:
-                raise delivery.error
-
-    def close(self, timeout_ms: float | None = None) -> None:
-        """Flush, then end. Safe to call twice. Raises what `flush` raises.
-
-        What is not acknowledged within ``timeout_ms`` is given up: `BrokerClosed` if it was
-        never sent, `OutcomeUnknown` otherwise.
-        """
-        with self._closing:
-            if self._unusable is not None:
-                return
-            try:
-                self.flush(timeout_ms)
-            finally:
-                self._end()
-
-    def _end(self) -> None:
-        client, self._unusable = self._client, BrokerClosed(what="producer")
-        if client is not None and len(client):
-            client.purge()
-            client.flush(_PURGE_S)
-        self._ended.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
-        self._client = None
-        self._asking.supervisor.on_given_up.remove(self._let_go)
-        _living.discard(self)
-        self._release(self)
+    # -- the rest --------------------------------------------------------------------
 
     def _usable(self) -> Client:
         client = self._client
@@ -384,14 +336,4 @@ class RemoteProducer(Closing):
             forks.keep_for_ever(self._client)
         self._unusable = ForkedBroker(what="producer", opened_by_pid=0)
         self._closing = threading.Lock()
-        _living.discard(self)
-
-
-@atexit.register
-def _close_living() -> None:
-    """A program that ends without closing its producers still loses nothing it sent."""
-    for producer in list(_living):
-        try:
-            producer.close(AT_EXIT_MS)
-        except Exception:
-            logger.exception("closing a producer at exit failed")
+        self.forget_at_exit()

@@ -15,15 +15,14 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from seawall.broker.errors import Away, BrokerClosed, BrokerError
 from seawall.broker.remote.acknowledging import LOOK_S, Acknowledging
 from seawall.broker.remote.carried import Carried, pack
-from seawall.broker.remote.consumer import Place
 from seawall.broker.remote.errors import AWAY, FENCED, kafka_error
+from seawall.broker.remote.fetching import Place
 from seawall.broker.remote.notes import RemoteNotes
 from seawall.broker.remote.supervisor import Link
 
@@ -34,7 +33,6 @@ PATIENCE_S = 1.0
 OLD_S = 60.0
 # How soon it is looked for the outcome of a commit, and for records, while handlers are at work.
 TURN_S = 0.005
-_PAUSE_S = 0.05
 
 
 class _Commit:
@@ -88,24 +86,17 @@ class Storing(Acknowledging):
     def commit_beside(self, place: Place, offset: int, text: str) -> None:
         """Commit an offset with a text beside it, the same or a higher one. Waits while no
         server answers; raises `GroupFenced`."""
-        wanted = TopicPartition(*place, offset, text)
+        wanted = [TopicPartition(*place, offset, text)]
         with self._alone():
             while True:
                 self._check_usable()
                 self._supervisor.require()
-                commit = partial(self.client.commit, offsets=[wanted], asynchronous=False)
-                try:
-                    with self._turn.hurried():
-                        self._raise_refusal(self._apart(commit))
-                except KafkaException as error:
-                    failure = kafka_error(error)
-                    if failure.code() not in AWAY:
-                        raise self._named(failure, *place) from error
-                    self._supervisor.suspect()
-                    time.sleep(_PAUSE_S)
-                else:
+                with self._turn.hurried():
+                    failure = self._send(wanted)
+                if failure is None:
                     self._committed[place] = offset
                     return
+                self._pause(failure)
 
     def _raise_refusal(self, answer: Sequence[TopicPartition] | None) -> None:
         for each in answer or ():
@@ -213,6 +204,14 @@ class Storing(Acknowledging):
             wanted.append(TopicPartition(*place, at, pack(at, carried)))
         begun.offsets = offsets
         return wanted
+
+    def _recover(self) -> None:
+        """The report on a commit may have been thrown away; a repetition does no harm."""
+        super()._recover()
+        with self._storing:
+            if self._under_way is not None:
+                old, self._under_way = self._under_way, None
+                self._settle(old, KafkaError(KafkaError._TIMED_OUT))
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         """librdkafka's report on a commit, in the thread that polls."""
