@@ -108,6 +108,8 @@ class AsyncRunner:
     def _work(self, free: int, taken: list[Entry], lag: list[Lag]) -> None:
         """In a thread of the executor: all I/O of a turn."""
         handling = self._handling
+        if handling.is_stopping:
+            return  # it was cancelled: what is read now would be nobody's
         handling.clear_deferred()
         handling.acknowledge_if_due()
         lag += handling.watch_lag()
