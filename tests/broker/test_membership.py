@@ -352,6 +352,24 @@ def test_who_does_not_poll_goes_later_if_it_cannot_go_at_once(
     lively.close()
 
 
+def test_whatever_befalls_the_keeper_it_goes_on(
+    four: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looked: list[int] = []
+
+    def fail(*arguments: object) -> None:
+        looked.append(1)
+        raise ArithmeticError("odd")
+
+    monkeypatch.setattr(four.engine.keeper, "_look_after", fail)
+    with join(four) as consumer:
+        until(lambda: len(looked) > 1, consumer)
+        monkeypatch.undo()
+        with join(four) as other:
+            until(lambda: len(numbers(other)) == 2, consumer, other)
+    assert caplog.text.count("looking after groups: odd") == 1
+
+
 def test_iterating_slowly_is_polling(broker: Broker) -> None:
     put(broker, *[b"x"] * 5)
     with broker.consumer("orders", group="g", max_poll_interval_ms=400) as consumer:
