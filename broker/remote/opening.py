@@ -16,7 +16,7 @@ from seawall.broker.remote.consumer import Place, RemoteConsumer
 from seawall.broker.remote.group_consumer import RemoteGroupConsumer
 
 if TYPE_CHECKING:
-    from seawall.broker.group_running import GroupOptions
+    from seawall.broker.group_running import GroupOptions, check_has_group
     from seawall.broker.handling_place import DeadLetterSink
     from seawall.broker.membership import MemberSettings
     from seawall.broker.remote.asking import Asking
@@ -54,6 +54,7 @@ class Opening:
         options: GroupOptions,
     ) -> RemoteConsumer:
         """A consumer as `RemoteBroker.consumer` documents it."""
+        check_has_group(group, member, options)
         if group is not None:
             self._check_member(member, partitions)
         places = self._places(names, partitions)

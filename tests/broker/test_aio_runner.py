@@ -255,6 +255,13 @@ def test_a_handler_that_was_cancelled_by_somebody_has_failed(broker: Broker) -> 
     assert running(broker, handler, max_records=1) == Handled(handled=1, retries=1)
 
 
+def test_what_is_no_handler_buries_nothing(broker: Broker) -> None:
+    put(broker, b"a")
+    with pytest.raises(TypeError, match="is a function that takes a record, not None"):
+        running(broker, None, max_records=1)  # type: ignore[arg-type]
+    assert committed(broker) == 0
+
+
 def test_without_a_dead_letter_topic_it_stops(broker: Broker) -> None:
     put(broker, b"a")
 

@@ -270,6 +270,22 @@ def test_bad_settings(broker: Broker, settings: dict[str, Any], match: str) -> N
     assert broker.groups() == []
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"enable_auto_commit": True},
+        {"group_instance_id": "me"},
+        {"on_assigned": print},
+        {"on_revoked": print, "on_lost": print},
+    ],
+)
+def test_what_only_a_member_does_is_refused_without_a_group(
+    four: Broker, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=", ".join(settings) + ": without effect"):
+        four.consumer("four", **settings)
+
+
 def test_a_failed_opening_leaves_nobody_in_the_group(broker: Broker, folder: str) -> None:
     with pytest.raises(ValueError):
         broker.consumer("orders", group="g", start="nonsense")
