@@ -211,7 +211,12 @@ class GroupConsumer(GroupRunning):
 
     def _call(self, callback: Callback | None, places: list[TopicPartition]) -> None:
         if callback is not None and places:
-            callback(places)
+            # That it is in `poll` excuses none that never returns.
+            self.membership.polled_s = time.monotonic()
+            try:
+                callback(places)
+            finally:
+                self.membership.polled_s = math.inf
 
     # -- acknowledging ---------------------------------------------------------------
 

@@ -10,13 +10,14 @@ from confluent_kafka import Consumer as Client
 
 from seawall.broker.assignors import DEFAULT_ASSIGNOR
 from seawall.broker.errors import NoOffset, UnsupportedByLocation
+from seawall.broker.group_running import check_has_group
 from seawall.broker.groups import STABLE
 from seawall.broker.offsets import Position, resolve
 from seawall.broker.remote.consumer import Place, RemoteConsumer
 from seawall.broker.remote.group_consumer import RemoteGroupConsumer
 
 if TYPE_CHECKING:
-    from seawall.broker.group_running import GroupOptions, check_has_group
+    from seawall.broker.group_running import GroupOptions
     from seawall.broker.handling_place import DeadLetterSink
     from seawall.broker.membership import MemberSettings
     from seawall.broker.remote.asking import Asking

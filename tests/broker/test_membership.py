@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -346,6 +347,24 @@ def test_who_does_not_poll_is_taken_for_dead_and_comes_back(four: Broker) -> Non
         until(lambda: len(numbers(slow)) == 2, slow, other)
         slow.ack()
     slow.close()
+
+
+def test_a_callback_that_never_returns_is_no_polling(four: Broker) -> None:
+    go_on = threading.Event()
+    stuck = join(four, max_poll_interval_ms=300, on_revoked=lambda places: go_on.wait())
+
+    def poll() -> None:
+        while not go_on.is_set():
+            stuck.poll(timeout_ms=20)
+
+    with in_thread(poll):
+        try:
+            with join(four) as other:
+                until(lambda: len(numbers(other)) == 4, other)
+        finally:
+            go_on.set()
+    until(lambda: len(numbers(stuck)) == 4, stuck)
+    stuck.close()
 
 
 def test_who_does_not_poll_goes_later_if_it_cannot_go_at_once(
