@@ -117,6 +117,7 @@ class GroupConsumer(GroupRunning):
             raise UnknownTopic(topic=self._missing[0])
         if self._announced != self._fetchers.keys():
             self._announce()
+            self._check_usable()  # the callback may have closed it
 
     def _rebalance(self) -> None:
         """Give up what others are to have, and take what is to be had."""

@@ -17,6 +17,7 @@ from storage import Child
 
 from seawall.broker import Broker, Consumer
 from seawall.broker.errors import (
+    BrokerClosed,
     FencedInstanceId,
     GroupBusy,
     GroupFenced,
@@ -174,6 +175,15 @@ def test_partitions_that_cannot_be_given_up_are_assigned_anew(
         assert len(again) == 10
     first.close()
     other.close()
+
+
+def test_a_callback_that_closes_its_consumer_is_handed_nothing(four: Broker) -> None:
+    consumer: GroupConsumer
+    consumer = join(four, on_assigned=lambda places: consumer.close())
+    for _ in range(2):
+        with pytest.raises(BrokerClosed):
+            consumer.poll()
+    assert four.group("g").members == ()
 
 
 def test_groups_do_not_know_of_each_other(four: Broker) -> None:
