@@ -212,8 +212,9 @@ class GroupConsumer(GroupRunning):
 
     def _call(self, callback: Callback | None, places: list[TopicPartition]) -> None:
         if callback is not None and places:
-            # That it is in `poll` excuses none that never returns.
-            self.membership.polled_s = time.monotonic()
+            # That it is in `poll` excuses none that never returns. `run` waits within bounds.
+            if not self.is_running:
+                self.membership.polled_s = time.monotonic()
             try:
                 callback(places)
             finally:
