@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from seawall.broker.aio_events import wait_until_set
 from seawall.broker.dispatcher import Entry
 from seawall.broker.errors import BrokerClosed
-from seawall.broker.handling import DeliveredRecord, Handled, HandlingOptions, Lag
+from seawall.broker.handling import DeliveredRecord, Handled, HandlingOptions, Lag, check_handler
 from seawall.broker.handling_core import Handling
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class AsyncRunner:
     async def run(self, handler: Handler) -> Handled:
         """Until a stop condition holds; see `Consumer.run`."""
         handling = self._handling
+        check_handler(handler)
         try:
             await self._poll_in_turn(handling.begin)
             while not handling.should_end():
@@ -108,6 +109,9 @@ class AsyncRunner:
     def _work(self, free: int, taken: list[Entry], lag: list[Lag]) -> None:
         """In a thread of the executor: all I/O of a turn."""
         handling = self._handling
+        is_over = handling.is_stopping
+        if is_over:
+            return  # it was cancelled: what is read now would be nobody's
         handling.clear_deferred()
         handling.acknowledge_if_due()
         lag += handling.watch_lag()

@@ -73,16 +73,21 @@ class Compactor:
             self._thread = thread
 
     def _run(self) -> None:
-        if self._wait(START_DELAY_S):
-            return
+        wait_s, trouble = START_DELAY_S, ""
         try:
-            while not self._take_lease():
-                if self._wait(LEASE_INTERVAL_S):
-                    return
-            self._work()
-        except Exception:
-            # Nobody waits for this thread; without it, nothing is removed.
-            logger.exception("%s: nothing more is removed in the background", self._path)
+            while not self._wait(wait_s):
+                wait_s = LEASE_INTERVAL_S
+                try:
+                    if self._take_lease():
+                        self._work()
+                except Exception as error:  # noqa: BLE001 - without this thread nothing goes
+                    # Somebody else may have more luck with the lease meanwhile.
+                    self._lease, self.holds_lease = None, False
+                    if str(error) != trouble:
+                        logger.warning(
+                            "%s: nothing is removed in the background: %s", self._path, error
+                        )
+                    trouble = str(error)
         finally:
             self._lease, self.holds_lease = None, False
 

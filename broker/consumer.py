@@ -255,6 +255,7 @@ class Consumer(Running, Closing):
                 topic=topic,
                 partition=partition,
                 partitions=sum(1 for name, _ in self._fetchers if name == topic),
+                is_read=False,
             )
         return fetcher
 

@@ -91,8 +91,9 @@ class DeadLetters:
     ) -> Iterator[DeadLetter]:
         """Those that there are now, partition by partition, in the order of their offsets."""
         choice = choice or DeadLetterChoice()
-        redriven = self._places.redriven(self.topic)
-        for partition in self._broker.topic(self.topic).partitions:
+        partitions = self._broker.topic(self.topic).partitions
+        redriven = self._places.redriven(self.topic)  # later, so that it knows all of these
+        for partition in partitions:
             number = partition.number
             ends = self._broker.ends(self.topic, number)
             start, stop = ends.log_start, ends.durable_end

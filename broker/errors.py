@@ -284,14 +284,21 @@ class UnknownOrigin(TopicError):
 
 
 class UnknownPartition(TopicError):
-    """The topic has no partition with that number."""
+    """The topic has no partition with that number, or a consumer does not read it."""
 
-    def __init__(self, *, topic: str | None, partition: int, partitions: int) -> None:
-        super().__init__(
+    def __init__(
+        self, *, topic: str | None, partition: int, partitions: int, is_read: bool = True
+    ) -> None:
+        message = (
             f"topic {topic!r} has no partition {partition}; "
-            f"its partitions are 0 to {partitions - 1}",
-            topic=topic,
+            f"its partitions are 0 to {partitions - 1}"
         )
+        if not is_read:
+            message = (
+                f"this consumer does not read partition {partition} of topic {topic!r}; "
+                "its assignment() says what it does"
+            )
+        super().__init__(message, topic=topic)
         self.partition = partition
         self.partitions = partitions
 

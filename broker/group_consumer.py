@@ -117,6 +117,7 @@ class GroupConsumer(GroupRunning):
             raise UnknownTopic(topic=self._missing[0])
         if self._announced != self._fetchers.keys():
             self._announce()
+            self._check_usable()  # the callback may have closed it
 
     def _rebalance(self) -> None:
         """Give up what others are to have, and take what is to be had."""
@@ -211,7 +212,13 @@ class GroupConsumer(GroupRunning):
 
     def _call(self, callback: Callback | None, places: list[TopicPartition]) -> None:
         if callback is not None and places:
-            callback(places)
+            # That it is in `poll` excuses none that never returns. `run` waits within bounds.
+            if not self.is_running:
+                self.membership.polled_s = time.monotonic()
+            try:
+                callback(places)
+            finally:
+                self.membership.polled_s = math.inf
 
     # -- acknowledging ---------------------------------------------------------------
 

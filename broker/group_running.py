@@ -14,7 +14,7 @@ from seawall.broker.consumer import Consumer, TopicPartition
 if TYPE_CHECKING:
     from seawall.broker.dead_letter_writer import DeadLetterWriter
     from seawall.broker.handling_place import Notes, RunPlace
-    from seawall.broker.membership import Membership
+    from seawall.broker.membership import MemberSettings, Membership
 
 Callback = Callable[[list[TopicPartition]], object]
 
@@ -28,6 +28,24 @@ class GroupOptions:
     on_lost: Callback | None = None
     enable_auto_commit: bool = False
     auto_commit_interval_ms: int = 5_000
+
+
+def check_has_group(group: str | None, member: MemberSettings, options: GroupOptions) -> None:
+    """Raise ValueError if something was set that only a member of a group does."""
+    if group is not None:
+        return
+    set_ = {
+        "enable_auto_commit": options.enable_auto_commit,
+        "group_instance_id": member.group_instance_id is not None,
+        "on_assigned": options.on_assigned is not None,
+        "on_revoked": options.on_revoked is not None,
+        "on_lost": options.on_lost is not None,
+    }
+    names = [name for name, is_set in set_.items() if is_set]
+    if names:
+        raise ValueError(
+            f"{', '.join(names)}: without effect without a group; open it with group=…"
+        )
 
 
 class GroupRunning(Consumer):

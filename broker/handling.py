@@ -199,6 +199,12 @@ class HandlingOptions:
         return RETRY
 
 
+def check_handler(handler: object) -> None:
+    """Raise TypeError for what cannot be called: otherwise all records would be dead letters."""
+    if not callable(handler):
+        raise TypeError(f"a handler is a function that takes a record, not {handler!r}")
+
+
 def classes(kinds: Any, name: str) -> tuple[type[BaseException], ...]:
     """One exception class or several, as a tuple. Raises ValueError."""
     found = tuple(kinds) if isinstance(kinds, (tuple, list, set, frozenset)) else (kinds,)

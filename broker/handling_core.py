@@ -84,7 +84,9 @@ class Handling(Outcomes):
     # -- beginning and ending --------------------------------------------------------
 
     def begin(self) -> None:
-        """Take the consumer over."""
+        """Take the consumer over, unless it was stopped before."""
+        if self.is_stopping:
+            return  # it was cancelled, and `end` may have been faster
         consumer, options = self.consumer, self.options
         given = consumer.swap_options()
         if consumer.is_running:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from seawall.broker.errors import BrokerClosed, BrokerError
+from seawall.broker.errors import BrokerClosed
 
 if TYPE_CHECKING:
     from seawall.broker.group_format import Member
@@ -106,7 +106,7 @@ class Keeper:
             try:
                 self.tick(members)
                 self._trouble = ""
-            except (BrokerError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - without this thread they would be dead
                 # The next tick tries again; said once, as long as it is the same.
                 if not isinstance(error, BrokerClosed) and str(error) != self._trouble:
                     logger.warning("looking after groups: %s", error)

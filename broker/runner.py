@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING
 
 from seawall.broker.errors import BrokerClosed
-from seawall.broker.handling import DeliveredRecord, Handled, HandlingOptions
+from seawall.broker.handling import DeliveredRecord, Handled, HandlingOptions, check_handler
 from seawall.broker.handling_core import Handling
 from seawall.broker.threads import is_running
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("seawall.broker")
 
 Handler = Callable[[DeliveredRecord], object]
+
+IS_COROUTINE = "{!r} has to be awaited, which run does not do; use AsyncConsumer.run"
 
 
 class Runner:
@@ -43,6 +46,9 @@ class Runner:
     def run(self, handler: Handler) -> Handled:
         """Until a stop condition holds; see `Consumer.run`."""
         handling = self.handling
+        check_handler(handler)
+        if iscoroutinefunction(handler):
+            raise TypeError(IS_COROUTINE.format(handler))
         try:
             handling.begin()
             while not handling.should_end():
@@ -125,7 +131,13 @@ class Runner:
         record = handling.delivered(entry)
         handling.note(entry)
         try:
-            handler(record)
+            result = handler(record)
+            if result is not None and isawaitable(result):
+                # Nobody awaits it: the record was not handled, and none would be.
+                if isinstance(result, Coroutine):
+                    result.close()
+                handling.interrupted(entry, TypeError(IS_COROUTINE.format(handler)))
+                return
         except Exception as error:  # noqa: BLE001 - a handler may raise anything
             handling.failed(entry, record, error)
         except BaseException as error:  # noqa: BLE001 - `run` raises it

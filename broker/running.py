@@ -98,7 +98,8 @@ class Running:
         second): stop conditions. ``shutdown_timeout_ms`` (30,000): how long running handlers
         may take to finish, also before their partition is given up.
 
-        Raises `NotInGroup`; `HandlerFailed`; what `poll` and `ack` raise; ValueError.
+        Raises `NotInGroup`; `HandlerFailed`; what `poll` and `ack` raise; ValueError; TypeError
+        for a handler that cannot be called, or would have to be awaited (see `AsyncConsumer`).
         """
         options = options_of(
             max_deliveries=max_deliveries,

@@ -12,7 +12,7 @@ from seawall.broker.consumer import Consumer
 from seawall.broker.errors import NoOffset, UnknownPartition
 from seawall.broker.fetch import Fetcher
 from seawall.broker.group_consumer import GroupConsumer
-from seawall.broker.group_running import GroupOptions
+from seawall.broker.group_running import GroupOptions, check_has_group
 from seawall.broker.membership import MemberSettings, Membership
 from seawall.broker.names import check_group_name
 from seawall.broker.offsets import Position, parse_position, resolve
@@ -44,6 +44,7 @@ def open_consumer(
     """Make a consumer as `Broker.consumer` documents it."""
     if not topics:
         raise ValueError("a consumer needs at least one topic")
+    check_has_group(group, member, options)
     topics = list(dict.fromkeys(topics))
     position = parse_position(start) if isinstance(start, (int, str)) else start
 

@@ -123,7 +123,9 @@ class Acknowledging(RemoteConsumer):
         position = self._positions.get(place)
         if position is None and self._assignments and not self._has_lost():
             if topic not in self._names:
-                raise UnknownPartition(topic=topic, partition=partition, partitions=0)
+                raise UnknownPartition(
+                    topic=topic, partition=partition, partitions=0, is_read=False
+                )
             raise PartitionRevoked(group=self.group, topic=topic, partition=partition)
         if offset <= self._committed.get(place, -1):
             return False

@@ -241,7 +241,9 @@ class RemoteConsumer(Troubles, Fetching, Running, Closing):
         if position is None:
             topic, partition = place
             count = sum(1 for name, _ in self._positions if name == topic)
-            raise UnknownPartition(topic=topic, partition=partition, partitions=count)
+            raise UnknownPartition(
+                topic=topic, partition=partition, partitions=count, is_read=False
+            )
         return position
 
     def seek(self, topic: str, partition: int, offset: int) -> None:

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer as Client
 
 from seawall.broker.assignors import DEFAULT_ASSIGNOR
 from seawall.broker.errors import NoOffset, UnsupportedByLocation
+from seawall.broker.group_running import check_has_group
 from seawall.broker.groups import STABLE
 from seawall.broker.offsets import Position, resolve
 from seawall.broker.remote.consumer import RemoteConsumer
@@ -55,6 +56,7 @@ class Opening:
         options: GroupOptions,
     ) -> RemoteConsumer:
         """A consumer as `RemoteBroker.consumer` documents it."""
+        check_has_group(group, member, options)
         if group is not None:
             self._check_member(member, partitions)
         places = self._places(names, partitions)

@@ -154,6 +154,39 @@ def test_cancelled_it_lets_finish_what_runs(broker: Broker) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("turns", [0, 1])  # that it has had before
+def test_a_turn_that_comes_after_its_end_takes_nothing(broker: Broker, turns: int) -> None:
+    """Cancelled, the end may get the consumer before a thread that was asked earlier."""
+    put(broker, b"a", b"b")
+
+    async def handler(record: DeliveredRecord) -> None:
+        raise AssertionError
+
+    async def main() -> None:
+        late: list[Callable[[], object]] = []
+        done: list[Callable[[], object]] = []
+
+        async with await AsyncConsumer.open(broker, "orders", group="g") as consumer:
+            run = consumer._run
+
+            async def cancelled_once(call: Callable[[], Any]) -> Any:
+                if len(done) == turns and not late:
+                    late.append(call)
+                    raise asyncio.CancelledError
+                done.append(call)
+                return await run(call)
+
+            consumer._run = cancelled_once  # type: ignore[method-assign]
+            with pytest.raises(asyncio.CancelledError):
+                await consumer.run(handler)
+            consumer._run = run  # type: ignore[method-assign]
+            late.pop()()
+            assert not consumer._consumer.is_running
+            assert values(await consumer.poll()) == [b"a", b"b"]
+
+    asyncio.run(main())
+
+
 def test_what_does_not_finish_in_time_is_cancelled(
     broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -220,6 +253,13 @@ def test_a_handler_that_was_cancelled_by_somebody_has_failed(broker: Broker) -> 
             raise asyncio.CancelledError
 
     assert running(broker, handler, max_records=1) == Handled(handled=1, retries=1)
+
+
+def test_what_is_no_handler_buries_nothing(broker: Broker) -> None:
+    put(broker, b"a")
+    with pytest.raises(TypeError, match="is a function that takes a record, not None"):
+        running(broker, None, max_records=1)  # type: ignore[arg-type]
+    assert committed(broker) == 0
 
 
 def test_without_a_dead_letter_topic_it_stops(broker: Broker) -> None:

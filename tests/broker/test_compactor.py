@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import resource
@@ -239,6 +240,25 @@ def test_a_catalogue_that_cannot_be_read_is_tried_again(
         patched.setattr(broker.engine.catalog, "broker_config", refuse)
         fill(broker)
         eventually(lambda: "nothing was removed: not today" in caplog.text)
+    acknowledge(broker)
+    eventually(lambda: start_of(broker) > 0)
+
+
+def test_what_cannot_begin_is_tried_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk has no room for the lease's file; nothing has to be restarted."""
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("seawall.broker.compactor.Descriptor", refuse)
+        fill(broker)
+        eventually(lambda: "in the background: [Errno 28] no space left" in caplog.text)
+    with monkeypatch.context() as patched:
+        patched.setattr("seawall.wal.watch.FolderWatch", refuse)
+        eventually(lambda: not broker.engine.compactor.holds_lease)
     acknowledge(broker)
     eventually(lambda: start_of(broker) > 0)
 

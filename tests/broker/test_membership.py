@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from storage import Child
 
 from seawall.broker import Broker, Consumer
 from seawall.broker.errors import (
+    BrokerClosed,
     FencedInstanceId,
     GroupBusy,
     GroupFenced,
@@ -175,6 +177,15 @@ def test_partitions_that_cannot_be_given_up_are_assigned_anew(
     other.close()
 
 
+def test_a_callback_that_closes_its_consumer_is_handed_nothing(four: Broker) -> None:
+    consumer: GroupConsumer
+    consumer = join(four, on_assigned=lambda places: consumer.close())
+    for _ in range(2):
+        with pytest.raises(BrokerClosed):
+            consumer.poll()
+    assert four.group("g").members == ()
+
+
 def test_groups_do_not_know_of_each_other(four: Broker) -> None:
     for name in ("one", "two"):
         with four.consumer("four", group=name) as consumer:
@@ -270,6 +281,22 @@ def test_bad_settings(broker: Broker, settings: dict[str, Any], match: str) -> N
     assert broker.groups() == []
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"enable_auto_commit": True},
+        {"group_instance_id": "me"},
+        {"on_assigned": print},
+        {"on_revoked": print, "on_lost": print},
+    ],
+)
+def test_what_only_a_member_does_is_refused_without_a_group(
+    four: Broker, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=", ".join(settings) + ": without effect"):
+        four.consumer("four", **settings)
+
+
 def test_a_failed_opening_leaves_nobody_in_the_group(broker: Broker, folder: str) -> None:
     with pytest.raises(ValueError):
         broker.consumer("orders", group="g", start="nonsense")
@@ -332,6 +359,24 @@ def test_who_does_not_poll_is_taken_for_dead_and_comes_back(four: Broker) -> Non
     slow.close()
 
 
+def test_a_callback_that_never_returns_is_no_polling(four: Broker) -> None:
+    go_on = threading.Event()
+    stuck = join(four, max_poll_interval_ms=300, on_revoked=lambda places: go_on.wait())
+
+    def poll() -> None:
+        while not go_on.is_set():
+            stuck.poll(timeout_ms=20)
+
+    with in_thread(poll):
+        try:
+            with join(four) as other:
+                until(lambda: len(numbers(other)) == 4, other)
+        finally:
+            go_on.set()
+    until(lambda: len(numbers(stuck)) == 4, stuck)
+    stuck.close()
+
+
 def test_who_does_not_poll_goes_later_if_it_cannot_go_at_once(
     four: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,6 +395,24 @@ def test_who_does_not_poll_goes_later_if_it_cannot_go_at_once(
     assert not fails
     slow.close()
     lively.close()
+
+
+def test_whatever_befalls_the_keeper_it_goes_on(
+    four: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looked: list[int] = []
+
+    def fail(*arguments: object) -> None:
+        looked.append(1)
+        raise ArithmeticError("odd")
+
+    monkeypatch.setattr(four.engine.keeper, "_look_after", fail)
+    with join(four) as consumer:
+        until(lambda: len(looked) > 1, consumer)
+        monkeypatch.undo()
+        with join(four) as other:
+            until(lambda: len(numbers(other)) == 2, consumer, other)
+    assert caplog.text.count("looking after groups: odd") == 1
 
 
 def test_iterating_slowly_is_polling(broker: Broker) -> None:

@@ -284,6 +284,28 @@ def test_refuses_what_makes_no_sense(broker: Broker) -> None:
         assert consumer.run(handler, max_records=1, max_deliveries=1).handled == 1
 
 
+async def coroutine(record: DeliveredRecord) -> None:
+    """A handler that has to be awaited."""
+
+
+@pytest.mark.parametrize("handler", [coroutine, lambda record: coroutine(record)])
+def test_what_would_have_to_be_awaited_acknowledges_nothing(
+    broker: Broker, handler: Callable[[DeliveredRecord], object]
+) -> None:
+    put(broker, b"a")
+    with pytest.raises(TypeError, match=r"use AsyncConsumer\.run"):
+        run(broker, handler, max_records=1)
+    assert committed(broker) == 0
+
+
+def test_what_is_no_handler_buries_nothing(broker: Broker) -> None:
+    put(broker, b"a")
+    with pytest.raises(TypeError, match="is a function that takes a record, not None"):
+        run(broker, None, max_records=1)  # type: ignore[arg-type]
+    assert committed(broker) == 0
+    assert run(broker, lambda record: None, max_records=1).handled == 1
+
+
 class Unspeakable(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no words")
