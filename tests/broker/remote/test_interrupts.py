@@ -193,4 +193,4 @@ def test_closing_while_partitions_come_raises_nothing(remote: AnyBroker) -> None
 
             until(shared)
         # Its client joins and is given both; it hears of that when it polls, or closes.
-        until(lambda: [len(e.partitions) for e in remote.group("billing").members] == [2])
+        until(lambda: [len(e.assignment) for e in remote.group("billing").members] == [2])
