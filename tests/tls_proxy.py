@@ -75,7 +75,9 @@ class TlsProxy:
             for each in others:
                 each.cancel()
             await asyncio.gather(*others, return_exceptions=True)
-        await asyncio.sleep(0.1)  # for the transports to close
+        await asyncio.sleep(0.1)
+        for _ in range(20):  # transports close some turns later, however long those take
+            await asyncio.sleep(0)
 
     def __enter__(self) -> Self:
         self._thread.start()
