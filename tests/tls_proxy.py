@@ -40,7 +40,7 @@ class TlsProxy:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         try:
-            await writer.start_tls(self._context, ssl_handshake_timeout=60)
+            await writer.start_tls(self._context, ssl_handshake_timeout=5)
             there, back = await asyncio.open_connection("127.0.0.1", self.target)
             try:
                 await asyncio.wait(
@@ -75,7 +75,8 @@ class TlsProxy:
             for each in others:
                 each.cancel()
             await asyncio.gather(*others, return_exceptions=True)
-        for _ in range(20):  # for the transports to close
+        await asyncio.sleep(0.1)
+        for _ in range(20):  # transports close some turns later, however long those take
             await asyncio.sleep(0)
 
     def __enter__(self) -> Self:

@@ -499,7 +499,7 @@ def test_closing_during_an_outage_leaves_no_thread_behind(
             if hang is None:
                 until(lambda: told)
             asking.start()
-            with pytest.raises(TimeoutError, match="1 records were not acknowledged"):
+            with pytest.raises(TimeoutError, match="1 record was not acknowledged"):
                 producer.close(100)
             assert isinstance(delivery.exception(0), (BrokerClosed, OutcomeUnknown))
             consumer.close()
