@@ -65,7 +65,8 @@ class CrashStates(Search):
         self._states = States(record(root, self.script(), BOOTS[0]), self.setting.seed)
         shutil.rmtree(root)
         if self.setting.share == 0:
-            self.figures["crash points"] = len(self._states.points)
+            points = self.figures.get("crash points", 0) + len(self._states.points)
+            self.figures["crash points"] = points
 
     def script(self) -> Sequence[Step]:
         """The workload that is recorded."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from seawall.broker.errors import LogDamaged
+from seawall.broker.torture.compaction_crashes import CrashInCompaction
 from seawall.broker.torture.crashes import BOOTS, CrashStates
 from seawall.broker.torture.recorder import CATALOG, INDEX, RUN, RUN_FILE, STATE, record
 from seawall.broker.torture.recovery_crashes import CrashInRecovery, split
@@ -126,4 +127,18 @@ def test_crashes_during_recovery_are_replayed_from_their_case(make: Make) -> Non
         assert {*base, *again} == {"point", "kept", "names", "torn", "index", "run"}
     other = make(CrashInRecovery, seed=6)
     for case in reversed(cases):
+        other.run(case)
+
+
+def test_when_a_workload_has_no_more_states_the_next_one_is_taken(make: Make) -> None:
+    search = make(CrashInCompaction, seed=6)
+    search._target = 12
+    # As if the first ones had only so many.
+    whole = search._cases_of
+    search._cases_of = lambda workload: itertools.islice(whole(workload), 5)
+    cases = list(search.cases())
+    assert [case["workload"] for case in cases] == [0] * 5 + [1] * 5 + [2] * 5
+    assert 12 <= search.figures["distinct states"] <= len(cases)
+    other = make(CrashInCompaction, seed=6)
+    for case in (cases[-1], cases[0]):
         other.run(case)
