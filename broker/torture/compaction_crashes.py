@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from seawall.broker.torture import promises
 from seawall.broker.torture.connect import connect, crash
 from seawall.broker.torture.crashes import AfterBoot, CrashStates
+from seawall.broker.torture.marks import Ledger
 from seawall.broker.torture.operations import KEYED, TOPICS
 from seawall.broker.torture.performer import Step
 from seawall.wal.torture.search import Case, Setting, seed_for
@@ -74,6 +75,7 @@ class CrashInCompaction(CrashStates):
             self.close()
             self._workload = workload
             self._ledger = (-1, b"")
+            self._so_far, self._taken = Ledger(), 0
             # What the same point of another one has shown says nothing of this one's.
             self._seen.clear()
             self.prepare()

@@ -12,6 +12,7 @@ import pytest
 from seawall.broker.errors import LogDamaged
 from seawall.broker.torture.compaction_crashes import CrashInCompaction
 from seawall.broker.torture.crashes import BOOTS, CrashStates
+from seawall.broker.torture.marks import Ledger
 from seawall.broker.torture.recorder import CATALOG, INDEX, RUN, RUN_FILE, STATE, record
 from seawall.broker.torture.recovery_crashes import CrashInRecovery, split
 from seawall.broker.torture.states import ABSENT, GARBAGE, OLD, States
@@ -91,6 +92,17 @@ def test_shares_have_no_state_in_common(make: Make) -> None:
         cases = list(itertools.islice(search.cases(), 200))
         found.append({search._digest(case) for case in cases if search._states.image(case)})
     assert not found[0] & found[1]
+
+
+def test_the_ledger_of_a_point_is_the_same_whichever_came_before(make: Make) -> None:
+    search = make(seed=6)
+    disk, points = search._states.disk, search._states.points
+    for point in (points[40], points[300], points[-1], points[200], points[0], points[250]):
+        ledger = search.ledger(point)
+        fresh = Ledger(mark for mark in disk.marks if mark["id"])
+        assert (ledger.topics, ledger.committed) == (fresh.topics, fresh.committed)
+        assert (ledger.sent_back, ledger.next_turn()) == (fresh.sent_back, fresh.next_turn())
+        ledger.topics.clear()  # used up by a check
 
 
 def test_states_of_a_good_recording_are_good(make: Make) -> None:
