@@ -3,7 +3,8 @@
 A short workload that does little else is recorded. At each point inside its compactions the
 directory is built as a disk may have it; after it was opened and held against its promises,
 it is compacted once more, and held against them again: whoever comes next may find segments
-that another one reaches over, and has to finish that.
+that another one reaches over, and has to finish that. A workload has some 400 states; when it
+has no more, the next one is recorded.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from seawall.broker.torture import promises
 from seawall.broker.torture.connect import connect, crash
 from seawall.broker.torture.crashes import AfterBoot, CrashStates
+from seawall.broker.torture.marks import Ledger
 from seawall.broker.torture.operations import KEYED, TOPICS
 from seawall.broker.torture.performer import Step
 from seawall.wal.torture.search import Case, Setting, seed_for
@@ -34,11 +36,13 @@ class CrashInCompaction(CrashStates):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._target = STATES_FULL if setting.full else STATES
+        self._workload = 0
 
     def script(self) -> Sequence[Step]:
         """Records with few keys in small segments, and compactions; sometimes what comes
         between."""
-        choose = random.Random(self.setting.seed)
+        seed, number = self.setting.seed, self._workload
+        choose = random.Random(seed_for(seed, number) if number else seed)
         where = {"topic": KEYED, "partition": 0}
         script: list[Step] = [{"op": "create", "topic": KEYED, "partitions": TOPICS[KEYED]}]
         for _ in range(COMPACTIONS):
@@ -59,6 +63,24 @@ class CrashInCompaction(CrashStates):
         return script
 
     def cases(self) -> Iterator[Case]:
+        number = 0
+        while len(self._distinct) < self._target // self.setting.shares:
+            self._turn_to(number)
+            yield from self._cases_of(number)
+            number += 1
+
+    def _turn_to(self, workload: int) -> None:
+        """Have the states be those of another workload."""
+        if workload != self._workload:
+            self.close()
+            self._workload = workload
+            self._ledger = (-1, b"")
+            self._so_far, self._taken = Ledger(), 0
+            # What the same point of another one has shown says nothing of this one's.
+            self._seen.clear()
+            self.prepare()
+
+    def _cases_of(self, workload: int) -> Iterator[Case]:
         share = self._target // self.setting.shares
         states, rounds = self._states, 0
         points = self._points()
@@ -76,7 +98,7 @@ class CrashInCompaction(CrashStates):
                     self._seen.add((digest, point))
                     self._distinct.add(digest)
                     self.figures["distinct states"] = len(self._distinct)
-                    yield case
+                    yield {"workload": workload, **case}
             rounds += 1
             if len(self._seen) == before:
                 return
@@ -98,6 +120,7 @@ class CrashInCompaction(CrashStates):
         return points
 
     def run(self, case: Case) -> None:
+        self._turn_to(int(case["workload"]))
         root = f"{self._folder}/state"
         self._states.build(case, root)
         ledger = self.ledger(int(case["point"]))

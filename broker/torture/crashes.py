@@ -57,6 +57,7 @@ class CrashStates(Search):
         self._seen: set[tuple[bytes, int]] = set()
         self._distinct: set[bytes] = set()
         self._ledger = (-1, b"")
+        self._so_far, self._taken = Ledger(), 0  # what the first so many marks have promised
 
     def prepare(self) -> None:
         self._folder = tempfile.mkdtemp(dir=self.setting.memory)
@@ -65,7 +66,8 @@ class CrashStates(Search):
         self._states = States(record(root, self.script(), BOOTS[0]), self.setting.seed)
         shutil.rmtree(root)
         if self.setting.share == 0:
-            self.figures["crash points"] = len(self._states.points)
+            points = self.figures.get("crash points", 0) + len(self._states.points)
+            self.figures["crash points"] = points
 
     def script(self) -> Sequence[Step]:
         """The workload that is recorded."""
@@ -127,8 +129,13 @@ class CrashStates(Search):
         if self._ledger[0] != point:
             disk = self._states.disk
             disk.advance(point)
-            marks = [mark for mark in disk.marks if mark["id"]]
-            self._ledger = point, pickle.dumps(Ledger(marks))
+            if len(disk.marks) < self._taken:
+                self._so_far, self._taken = Ledger(), 0
+            for mark in disk.marks[self._taken :]:
+                if mark["id"]:
+                    self._so_far.take(mark)
+            self._taken = len(disk.marks)
+            self._ledger = point, pickle.dumps(self._so_far)
         ledger: Ledger = pickle.loads(self._ledger[1])
         return ledger
 

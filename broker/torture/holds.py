@@ -84,7 +84,9 @@ KINDS: Mapping[str, Kind] = {
     "group": Kind(
         holder=("hold_search",),
         pattern="*/run/members/*",
-        nth=2,  # there is no second time: it is stopped when it has joined
+        # The first time it is about to join, and holds nothing yet. There is no second time:
+        # then it is stopped when it has joined.
+        nth=2,
         blocked={"reset_search": GROUP, "forget_search": GROUP},
         free=("produce", "consume", "acknowledge", "reset", "create"),
         is_patient=False,

@@ -300,3 +300,6 @@ class Ledger:
             if key[0] == mark["group"]:
                 possible.clear()
                 possible.add(None)
+        for began in self._open.values():  # and who is about to join begins anew
+            if began["op"] == "join" and began["group"] == mark["group"]:
+                self._began_join(began)

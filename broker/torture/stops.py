@@ -188,6 +188,7 @@ class _Run:
 
     def _meet_the_lock(self) -> None:
         kind, other, choose = self._kind, self._other, self._choose
+        is_member = self._is_done or self._case["kind"] != "group"
         count = min(int(self._case["attempts"]), len(kind.blocked))
         blocked = choose.sample(list(kind.blocked), count)
         free = [choose.choice(kind.free) for _ in blocked] if kind.free else []
@@ -197,7 +198,7 @@ class _Run:
         attempts.sort(key=lambda attempt: attempt == ("delete", True))
         for op, is_blocked in attempts:
             reply = other.do(self._step(op))
-            if is_blocked:
+            if is_blocked and is_member:
                 self._must_have_timed_out(reply, kind.blocked[op])
                 self._must_name_the_holder(reply)
             elif reply.error:

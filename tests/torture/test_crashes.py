@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from seawall.broker.errors import LogDamaged
+from seawall.broker.torture.compaction_crashes import CrashInCompaction
 from seawall.broker.torture.crashes import BOOTS, CrashStates
+from seawall.broker.torture.marks import Ledger
 from seawall.broker.torture.recorder import CATALOG, INDEX, RUN, RUN_FILE, STATE, record
 from seawall.broker.torture.recovery_crashes import CrashInRecovery, split
 from seawall.broker.torture.states import ABSENT, GARBAGE, OLD, States
@@ -92,6 +94,17 @@ def test_shares_have_no_state_in_common(make: Make) -> None:
     assert not found[0] & found[1]
 
 
+def test_the_ledger_of_a_point_is_the_same_whichever_came_before(make: Make) -> None:
+    search = make(seed=6)
+    disk, points = search._states.disk, search._states.points
+    for point in (points[40], points[300], points[-1], points[200], points[0], points[250]):
+        ledger = search.ledger(point)
+        fresh = Ledger(mark for mark in disk.marks if mark["id"])
+        assert (ledger.topics, ledger.committed) == (fresh.topics, fresh.committed)
+        assert (ledger.sent_back, ledger.next_turn()) == (fresh.sent_back, fresh.next_turn())
+        ledger.topics.clear()  # used up by a check
+
+
 def test_states_of_a_good_recording_are_good(make: Make) -> None:
     search = make(seed=6)
     for case in itertools.islice(search.cases(), 40):
@@ -126,4 +139,18 @@ def test_crashes_during_recovery_are_replayed_from_their_case(make: Make) -> Non
         assert {*base, *again} == {"point", "kept", "names", "torn", "index", "run"}
     other = make(CrashInRecovery, seed=6)
     for case in reversed(cases):
+        other.run(case)
+
+
+def test_when_a_workload_has_no_more_states_the_next_one_is_taken(make: Make) -> None:
+    search = make(CrashInCompaction, seed=6)
+    search._target = 12
+    # As if the first ones had only so many.
+    whole = search._cases_of
+    search._cases_of = lambda workload: itertools.islice(whole(workload), 5)
+    cases = list(search.cases())
+    assert [case["workload"] for case in cases] == [0] * 5 + [1] * 5 + [2] * 5
+    assert 12 <= search.figures["distinct states"] <= len(cases)
+    other = make(CrashInCompaction, seed=6)
+    for case in (cases[-1], cases[0]):
         other.run(case)

@@ -82,6 +82,17 @@ def test_what_was_given_up_and_acknowledged_has_its_dead_letter(broker: Broker) 
     promises.check(broker, Ledger([*CREATED, *SENT, *there]))
 
 
+def test_who_joins_while_its_group_is_deleted_begins_anew(broker: Broker) -> None:
+    joining, joined = pair(4, "join", group="billing", **PLACE, offset=0)
+    forgotten = pair(5, "forget", group="billing")
+    broker.delete_group("billing")
+    ledger = Ledger([*CREATED, *SENT, *ACKED, joining, *forgotten])
+    promises.check(broker, ledger)
+    broker.consumer("orders", group="billing").close()
+    ledger.take(joined)
+    promises.check(broker, ledger, word="joined")
+
+
 def more(*marks: Mark) -> Callable[[], list[Mark]]:
     return lambda: [*CREATED, *SENT, *ACKED, *marks]
 

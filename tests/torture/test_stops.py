@@ -70,6 +70,13 @@ def test_a_stopped_holder_of_each_kind(search: Search, kind: str) -> None:
     assert search.figures["named time-outs"] >= 2 or kind == "open"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_who_is_stopped_before_it_has_joined_hinders_nobody(search: Search, seed: int) -> None:
+    case = {**CASE, "kind": "group", "holder": "hold_search", "attempts": 2, "seed": seed}
+    search.run(case)
+    assert search.figures == {"group": 1}
+
+
 def test_others_may_outlast_the_stop(search: Search) -> None:
     search.run({**CASE, "patient": 1, "hold_ms": 30})
     assert search.figures["waits that outlasted the stop"] == 1
