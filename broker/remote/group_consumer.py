@@ -143,7 +143,7 @@ class RemoteGroupConsumer(RemoteRunning):
             self._assignments += 1
 
     def _on_assign(self, client: Client, partitions: list[TopicPartition]) -> None:
-        if self._is_leaving:  # nothing can be asked any more
+        if self._leaving_for is not None:  # nothing can be asked any more
             self._tell_assigned(client, [])
             return
         self._put_off |= {(each.topic, each.partition): each for each in partitions}
