@@ -40,7 +40,7 @@ class TlsProxy:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         try:
-            await writer.start_tls(self._context, ssl_handshake_timeout=5)
+            await writer.start_tls(self._context, ssl_handshake_timeout=60)
             there, back = await asyncio.open_connection("127.0.0.1", self.target)
             try:
                 await asyncio.wait(

@@ -220,7 +220,7 @@ def test_two_changes_at_once_are_both_there(config: Path) -> None:
         subprocess.Popen([SEAWALL, "context", "add", f"c{n}", f"/{n}", "-q"], env=env)
         for n in range(4)
     ]
-    assert [process.wait(30) for process in adding] == [0] * 4
+    assert [process.wait(60) for process in adding] == [0] * 4
     listed = seawall("context", "list", "--json", env=env).lines
     assert [json.loads(line)["name"] for line in listed] == ["c0", "c1", "c2", "c3"]
 

@@ -88,7 +88,7 @@ def test_following_ends_well(cli: Cli, source: str, tmp_path: Path, number: sign
         eventually(lambda: _end(target) == 7)
         process.send_signal(number)
         said = pipe_of(process.stderr).read().decode()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert said == "seawall: 7 records copied, 2 topics, 3 partitions\n"
     assert seawall("mirror", source, target, "--verify", "-q").code == 0
 
@@ -114,5 +114,5 @@ def test_ctrl_c_ends_one_that_waits_for_a_server(
         assert errors.readline().startswith(b"seawall: connection lost; retry 1 in ")
         process.send_signal(signal.SIGINT)
         last = errors.read().decode().splitlines()[-1]
-        assert process.wait(20) == 130
+        assert process.wait(60) == 130
     assert last == "seawall: interrupted before all was done; run it again to go on"

@@ -230,7 +230,7 @@ def test_a_signal_ends_it_cleanly(
         eventually(lambda: len(records_of(cli)) == 2)
         process.send_signal(number)
         err = pipe_of(process.stderr).read().decode()
-        assert process.wait(20) == 128 + number
+        assert process.wait(60) == 128 + number
     assert err == f"seawall: {word}; 2 lines acknowledged, resume with: tail -n +3\n"
 
 
@@ -289,7 +289,7 @@ def test_it_says_the_truth_in_mid_stream(cli: Cli, orders: str, data: Path, tmp_
         eventually(lambda: cli("consume", orders, "-e", "-q", "-n", 1).out != b"")
         process.send_signal(signal.SIGTERM)
         err = pipe_of(process.stderr).read().decode()
-        process.wait(20)
+        process.wait(60)
     count = int(err.split(" lines acknowledged")[0].rsplit(" ", 1)[1])
     assert 0 < count < 1_000_000, "not in mid-stream"
     found = cli("consume", orders, "-e", "-q").lines

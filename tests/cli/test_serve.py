@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -13,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import Cli, environment, pipe_of, running, seawall
+from commands import Cli, environment, eventually, pipe_of, running, seawall
 from wire import Wire, batch
 
-TIMEOUT_S = 30
+from seawall.cli.signals import IMPATIENT_AFTER_S
+
+TIMEOUT_S = 60
 
 
 @contextmanager
@@ -33,6 +36,23 @@ def address_in(process: subprocess.Popen[bytes]) -> str:
     return found[1]
 
 
+def let_it_read(address: str) -> None:
+    """Return once the server has read whatever was sent to it before."""
+    for _ in range(2):  # what is ready in the same turn of its loop may be read later
+        wire = Wire(address)
+        wire.ask(18, 3, client_software_name="test", client_software_version="1")
+        wire.close()
+
+
+def accepts(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), TIMEOUT_S).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 def ended(process: subprocess.Popen[bytes]) -> int:
     return process.wait(TIMEOUT_S)
 
@@ -46,7 +66,7 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals) -> Non
         assert wire.produce_elsewhere(address, "new", batch(b"a")) == 0
         wire.receive()
         wire.send_fetch("new", 1, max_wait_ms=20_000)
-        time.sleep(0.1)
+        let_it_read(address)
         process.send_signal(number)
         assert wire.receive().responses[0].partitions[0].error_code == 0, "answered, not cut off"
         assert ended(process) == 0
@@ -200,9 +220,10 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             wire.produce("new", batch(os.urandom(900_000)))
         for _ in range(3):
             wire.send_fetch("new", 0, max_bytes=50_000_000, partition_max_bytes=50_000_000)
-        time.sleep(0.5)
+        assert select.select([wire.socket], [], [], TIMEOUT_S)[0], "it has begun to answer"
         process.terminate()
-        time.sleep(0.7)
+        eventually(lambda: not accepts(address))  # it has heard of it
+        time.sleep(IMPATIENT_AFTER_S + 0.1)
         assert process.poll() is None, "it waits for its client"
         process.terminate()
         assert ended(process) == 128 + signal.SIGTERM

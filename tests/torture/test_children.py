@@ -55,7 +55,7 @@ def test_a_child_is_talked_to_until_its_line_is_closed(children: Children) -> No
         assert first.hear(10) == {"pid": first.pid, "word": "a", "number": number}
     for child in (first, second):
         child.line.close()
-        assert child.wait(10) == 0
+        assert child.wait(60) == 0
         assert process_state(child.pid) == ""
 
 
@@ -72,7 +72,7 @@ def test_what_a_child_raises_is_heard(children: Children) -> None:
     with pytest.raises(ChildFailed, match="ValueError: as it should"):
         child.hear(10)
     assert child.hear(10) is None
-    assert child.wait(10) == 1
+    assert child.wait(60) == 1
 
 
 def test_a_child_is_stopped_and_killed(children: Children) -> None:
@@ -82,7 +82,7 @@ def test_a_child_is_stopped_and_killed(children: Children) -> None:
     with pytest.raises(Silent):
         child.wait(0.01)
     child.signal(signal.SIGSTOP)
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     while not child.is_stopped():
         assert time.monotonic() < deadline_s
     assert child.kill() == -signal.SIGKILL

@@ -380,12 +380,10 @@ def test_a_child_that_takes_too_long_is_killed(root: str) -> None:
         mark(os.getpid())
         time.sleep(60)
 
-    began_s = time.monotonic()
     with pytest.raises(
-        ChildFailed, match=r"not done after 0.3 s \(its last call was 1: mkdir"
+        ChildFailed, match=r"not done after 2 s \(its last call was 1: mkdir"
     ) as caught:
-        trace(child, root, timeout_s=0.3)
-    assert time.monotonic() - began_s < 10
+        trace(child, root, timeout_s=2)
     with pytest.raises(ProcessLookupError):
         os.kill(caught.value.marks[0], 0)
 

@@ -27,7 +27,7 @@ class Disk:
         covered = self.end
         self.began.set()
         if self.gate is not None:
-            assert self.gate.wait(10)
+            assert self.gate.wait(60)
         if self.error is not None:
             raise self.error
         self.durable = max(self.durable, covered)
@@ -54,7 +54,7 @@ def test_a_sync_that_began_too_early_does_not_count() -> None:
 
     first = threading.Thread(target=commit, args=(1,))
     first.start()
-    assert disk.began.wait(10)
+    assert disk.began.wait(60)
     disk.end = 2
     second = threading.Thread(target=commit, args=(2,))
     second.start()
@@ -125,7 +125,7 @@ def test_followers_of_a_failed_leader_find_out_for_themselves() -> None:
     threads = [threading.Thread(target=commit) for _ in range(4)]
     for thread in threads:
         thread.start()
-    assert disk.began.wait(10)
+    assert disk.began.wait(60)
     disk.gate.set()
     for thread in threads:
         thread.join()

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable
 
 import pytest
+from commands import eventually
 from storage import Child, Crash, FaultyFiles
 
 from seawall.wal.errors import AppendLockTimeout, ForkedHandle, HandleClosed, LockTimeout
 from seawall.wal.files import Files
 from seawall.wal.locks import FileLock, lock_holder
+from seawall.wal.torture.processes import process_state
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def path(folder: str) -> str:
     return os.path.join(folder, "LOCK")
 
 
-def make(path: str, timeout_ms: int = 10_000, files: Files | None = None) -> FileLock:
+def make(path: str, timeout_ms: int = 60_000, files: Files | None = None) -> FileLock:
     return FileLock(files or Files(), path, timeout_ms=timeout_ms, error=AppendLockTimeout)
 
 
@@ -101,19 +103,19 @@ def test_a_stopped_holder_that_goes_on_lets_the_waiter_in(path: str) -> None:
         lock = make(path)
         lock.acquire()
         say("holding")
-        time.sleep(0.05)  # in which it is stopped
+        os.kill(os.getpid(), signal.SIGSTOP)
         lock.release()
         say("released")
 
     child = Child(work)
     child.line()
-    child.kill(signal.SIGSTOP)
+    eventually(lambda: process_state(child.pid) == "T")
     lock = make(path, timeout_ms=100)
     with pytest.raises(AppendLockTimeout) as caught:
         lock.acquire()
     assert caught.value.holder_pid == child.pid
     child.kill(signal.SIGCONT)
-    lock.timeout_ms = 10_000
+    lock.timeout_ms = 60_000
     with lock:
         pass
     lock.close()
