@@ -79,6 +79,8 @@ AWAY = frozenset(
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.FENCED_LEADER_EPOCH,  # what is known of a leader is behind, or ahead
+        KafkaError.UNKNOWN_LEADER_EPOCH,
     }
 )
 _AUTHENTICATION = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)

@@ -129,6 +129,8 @@ class RemoteGroupConsumer(RemoteRunning):
 
     def _recover(self) -> None:
         """Also a call of librdkafka's may have been thrown away: then it has done without."""
+        if self._is_calling_back:
+            return  # the turn that this is part of has not come to its end yet
         super()._recover()
         client = self.client
         held = {(each.topic, each.partition): each for each in client.assignment()}

@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from seawall.broker.errors import AccessRefused, AuthenticationFailed, TlsFailed
-from seawall.broker.remote.errors import refusal
+from seawall.broker.remote.errors import AWAY, refusal
 
 WHEN = " (after 2ms in state SSL_HANDSHAKE)"
 AUTH, SSL, TRANSPORT = KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._TRANSPORT
@@ -49,3 +49,9 @@ def test_refusals_and_outages(code: int, text: str, kind: type[AccessRefused] | 
         assert found.location == "kafka://h:1"
         assert "(after" not in found.reason
         assert "error:0A" not in found.reason
+
+
+@pytest.mark.parametrize("code", [KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH])
+def test_who_knows_another_leader_is_asked_again(code: int) -> None:
+    """Apache Kafka says so for a moment, of a topic that was only just made, or after it died."""
+    assert code in AWAY
