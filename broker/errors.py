@@ -301,6 +301,7 @@ class UnknownPartition(TopicError):
         super().__init__(message, topic=topic)
         self.partition = partition
         self.partitions = partitions
+        self.is_read = is_read
 
 
 class TopicExists(TopicError):

@@ -84,9 +84,9 @@ class Handling(Outcomes):
     # -- beginning and ending --------------------------------------------------------
 
     def begin(self) -> None:
-        """Take the consumer over, unless it was stopped before."""
+        """Take the consumer over, unless it was stopped before: `end` may have been faster."""
         if self.is_stopping:
-            return  # it was cancelled, and `end` may have been faster
+            return
         consumer, options = self.consumer, self.options
         given = consumer.swap_options()
         if consumer.is_running:
@@ -97,8 +97,7 @@ class Handling(Outcomes):
             )
         for topic in consumer.topics:
             target = options.dead_letter_topic
-            if target == "":
-                target = dead_letter_topic(topic)
+            target = dead_letter_topic(topic) if target == "" else target
             if target is not None:
                 check_topic_name(target)
                 if target in consumer.topics:

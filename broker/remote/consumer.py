@@ -239,11 +239,9 @@ class RemoteConsumer(Troubles, Fetching, Running, Closing):
     def _position(self, place: Place) -> int:
         position = self._positions.get(place)
         if position is None:
-            topic, partition = place
+            topic, at = place
             count = sum(1 for name, _ in self._positions if name == topic)
-            raise UnknownPartition(
-                topic=topic, partition=partition, partitions=count, is_read=False
-            )
+            raise UnknownPartition(topic=topic, partition=at, partitions=count, is_read=False)
         return position
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
