@@ -15,7 +15,7 @@ from server_processes import ServerProcess
 
 from seawall.broker import AnyConsumer, Record
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 QUICK = {"reconnect_backoff_ms": 20, "reconnect_backoff_max_ms": 300}
 
 
@@ -67,11 +67,24 @@ class Server:
         finally:
             self.process.signal(signal.SIGCONT)
 
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.process.pid
+
     def kill(self) -> None:
         if self.process is not None:
             self.process.signal(signal.SIGCONT)
             self.process.kill()
             self.process = None
+
+
+@contextmanager
+def nobody() -> Iterator[int]:
+    """A port at which nobody listens, and that nobody else is given meanwhile."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
 
 
 @contextmanager

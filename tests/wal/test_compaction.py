@@ -660,13 +660,13 @@ def test_a_checkpoint_meanwhile_adds_nothing_that_is_old(
     def slowly(index: Any, *arguments: Any) -> bool:
         if threading.current_thread().name == "slow":
             walked.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
         return real(index, *arguments)
 
     monkeypatch.setattr(type(many.index), "advance", slowly)
     thread = threading.Thread(target=lambda: checkpoint(slow.context), name="slow")
     thread.start()
-    assert walked.wait(10)
+    assert walked.wait(60)
     records = many.read_all()
     many.log.compact(ALL)
     go_on.set()

@@ -22,7 +22,7 @@ def path(folder: str) -> str:
     return os.path.join(folder, "LOCK")
 
 
-def make(path: str, timeout_ms: int = 10_000, files: Files | None = None) -> FileLock:
+def make(path: str, timeout_ms: int = 60_000, files: Files | None = None) -> FileLock:
     return FileLock(files or Files(), path, timeout_ms=timeout_ms, error=AppendLockTimeout)
 
 
@@ -101,19 +101,19 @@ def test_a_stopped_holder_that_goes_on_lets_the_waiter_in(path: str) -> None:
         lock = make(path)
         lock.acquire()
         say("holding")
-        time.sleep(0.05)  # in which it is stopped
+        os.kill(os.getpid(), signal.SIGSTOP)
         lock.release()
         say("released")
 
     child = Child(work)
     child.line()
-    child.kill(signal.SIGSTOP)
+    os.waitpid(child.pid, os.WUNTRACED)
     lock = make(path, timeout_ms=100)
     with pytest.raises(AppendLockTimeout) as caught:
         lock.acquire()
     assert caught.value.holder_pid == child.pid
     child.kill(signal.SIGCONT)
-    lock.timeout_ms = 10_000
+    lock.timeout_ms = 60_000
     with lock:
         pass
     lock.close()
@@ -192,7 +192,7 @@ def test_a_child_cannot_use_its_parents_lock_nor_keep_it_alive(path: str) -> Non
         lock.acquire()
     child.kill(signal.SIGKILL)
     os.waitpid(child.pid, 0)
-    lock.timeout_ms = 2000
+    lock.timeout_ms = 60_000
     with lock:  # although the grandchild lives
         os.kill(int(said[2]), 0)
     lock.close()

@@ -38,8 +38,7 @@ def write(path: str) -> None:
 
 def settle(watcher: Watcher) -> int:
     """Start the thread, let its first news pass, and return the generation."""
-    watcher.wait(0, 10)
-    time.sleep(0.01)
+    watcher.wait(0, 60)
     return watcher.generation
 
 
@@ -50,7 +49,7 @@ def test_a_write_by_another_process_wakes_the_waiter(path: str, watcher: Watcher
         write(path)
 
     child = Child(work)
-    assert watcher.wait(generation, 10)
+    assert watcher.wait(generation, 60)
     assert watcher.generation > generation
     child.wait()
 
@@ -63,7 +62,7 @@ def test_without_a_write_the_time_runs_out(watcher: Watcher) -> None:
 def test_a_write_before_the_first_wait_is_not_missed(path: str, watcher: Watcher) -> None:
     generation = watcher.generation
     write(path)
-    assert watcher.wait(generation, 10)
+    assert watcher.wait(generation, 60)
 
 
 def test_no_write_is_missed_by_who_looks_and_then_waits(path: str, watcher: Watcher) -> None:
@@ -83,7 +82,7 @@ def test_no_write_is_missed_by_who_looks_and_then_waits(path: str, watcher: Watc
         generation = watcher.generation
         if written == 50:
             break
-        assert watcher.wait(generation, 10)
+        assert watcher.wait(generation, 60)
     thread.join()
 
 
@@ -91,18 +90,18 @@ def test_notify_wakes_without_a_write(watcher: Watcher) -> None:
     generation = settle(watcher)
     timer = threading.Timer(0.01, watcher.notify)
     timer.start()
-    assert watcher.wait(generation, 10)
+    assert watcher.wait(generation, 60)
     timer.join()
 
 
 def test_listeners_hear_of_changes_until_they_unsubscribe(path: str, watcher: Watcher) -> None:
     heard = threading.Event()
     watcher.subscribe(heard.set)
-    assert heard.wait(10)  # the look after the watch was set
+    assert heard.wait(60)  # the look after the watch was set
     time.sleep(0.01)
     heard.clear()
     write(path)
-    assert heard.wait(10)
+    assert heard.wait(60)
     watcher.unsubscribe(heard.set)
     watcher.unsubscribe(heard.set)
 
@@ -121,7 +120,7 @@ def test_a_listener_that_fails_harms_nobody_else(
     generation = settle(watcher)
     heard.clear()
     write(path)
-    assert heard.wait(10)
+    assert heard.wait(60)
     assert watcher.generation > generation
     watcher.notify()  # as a committing thread does
     assert "the loop is closed" in caplog.text
@@ -131,7 +130,7 @@ def test_closing_wakes_the_waiters_and_ends_the_thread(watcher: Watcher) -> None
     generation = settle(watcher)
     timer = threading.Timer(0.01, watcher.close)
     timer.start()
-    assert watcher.wait(generation, 10)
+    assert watcher.wait(generation, 60)
     timer.join()
     watcher.close()
     assert watcher.wait(watcher.generation, 0.01)  # returns at once
@@ -142,25 +141,23 @@ def test_without_inotify_it_polls(
 ) -> None:
     monkeypatch.setitem(sys.modules, "inotify_simple", None)
     generation = watcher.generation
-    assert watcher.wait(generation, 10)
-    assert watcher.wait(watcher.generation, 10)
+    assert watcher.wait(generation, 60)
+    assert watcher.wait(watcher.generation, 60)
 
 
 def test_a_missing_file_is_polled_for(folder: str) -> None:
     watcher = Watcher(os.path.join(folder, "nowhere"))
-    assert watcher.wait(watcher.generation, 10)
+    assert watcher.wait(watcher.generation, 60)
     watcher.close()
 
 
 def test_a_busy_file_does_not_wake_at_every_write(path: str, watcher: Watcher) -> None:
     settle(watcher)
-    before = watcher.generation
-    deadline = time.monotonic() + 0.1
-    writes = 0
-    while time.monotonic() < deadline:
+    before, began_s = watcher.generation, time.monotonic()
+    while time.monotonic() < began_s + 0.1:
         write(path)
-        writes += 1
-    assert watcher.generation - before <= 0.15 / watch.SHORTEST_INTERVAL_S
+    news = watcher.generation - before
+    assert news <= (time.monotonic() - began_s) / watch.SHORTEST_INTERVAL_S + 1
 
 
 def test_a_child_waits_for_nothing(path: str, watcher: Watcher) -> None:
@@ -168,14 +165,14 @@ def test_a_child_waits_for_nothing(path: str, watcher: Watcher) -> None:
 
     def work(say: Callable[[str], None]) -> None:
         watcher.abandon()
-        assert watcher.wait(watcher.generation, 10)
+        assert watcher.wait(watcher.generation, 60)
         watcher.close()
         say("done")
 
     assert Child(work).wait() == ["done"]
     generation = watcher.generation
     write(path)
-    assert watcher.wait(generation, 10)  # the parent's goes on
+    assert watcher.wait(generation, 60)  # the parent's goes on
 
 
 def test_without_a_thread_to_start_nothing_is_left_behind(
@@ -189,7 +186,7 @@ def test_without_a_thread_to_start_nothing_is_left_behind(
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError):
             watcher.wait(watcher.generation, 0.01)
-    assert watcher.wait(watcher.generation, 10)
+    assert watcher.wait(watcher.generation, 60)
     watcher.close()
 
 
@@ -210,7 +207,7 @@ def test_a_write_in_any_folder_ends_the_sleep_once(folders: list[str]) -> None:
         for folder in folders:
             Path(folder, "file").write_bytes(b"new")
             Path(folder, "other").write_bytes(b"new")
-            assert watch.wait(10)
+            assert watch.wait(60)
             assert not watch.wait(0)
         assert Path(folders[0], "file").read_bytes() == b"new"
         assert not watch.wait(0.01)  # reading is no write
@@ -219,7 +216,7 @@ def test_a_write_in_any_folder_ends_the_sleep_once(folders: list[str]) -> None:
 def test_a_write_of_another_process_wakes(folders: list[str]) -> None:
     with FolderWatch(folders) as watch:
         Child(lambda say: void(Path(folders[1], "file").write_bytes(b"new"))).wait()
-        assert watch.wait(10)
+        assert watch.wait(60)
 
 
 def test_stopping_ends_every_sleep(folders: list[str]) -> None:
