@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 SEAWALL = str(Path(sys.executable).with_name("seawall"))
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 
 
 class Ended(NamedTuple):
@@ -86,3 +86,21 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 60) -> None:
         if time.monotonic() > deadline_s:
             raise AssertionError("it never happened")
         time.sleep(0.02)
+
+
+def is_asleep(*pids: int) -> bool:
+    """Whether no thread of these processes has anything to do, at several looks in a row.
+
+    One that waits for its turn on a busy machine counts as running, not as asleep.
+    """
+    for _ in range(5):
+        for pid in pids:
+            for status in Path(f"/proc/{pid}/task").glob("*/stat"):
+                try:
+                    state = status.read_text().rpartition(") ")[2][:1]
+                except (FileNotFoundError, ProcessLookupError):
+                    continue  # the thread has ended meanwhile
+                if state != "S":
+                    return False
+        time.sleep(0.01)
+    return True

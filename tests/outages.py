@@ -94,11 +94,24 @@ class Server:
         finally:
             self.process.signal(signal.SIGCONT)
 
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.process.pid
+
     def kill(self) -> None:
         if self.process is not None:
             process, self.process = self.process, None
             process.signal(signal.SIGCONT)
             process.kill()
+
+
+@contextmanager
+def nobody() -> Iterator[int]:
+    """A port at which nobody listens, and that nobody else is given meanwhile."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
 
 
 @contextmanager

@@ -262,7 +262,7 @@ class Store:
         *,
         files: Files | None = None,
         clock: Callable[[], int] | None = None,
-        timeout_ms: int = 10_000,
+        timeout_ms: int = 60_000,
         join: bool = False,
         log_start: int = 0,
         floor: int = 0,

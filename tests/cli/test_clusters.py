@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import termios
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import IO
@@ -16,8 +15,8 @@ from typing import IO
 import locations
 import pytest
 from clients.endpoints import free_port
-from commands import Cli, eventually, pipe_of, running
-from outages import serving
+from commands import TIMEOUT_S, Cli, eventually, is_asleep, pipe_of, running
+from outages import nobody, serving
 from server_processes import ServerProcess
 from storage import memory_folder
 
@@ -137,15 +136,14 @@ def test_what_is_no_location(cli: Cli, location: str) -> None:
     "command", [("consume", "orders"), ("produce", "orders"), ("topic", "list")], ids=" ".join
 )
 def test_a_server_that_is_away_is_waited_for_until_ctrl_c(command: tuple[str, ...]) -> None:
-    location = f"kafka://127.0.0.1:{free_port()}"
-    with running(*command, "-b", location) as process:
+    with nobody() as port, running(*command, "-b", f"kafka://127.0.0.1:{port}") as process:
         errors = pipe_of(process.stderr)
         for attempt in (1, 2, 3):
             line = errors.readline().decode()
             assert line.startswith(f"seawall: connection lost; retry {attempt} in ")
         process.send_signal(signal.SIGINT)
         rest = errors.read().decode()
-        assert process.wait(60) == 130
+        assert process.wait(TIMEOUT_S) == 130
     if command[0] != "topic":
         assert rest.splitlines()[-1] == "seawall: interrupted; nothing was done"
 
@@ -157,7 +155,7 @@ def test_produce_and_consume_go_through_an_outage() -> None:
         try:
             at = ("-b", f"kafka://127.0.0.1:{port}")
             with running("topic", "create", "orders", *at) as creating:
-                assert creating.wait(60) == 0
+                assert creating.wait(TIMEOUT_S) == 0
             with (
                 running("produce", "orders", *at) as producing,
                 running("consume", "orders", "-g", "g", *at) as consuming,
@@ -169,20 +167,19 @@ def test_produce_and_consume_go_through_an_outage() -> None:
                 server.kill()
                 lines.write(b"meanwhile\n")
                 lines.flush()
-                errors = pipe_of(producing.stderr)
-                assert errors.readline().startswith(b"seawall: connection lost; retry 1 in ")
+                said = [pipe_of(producing.stderr).readline().decode()]
+                assert said[0].startswith("seawall: connection lost; retry 1 in ")
                 server = ServerProcess(folder, port=port, group_initial_rebalance_delay_ms=0)
                 assert records.readline() == b"meanwhile\n"
-                while not (said := errors.readline()).startswith(
-                    b"seawall: connected again after "
-                ):
-                    assert said
+                while not said[-1].startswith("seawall: connected again after "):
+                    said.append(pipe_of(producing.stderr).readline().decode())
+                    assert said[-1], said
                 lines.close()
-                assert producing.wait(60) == 0
+                assert producing.wait(TIMEOUT_S) == 0
                 rest = pipe_of(producing.stderr).read().decode().splitlines()
                 assert rest[-1] == "seawall: 2 lines acknowledged"
                 os.kill(consuming.pid, signal.SIGTERM)
-                assert consuming.wait(60) == 143
+                assert consuming.wait(TIMEOUT_S) == 143
                 assert b"terminated; 2 records printed" in pipe_of(consuming.stderr).read()
         finally:
             server.kill()
@@ -195,21 +192,21 @@ def test_ctrl_c_ends_a_consume_whose_server_is_away(hangs: bool, group: tuple[st
     with memory_folder() as folder, serving(folder) as server:
         at = ("-b", f"kafka://127.0.0.1:{server.port}")
         with running("topic", "create", "orders", *at) as creating:
-            assert creating.wait(60) == 0
+            assert creating.wait(TIMEOUT_S) == 0
         with running("produce", "orders", *at) as producing:
             pipe_of(producing.stdin).write(b"1\n2\n")
             pipe_of(producing.stdin).close()
-            assert producing.wait(60) == 0
+            assert producing.wait(TIMEOUT_S) == 0
         with running("consume", "orders", *group, *at) as consuming:
             records, errors = pipe_of(consuming.stdout), pipe_of(consuming.stderr)
             assert [records.readline() for _ in range(2)] == [b"1\n", b"2\n"]
-            time.sleep(0.5)
+            eventually(lambda: is_asleep(server.pid, consuming.pid))
             with server.stopped() if hangs else nullcontext():
                 if not hangs:
                     server.kill()
                 assert b"connection lost; retry 1 in " in errors.readline()
                 consuming.send_signal(signal.SIGINT)
-                assert consuming.wait(60) == 130
+                assert consuming.wait(TIMEOUT_S) == 130
                 last = errors.read().decode().splitlines()[-1]
                 assert last == "seawall: interrupted; 2 records printed"
 
@@ -227,22 +224,23 @@ def test_a_signal_ends_a_produce_whose_server_is_away() -> None:
         try:
             at = ("-b", f"kafka://127.0.0.1:{port}")
             with running("topic", "create", "orders", *at) as creating:
-                assert creating.wait(60) == 0
+                assert creating.wait(TIMEOUT_S) == 0
             with running("produce", "orders", "-q", *at) as producing:
                 lines, errors = pipe_of(producing.stdin), pipe_of(producing.stderr)
                 lines.write(b"1\n2\n")
                 lines.flush()
                 with connect(at[1]) as broker:
                     eventually(lambda: broker.ends("orders", 0).durable_end == 2)
-                time.sleep(1)  # what is on disk is acknowledged
+                # What is on disk is acknowledged.
+                eventually(lambda: is_asleep(server.process.pid, producing.pid))
                 server.kill()
                 lines.write(b"3\n")
                 lines.flush()
                 assert b"connection lost" in errors.readline()
-                eventually(lambda: is_read(lines))
-                time.sleep(1)  # what was read is sent
+                # What was read is sent.
+                eventually(lambda: is_read(lines) and is_asleep(producing.pid))
                 producing.send_signal(signal.SIGTERM)
-                assert producing.wait(60) == 143
+                assert producing.wait(TIMEOUT_S) == 143
                 last = errors.read().decode().splitlines()[-1]
             assert last.startswith("seawall: terminated; ")
             assert "2 lines acknowledged, 1 not yet, resume with: tail -n +3" in last

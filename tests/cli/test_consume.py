@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 from brokers import eventually, in_thread, put
-from commands import Cli, pipe_of, running
+from commands import TIMEOUT_S, Cli, pipe_of, running
 
 from seawall.broker import Broker
 from seawall.cli.consume import Printer
@@ -249,8 +249,8 @@ def test_a_member_has_the_settings_it_is_given(filled: str, data: Path, cli: Cli
     settings = {
         "client.id": "me",
         "group.instance.id": "one",
-        "session.timeout.ms": "2000",
-        "heartbeat.interval.ms": "500",
+        "session.timeout.ms": "40000",
+        "heartbeat.interval.ms": "9000",
         "partition.assignment.strategy": "roundrobin,range",
     }
     arguments = [word for pair in settings.items() for word in ("-X", "=".join(pair))]
@@ -259,7 +259,7 @@ def test_a_member_has_the_settings_it_is_given(filled: str, data: Path, cli: Cli
         with Broker.open(data) as broker:
             _, [member] = broker.engine.groups.members("g")
         assert (member.client_id, member.instance_id) == ("me", "one")
-        assert member.session_timeout_ms == 2_000
+        assert member.session_timeout_ms == 40_000
         assert member.assignors == ("roundrobin", "range")
         shown = cli("group", "describe", "g").out.decode()
         assert re.search(r"^g +Stable +1 +roundrobin$", shown, re.MULTILINE)
@@ -271,7 +271,7 @@ def test_the_one_whose_instance_id_is_taken_ends(filled: str, data: Path) -> Non
     with running(*arguments) as process, Broker.open(data) as broker:
         eventually(lambda: "g" in broker.groups() and broker.group("g").offsets[0].lag == 0)
         with broker.consumer(filled, group="g", group_instance_id="one") as consumer:
-            assert process.wait(60) == 1
+            assert process.wait(TIMEOUT_S) == 1
             consumer.poll()
             assert consumer.assignment() == [(filled, 0)]
         [line] = pipe_of(process.stderr).read().decode().splitlines()
@@ -315,7 +315,7 @@ def test_one_that_was_taken_for_dead_goes_on(data: Path, filled: str, cli: Cli) 
         process.send_signal(signal.SIGINT)
         said = pipe_of(process.stderr).read()
         assert not in_vain or b"group 'g' was deleted" in said
-        assert process.wait(60) == 130
+        assert process.wait(TIMEOUT_S) == 130
 
 
 def test_following(cli: Cli, filled: str, data: Path, tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_following(cli: Cli, filled: str, data: Path, tmp_path: Path) -> None:
         assert out.readline() == b"new\n"
         process.send_signal(signal.SIGINT)
         err = pipe_of(process.stderr).read()
-        assert process.wait(60) == 130
+        assert process.wait(TIMEOUT_S) == 130
     assert err == b"seawall: interrupted; 2 records printed\n"
 
 
@@ -336,7 +336,7 @@ def test_sigterm_acknowledges_what_was_printed(cli: Cli, filled: str, data: Path
         for n in range(10):
             assert pipe_of(process.stdout).readline() == b"v%d\n" % n
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 143
+        assert process.wait(TIMEOUT_S) == 143
     assert committed(cli) == 10
 
 
@@ -345,7 +345,7 @@ def test_a_closed_pipe_is_silent(cli: Cli, filled: str, data: Path) -> None:
         out = pipe_of(process.stdout)
         assert out.readline() == b"v0\n"
         out.close()
-        assert process.wait(60) == 0
+        assert process.wait(TIMEOUT_S) == 0
         assert pipe_of(process.stderr).read() == b""
 
 
@@ -356,7 +356,7 @@ def test_a_slow_reader_can_be_interrupted(cli: Cli, orders: str, data: Path) -> 
     with running("consume", orders, "-b", data, "-g", "g") as process:
         pipe_of(process.stdout).read(1)  # then it fills the pipe, and waits
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        assert process.wait(TIMEOUT_S) == 130
     assert committed(cli) == 0, "nothing was printed whole"
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import SEAWALL, Cli, environment, seawall
+from commands import SEAWALL, TIMEOUT_S, Cli, environment, seawall
 
 from seawall.cli import contexts
 from seawall.cli.contexts import contexts_path, without_secrets
@@ -220,7 +220,7 @@ def test_two_changes_at_once_are_both_there(config: Path) -> None:
         subprocess.Popen([SEAWALL, "context", "add", f"c{n}", f"/{n}", "-q"], env=env)
         for n in range(4)
     ]
-    assert [process.wait(60) for process in adding] == [0] * 4
+    assert [process.wait(TIMEOUT_S) for process in adding] == [0] * 4
     listed = seawall("context", "list", "--json", env=env).lines
     assert [json.loads(line)["name"] for line in listed] == ["c0", "c1", "c2", "c3"]
 

@@ -57,7 +57,7 @@ def test_list_and_describe(cli: Cli, group: str) -> None:
             }
         ],
     }
-    behind = re.sub(r"\d+\.\ds", "N.Ns", cli("group", "describe", group).out.decode())
+    behind = re.sub(r"\d+\.\ds +", "N.Ns    ", cli("group", "describe", group).out.decode())
     assert behind == (
         "GROUP    STATE  GENERATION  ASSIGNOR\n"
         "billing  Empty           2  -\n"

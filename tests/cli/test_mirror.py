@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from pathlib import Path
 
 import pytest
-from clients.endpoints import free_port
-from commands import Cli, eventually, pipe_of, running, seawall
+from commands import TIMEOUT_S, Cli, eventually, pipe_of, running, seawall
+from outages import nobody
 
 from seawall.broker import Broker
 
@@ -88,7 +89,7 @@ def test_following_ends_well(cli: Cli, source: str, tmp_path: Path, number: sign
         eventually(lambda: _end(target) == 7)
         process.send_signal(number)
         said = pipe_of(process.stderr).read().decode()
-        assert process.wait(60) == 0
+        assert process.wait(TIMEOUT_S) == 0
     assert said == "seawall: 7 records copied, 2 topics, 3 partitions\n"
     assert seawall("mirror", source, target, "--verify", "-q").code == 0
 
@@ -107,12 +108,13 @@ def _end(path: Path) -> int:
 def test_ctrl_c_ends_one_that_waits_for_a_server(
     source: str, is_source: bool, follow: tuple[str, ...], tmp_path: Path
 ) -> None:
-    away = f"kafka://127.0.0.1:{free_port()}"
-    ends = (away, tmp_path / "copy") if is_source else (source, away)
-    with running("mirror", *ends, *follow) as process:
+    with contextlib.ExitStack() as stack:
+        away = f"kafka://127.0.0.1:{stack.enter_context(nobody())}"
+        ends = (away, tmp_path / "copy") if is_source else (source, away)
+        process = stack.enter_context(running("mirror", *ends, *follow))
         errors = pipe_of(process.stderr)
         assert errors.readline().startswith(b"seawall: connection lost; retry 1 in ")
         process.send_signal(signal.SIGINT)
         last = errors.read().decode().splitlines()[-1]
-        assert process.wait(60) == 130
+        assert process.wait(TIMEOUT_S) == 130
     assert last == "seawall: interrupted before all was done; run it again to go on"

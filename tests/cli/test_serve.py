@@ -14,12 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import Cli, environment, eventually, pipe_of, running, seawall
+from commands import TIMEOUT_S, Cli, environment, eventually, is_asleep, pipe_of, running, seawall
 from wire import Wire, batch
-
-from seawall.cli.signals import IMPATIENT_AFTER_S
-
-TIMEOUT_S = 60
 
 
 @contextmanager
@@ -66,7 +62,7 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals) -> Non
         assert wire.produce_elsewhere(address, "new", batch(b"a")) == 0
         wire.receive()
         wire.send_fetch("new", 1, max_wait_ms=20_000)
-        let_it_read(address)
+        eventually(lambda: is_asleep(process.pid))  # it has got that request, and waits
         process.send_signal(number)
         assert wire.receive().responses[0].partitions[0].error_code == 0, "answered, not cut off"
         assert ended(process) == 0
@@ -220,12 +216,15 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             wire.produce("new", batch(os.urandom(900_000)))
         for _ in range(3):
             wire.send_fetch("new", 0, max_bytes=50_000_000, partition_max_bytes=50_000_000)
-        assert select.select([wire.socket], [], [], TIMEOUT_S)[0], "it has begun to answer"
+        eventually(lambda: is_asleep(process.pid))
         process.terminate()
         eventually(lambda: not accepts(address))  # it has heard of it
         time.sleep(IMPATIENT_AFTER_S + 0.1)
         assert process.poll() is None, "it waits for its client"
-        process.terminate()
+        # One that comes less than half a second after the first was seen counts as the same.
+        while process.poll() is None:
+            process.terminate()
+            time.sleep(0.1)
         assert ended(process) == 128 + signal.SIGTERM
         wire.close()
 

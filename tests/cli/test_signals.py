@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
+from commands import TIMEOUT_S
 
 from seawall.cli.signals import Interrupted, Signals
 
@@ -31,13 +33,13 @@ def test_a_command_that_clears_up_is_not_killed(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_signal_ends_a_wait() -> None:
     with Signals() as signals:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        before = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
         try:
             with pytest.raises(Interrupted):
-                signals.wait(time.sleep, 600)
+                signals.wait(time.sleep, 200)
         finally:
-            signal.signal(signal.SIGALRM, before)
+            timer.join()
         assert (signals.received, signals.what) == (signal.SIGINT, "interrupted")
 
 
@@ -71,14 +73,16 @@ def test_an_ignored_signal_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize(("pause_s", "code"), [(0.0, 7), (0.7, 130)])
+@pytest.mark.parametrize(("pause_s", "code"), [(0.5, 7), (0.6, 130)])
 def test_a_late_second_signal_kills(pause_s: float, code: int) -> None:
     program = (
         "import os, signal, sys, time\n"
         "from seawall.cli.signals import Signals\n"
+        "time.monotonic = lambda: now_s\n"
+        "now_s = 0.0\n"
         "with Signals():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        f"    time.sleep({pause_s})\n"
+        f"    now_s = {pause_s}\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    sys.exit(7)\n"
     )
@@ -96,7 +100,7 @@ def test_what_may_take_for_ever_is_ended() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"in\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 143
+        assert process.wait(TIMEOUT_S) == 143
         assert process.stdout.read() == b"bye\n"
 
 

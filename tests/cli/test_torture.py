@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import Ended, environment, eventually, pipe_of, running, seawall
+from commands import TIMEOUT_S, Ended, environment, eventually, pipe_of, running, seawall
 
 from seawall.wal.torture.processes import process_state
 
@@ -189,7 +189,7 @@ def test_a_search_that_is_stopped_leaves_nothing_behind(
             eventually(lambda: is_at_work(scratch))
             time.sleep(0.3)
         process.send_signal(number)
-        assert process.wait(60) == code
+        assert process.wait(TIMEOUT_S) == code
         said = pipe_of(process.stderr).read().decode()
         assert said == f"seawall: {word}; no search had ended\n"
     assert list(scratch.iterdir()) == []
@@ -202,7 +202,7 @@ def test_a_group_that_is_told_twice(scratch: Path) -> None:
         eventually(lambda: is_at_work(scratch))
         for _ in range(3):
             os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(60) == 130
+        assert process.wait(TIMEOUT_S) == 130
         assert pipe_of(process.stderr).read() == b"seawall: interrupted; no search had ended\n"
     assert list(scratch.iterdir()) == []
 
@@ -213,7 +213,7 @@ def test_workers_that_are_told_to_end_as_well(scratch: Path, endless: dict[str, 
     with running(*command, env=environment(endless)) as process:
         for pid in [process.pid, *pids_below(scratch)]:
             os.kill(pid, signal.SIGTERM)
-        assert process.wait(60) == 143
+        assert process.wait(TIMEOUT_S) == 143
         assert pipe_of(process.stderr).read() == b"seawall: terminated; no search had ended\n"
     assert list(scratch.iterdir()) == []
 
@@ -228,7 +228,7 @@ def test_whoever_is_stuck_is_killed(
         for pid in pids if is_stopped else ():
             os.kill(pid, signal.SIGSTOP)
         process.terminate()
-        assert process.wait(60) == 143
+        assert process.wait(TIMEOUT_S) == 143
         assert pipe_of(process.stderr).read() == b"seawall: terminated; no search had ended\n"
         assert [process_state(pid).strip("Z") for pid in pids] == [""] * len(pids)
     assert list(scratch.iterdir()) == []
@@ -251,7 +251,7 @@ def test_what_was_found_before_it_was_stopped(
     with running(*command, "--jobs", "1", "--full", env=environment(own)) as process:
         pids_below(scratch)
         process.terminate()
-        assert process.wait(60) == 143
+        assert process.wait(TIMEOUT_S) == 143
         assert b"7 is not below 7" in pipe_of(process.stdout).read()
         said = pipe_of(process.stderr).read()
         assert said == b"seawall: terminated; that is what was found so far\n"
@@ -266,7 +266,7 @@ def test_a_worker_that_has_died_leaves_nothing_behind(
     with running(*command, env=environment(endless)) as process:
         worker, *others = pids_below(scratch)
         os.kill(worker, signal.SIGSEGV)
-        assert process.wait(60) == 1
+        assert process.wait(TIMEOUT_S) == 1
         said = pipe_of(process.stderr).read()
         assert said == b"seawall: the process that ran endless:Endless ended with -11\n"
         assert [process_state(pid).strip("Z") for pid in others] == [""] * len(others)

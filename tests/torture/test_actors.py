@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -98,7 +99,7 @@ def test_it_waits_for_a_record(
 ) -> None:
     waiting = Actor(children, ledger, folder, number=2)
     waiting.must({"op": "open"})
-    wait = {"op": "wait", **PLACE, "timeout_ms": 10_000}
+    wait = {"op": "wait", **PLACE, "timeout_ms": 60_000}
     assert waiting.do(wait).op == "waiting"
     actor.must(PRODUCE)
     assert waiting.reply().found == 3
@@ -108,9 +109,10 @@ def test_it_waits_for_a_record(
 
 def test_it_goes_on_until_told_enough(actor: Actor, ledger: Ledger) -> None:
     actor.tell({"op": "stream", "steps": [PRODUCE, {"op": "checkpoint", **PLACE}]})
-    actor.gather(0.05)
-    known = len(ledger.topics["orders"].partitions[0].known)
-    assert known
+    deadline_s = time.monotonic() + 60
+    while not (known := len(ledger.topics["orders"].partitions[0].known)):
+        assert time.monotonic() < deadline_s, "nothing is produced"
+        actor.gather(0.05)
     actor.child.say({"op": "enough"})
     reply = actor.reply()
     assert (reply.op, reply.error) == ("stream", "")
@@ -120,7 +122,7 @@ def test_it_goes_on_until_told_enough(actor: Actor, ledger: Ledger) -> None:
 def test_what_ends_of_itself_is_no_stream(actor: Actor) -> None:
     actor.tell(PRODUCE)
     with pytest.raises(Broken, match="ended its produce"):
-        actor.gather(10)
+        actor.gather(60)
 
 
 @pytest.mark.parametrize(

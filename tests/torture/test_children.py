@@ -41,7 +41,7 @@ def sleep(line: Line) -> None:
 
 def asleep(children: Children) -> Child:
     child = children.start(sleep)
-    assert child.hear(10) == {"asleep": 1}
+    assert child.hear(60) == {"asleep": 1}
     return child
 
 
@@ -51,8 +51,8 @@ def test_a_child_is_talked_to_until_its_line_is_closed(children: Children) -> No
         first.say({"number": number})
         second.say({"number": number})
     for number in range(3):
-        assert second.hear(10) == {"pid": second.pid, "word": "b", "number": number}
-        assert first.hear(10) == {"pid": first.pid, "word": "a", "number": number}
+        assert second.hear(60) == {"pid": second.pid, "word": "b", "number": number}
+        assert first.hear(60) == {"pid": first.pid, "word": "a", "number": number}
     for child in (first, second):
         child.line.close()
         assert child.wait(60) == 0
@@ -62,7 +62,7 @@ def test_a_child_is_talked_to_until_its_line_is_closed(children: Children) -> No
 def test_a_message_may_be_long(children: Children) -> None:
     child = children.start(echo, "x" * 60_000)
     child.say({"more": "y" * 300_000})
-    heard = child.hear(10)
+    heard = child.hear(60)
     assert heard is not None
     assert (len(heard["word"]), len(heard["more"])) == (60_000, 300_000)
 
@@ -70,8 +70,8 @@ def test_a_message_may_be_long(children: Children) -> None:
 def test_what_a_child_raises_is_heard(children: Children) -> None:
     child = children.start(fail)
     with pytest.raises(ChildFailed, match="ValueError: as it should"):
-        child.hear(10)
-    assert child.hear(10) is None
+        child.hear(60)
+    assert child.hear(60) is None
     assert child.wait(60) == 1
 
 
@@ -107,7 +107,7 @@ def test_all_are_killed_at_once(children: Children) -> None:
 def test_a_line_stays_usable_to_its_end(children: Children) -> None:
     child = children.start(echo, "a")
     child.say({"number": 1})
-    child.line.hear(10)
+    child.line.hear(60)
     child.kill()
     assert process_state(child.pid) == ""
 

@@ -6,12 +6,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pytest
-from brokers import in_thread
+from brokers import eventually, in_thread
 from hypothesis import given
 from hypothesis import strategies as st
 from storage import memory_folder
@@ -39,8 +40,8 @@ class Folders:
         return list(read_histories(os.path.join(self.histories, name) for name in names))
 
 
-@pytest.fixture
-def folders() -> Iterator[Folders]:
+@contextmanager
+def new_folders() -> Iterator[Folders]:
     with memory_folder() as path:
         found = Folders(os.path.join(path, "data"), os.path.join(path, "histories"))
         os.mkdir(found.histories)
@@ -50,10 +51,20 @@ def folders() -> Iterator[Folders]:
         yield found
 
 
+@pytest.fixture
+def folders() -> Iterator[Folders]:
+    with new_folders() as found:
+        yield found
+
+
 def play(
-    folders: Folders, clients: dict[str, str], connect: Callable[[], Connection], seconds: float
+    folders: Folders,
+    clients: dict[str, str],
+    connect: Callable[[], Connection],
+    seconds: float,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Let some clients do what they do, each in a thread."""
+    """Let some clients do what they do, each in a thread: so long, and until that is so."""
     over = threading.Event()
     surroundings = Surroundings(
         connect=connect,
@@ -72,8 +83,11 @@ def play(
             with in_thread(made[number].run):
                 run(number + 1)
         else:
-            time.sleep(seconds)
-            over.set()
+            try:
+                time.sleep(seconds)
+                eventually(wanted)
+            finally:
+                over.set()
 
     run(0)
 
@@ -115,12 +129,6 @@ def test_a_damaged_value_has_no_name(size: int, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("kind", CLIENTS)
 def test_each_kind_of_client_alone(folders: Folders, kind: str) -> None:
-    connect = partial(Broker.open, folders.data)
-    play(folders, {"first": "producer", "second": kind}, connect, 0.4)
-    finish(folders)
-    events = folders.events()
-    assert check(events) == []
-    done = {event.op for event in events if event.process.startswith("second")}
     wanted = {
         "producer": {"send"},
         "sharer": {"send"},
@@ -128,16 +136,29 @@ def test_each_kind_of_client_alone(folders: Folders, kind: str) -> None:
         "member": {"assign", "poll"},
         "operator": {"committed"},
     }
-    assert wanted[kind] <= done
+
+    def has_done_it() -> bool:
+        events = (event for event in folders.events() if event.process.startswith("second"))
+        return wanted[kind] <= {event.op for event in events}
+
+    connect = partial(Broker.open, folders.data)
+    play(folders, {"first": "producer", "second": kind}, connect, 0.2, has_done_it)
+    finish(folders)
+    assert check(folders.events()) == []
 
 
 def test_all_of_them_at_once(folders: Folders) -> None:
     everybody = {f"c{number}": kind for number, kind in enumerate([*CLIENTS, "member"])}
-    play(folders, everybody, partial(Broker.open, folders.data), 1)
+    wanted = {"send", "assign", "poll", "ack", "committed"}
+
+    def have_done_it() -> bool:
+        return wanted <= {event.op for event in folders.events()}
+
+    play(folders, everybody, partial(Broker.open, folders.data), 1, have_done_it)
     finish(folders)
     events = folders.events()
     assert check(events) == []
-    assert {event.op for event in events} >= {"send", "assign", "poll", "ack", "committed", "end"}
+    assert {event.op for event in events} >= {*wanted, "end"}
 
 
 # -- brokers that are wrong ----------------------------------------------------------
@@ -218,15 +239,17 @@ class Garbling(Wrapped):
         (Garbling, {"unexpected", "inconsistent-offsets"}),
     ],
 )
-def test_what_is_wrong_with_a_broker_is_found(
-    folders: Folders, kind: type[Wrapped], names: set[str]
-) -> None:
+def test_what_is_wrong_with_a_broker_is_found(kind: type[Wrapped], names: set[str]) -> None:
     clients = {"p": "producer", "c": "consumer", "m": "member", "n": "member"}
-    play(folders, clients, partial(Lying, folders.data, kind), 1.5)
-    finish(folders)
-    found = {anomaly.name for anomaly in check(folders.events())}
-    assert found & names
-    assert found <= names
+    for seconds in (0.5, 1.5, 5, 20):  # how busy the machine is
+        with new_folders() as folders:
+            play(folders, clients, partial(Lying, folders.data, kind), seconds)
+            finish(folders)
+            found = {anomaly.name for anomaly in check(folders.events())}
+        assert found <= names
+        if found:
+            return
+    pytest.fail("nothing is found")
 
 
 def test_positions(folders: Folders) -> None:

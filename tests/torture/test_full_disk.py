@@ -48,9 +48,9 @@ def test_a_small_file_system_is_filled_and_freed(folder: str, kind: str) -> None
 
         def left(**told: int) -> dict[str, int]:
             filler.say(told)
-            assert filler.hear(30) == {"done": 1}
+            assert filler.hear(60) == {"done": 1}
             meter.say({})
-            return meter.hear(30) or {}
+            return meter.hear(60) or {}
 
         before = left(free=1)
         assert 1 << 20 < before["bytes"] < 32 << 20

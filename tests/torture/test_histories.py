@@ -24,11 +24,16 @@ def folder() -> Iterator[str]:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_round(folder: str, seed: int) -> None:
-    with Round(folder, seed, 0.5) as each:
-        each.play()
-    figures = each.check()
-    assert figures["events"] > figures["records acknowledged"] > 0
-    assert figures["records read"] > 0
+    for number, seconds in enumerate((0.3, 3.0, 30.0)):  # how busy the machine is
+        path = os.path.join(folder, f"{number}")
+        os.mkdir(path)
+        with Round(path, seed, seconds) as each:
+            each.play()
+        figures = each.check()
+        assert figures["events"] > figures["records acknowledged"]
+        if figures["records acknowledged"] and figures["records read"]:
+            return
+    pytest.fail("nothing is acknowledged, or nothing is read")
 
 
 def test_the_search(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,10 +58,15 @@ def test_its_cases_are_shared_out() -> None:
 
 
 def test_an_anomaly_is_told_with_its_events(folder: str) -> None:
-    with Round(folder, 1, 0.3) as each:
-        each.play()
-    path = os.path.join(folder, "histories", "final")
-    events = list(read_events(path))
+    for number, seconds in enumerate((0.3, 3.0, 30.0)):
+        root = os.path.join(folder, f"{number}")
+        os.mkdir(root)
+        with Round(root, 1, seconds) as each:
+            each.play()
+        path = os.path.join(root, "histories", "final")
+        events = list(read_events(path))
+        if any(found for event in events for found in event.records.values()):
+            break
     with open(path, "wb") as file:
         for event in events:
             records = {name: found[:-1] for name, found in event.records.items()}

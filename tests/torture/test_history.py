@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import MUTATIONS, World, mutated
 
@@ -555,22 +555,21 @@ def test_a_correct_log_has_no_anomaly(seed: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_fault_in_a_correct_history_is_found(name: str) -> None:
-    """At least one of many random histories has a place for the fault."""
-    tried = 0
+    """Not each random history has a place for the fault, but one of some has."""
 
-    @settings(max_examples=20)
+    @settings(max_examples=10)
     @given(st.integers(0, 2**32))
-    def run(seed: int) -> None:
-        nonlocal tried
-        world = World.of(seed)
-        world.run()
-        history = mutated(name, world)
-        assume(history is not None)
-        tried += 1
-        assert name in names(check(history or []))
+    def run(first: int) -> None:
+        for seed in range(first, first + 100):
+            world = World.of(seed)
+            world.run()
+            history = mutated(name, world)
+            if history is not None:
+                assert name in names(check(history))
+                return
+        raise AssertionError("none has a place for it")
 
     run()
-    assert tried > 2
 
 
 def test_every_anomaly_has_a_fault() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from storage import MEMORY
+from storage import memory_folder
 
 from seawall.broker import opening
 from seawall.broker.torture import kills
@@ -28,12 +28,8 @@ def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting
     """A short workload of three processes."""
     monkeypatch.setattr(kills, "OPERATIONS", 12)
     monkeypatch.setattr(kills, "STEPS_PER_LIFE", 4)
-    memory = os.path.join(MEMORY or str(tmp_path), f"test-kills-{os.getpid()}")
-    os.mkdir(memory)
-    try:
+    with memory_folder() as memory:
         yield Setting(scratch=str(tmp_path), memory=memory)
-    finally:
-        shutil.rmtree(memory)
 
 
 @pytest.fixture
@@ -118,7 +114,7 @@ def test_a_directory_is_put_back_as_if_nothing_had_happened(
     path, found = str(tmp_path / "data"), str(tmp_path / "found")
     with connect(path) as broker:
         broker.create_topic("orders", 1)
-        broker.producer(linger_ms=0).send("orders", b"one", partition=0).result(10)
+        broker.producer(linger_ms=0).send("orders", b"one", partition=0).result(60)
     shutil.copytree(path, found)
     with connect(path) as broker:
         broker.delete_topic("orders")

@@ -16,13 +16,16 @@ from seawall.wal.torture.search import Broken, Setting, run_search
 
 def test_the_search(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "QUICK_ROUNDS", 1)
-    monkeypatch.setattr(network, "QUICK_ROUND_S", 2.0)
-    outcome = run_search(Network(Setting(scratch=folder, memory=folder)))
-    assert outcome.failures == []
-    assert outcome.cases == 1
-    assert outcome.figures["events"] > outcome.figures["records acknowledged"] > 0
-    assert outcome.figures["records read"] > 0
-    assert os.listdir(folder) == []
+    for seconds in (1.5, 10.0, 40.0):  # how busy the machine is
+        monkeypatch.setattr(network, "QUICK_ROUND_S", seconds)
+        outcome = run_search(Network(Setting(scratch=folder, memory=folder)))
+        assert outcome.failures == []
+        assert outcome.cases == 1
+        assert outcome.figures["events"] > outcome.figures["records acknowledged"]
+        assert os.listdir(folder) == []
+        if outcome.figures["records acknowledged"] and outcome.figures["records read"]:
+            return
+    pytest.fail("nothing is acknowledged, or nothing is read")
 
 
 def test_every_round_is_somebodys(folder: str) -> None:
@@ -44,10 +47,15 @@ def test_without_the_client_it_says_so(folder: str, monkeypatch: pytest.MonkeyPa
 
 def test_what_is_lost_is_found(folder: str) -> None:
     """The last record that each final poll had is taken out of the history."""
-    with Round(folder, 1, 0.5) as each:
-        each.play()
-    path = os.path.join(folder, "histories", "final")
-    events = list(read_events(path))
+    for number, seconds in enumerate((0.5, 5.0, 30.0)):  # how busy the machine is
+        root = os.path.join(folder, f"{number}")
+        os.mkdir(root)
+        with Round(root, 1, seconds) as each:
+            each.play()
+        path = os.path.join(root, "histories", "final")
+        events = list(read_events(path))
+        if any(found for event in events for found in event.records.values()):
+            break
     with open(path, "wb") as file:
         for event in events:
             records = {name: found[:-1] for name, found in event.records.items()}

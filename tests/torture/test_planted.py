@@ -10,8 +10,8 @@ from planting import PatchError, Planted, all_planted, copy_code, is_broken_prom
 
 from seawall.broker.torture.matrix import SEARCHES
 
-# The longest takes a sixth of it where nothing else runs.
-BUDGET_S = 50.0
+# The longest takes a hundredth of it where nothing else runs.
+BUDGET_S = 900.0
 
 # What a harness for this engine must find at the least.
 MUST_BE_PLANTED = {
@@ -34,6 +34,7 @@ MUST_BE_PLANTED = {
 }
 
 
+@pytest.mark.timeout(1_000)
 @pytest.mark.parametrize("planted", [pytest.param(each, id=each.name) for each in all_planted()])
 def test_a_planted_bug_is_caught(planted: Planted, tmp_path: Path) -> None:
     planted.apply(copy_code(tmp_path))

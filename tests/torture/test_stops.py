@@ -96,7 +96,7 @@ def test_simpler_cases_come_first_and_end() -> None:
     [
         ({"error": ""}, "should end in AppendLockTimeout: it was done"),
         ({"error": "WriteFailed", "text": "no"}, "should end in AppendLockTimeout: WriteFailed"),
-        ({"ms": 10_000}, "after 10000, not 100 ms"),
+        ({"ms": 100_000}, "after 100000, not 100 ms"),
         ({"holder_pid": 1}, "names process 1, but"),
     ],
 )

@@ -557,7 +557,7 @@ def test_an_interrupt_at_any_call_leaves_no_lock_behind(
         store.log.sync()
         values = store.values()
         assert b"b" * 100 in values
-        with store.peer(timeout_ms=200) as peer:
+        with store.peer() as peer:
             peer.append([batch(b"by a peer")])
         store.assert_works(*values, b"by a peer")
         store.crash()
@@ -620,7 +620,7 @@ def test_a_child_cannot_append_and_does_its_parent_no_harm(store: Store) -> None
 
 
 def test_the_lock_of_a_killed_parent_is_not_kept_by_its_child(make_store: MakeStore) -> None:
-    store = make_store(timeout_ms=2000)
+    store = make_store()
     store.crash()
 
     def parent(say: Callable[[str], None]) -> None:

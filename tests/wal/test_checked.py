@@ -430,10 +430,12 @@ def test_who_waits_for_a_thread_that_reads_waits_for_so_long_only(
     monkeypatch.setattr(producer_state.ProducerState, "come_near", slowly)
     thread = threading.Thread(target=lambda: store.log.append_checked([numbered(1)]))
     thread.start()
-    assert reading.wait(60)
-    with pytest.raises(AppendLockTimeout) as caught:
-        store.log.append_checked([numbered(2)])
+    try:
+        assert reading.wait(60)
+        with pytest.raises(AppendLockTimeout) as caught:
+            store.log.append_checked([numbered(2)])
+    finally:
+        go_on.set()
+        thread.join()
     assert caught.value.holder_pid == os.getpid()
-    go_on.set()
-    thread.join()
     assert store.log.ends().log_end == 2

@@ -27,7 +27,7 @@ from seawall.wal.files import Files
 
 
 def open_directory(
-    path: str, *, create: bool = True, timeout_ms: int = 5000, files: Files | None = None
+    path: str, *, create: bool = True, timeout_ms: int = 60_000, files: Files | None = None
 ) -> Directory:
     return Directory.open(files or Files(), path, create=create, timeout_ms=timeout_ms)
 

@@ -42,7 +42,7 @@ from seawall.wal.kv import Environment
 path = sys.argv[1]
 def say(text):
     sys.stdout.write(text + "\\n"); sys.stdout.flush()
-def opened(map_bytes=1 << 30, timeout_ms=10_000):
+def opened(map_bytes=1 << 30, timeout_ms=60_000):
     return Environment(
         path, files=Files(), map_size_bytes=map_bytes, write_lock_timeout_ms=timeout_ms)
 """
@@ -296,19 +296,23 @@ def test_close_waits_for_a_reader(path: Path) -> None:
     def read() -> None:
         with environment.read() as view:
             inside.set()
-            leave.wait()
+            leave.wait(60)
             assert view.get(b"k") is None
 
     thread = threading.Thread(target=read)
     thread.start()
-    inside.wait()
-    with pytest.raises(LockTimeout):
+    try:
+        assert inside.wait(60)
+        with pytest.raises(LockTimeout):
+            environment.close()
+        with environment.read() as view:  # still open
+            assert view.get(b"k") is None
+        environment._timeout_ms = 60_000
+        threading.Timer(0.02, leave.set).start()
         environment.close()
-    with environment.read() as view:  # still open
-        assert view.get(b"k") is None
-    threading.Timer(0.02, leave.set).start()
-    environment.close()
-    thread.join()
+    finally:
+        leave.set()
+        thread.join()
 
 
 def test_one_process_opens_it_once(environment: Environment, path: Path) -> None:
@@ -406,10 +410,10 @@ def test_a_stopped_writer_is_waited_for_and_named(path: Path) -> None:
     child = start(HOLDER, path)
     assert heard(child) == "inside"
     child.send_signal(signal.SIGSTOP)
-    begin = time.monotonic()
+    begin_s = time.monotonic()
     with pytest.raises(LockTimeout) as caught, environment.write():
         pass
-    assert time.monotonic() - begin > 0.1
+    assert time.monotonic() - begin_s > 0.1
     assert caught.value.holder_pid == child.pid
     with environment.read() as view:  # readers do not wait
         assert view.get(b"k") is None
@@ -619,13 +623,13 @@ def test_a_child_leaves_its_parents_transactions_alone(environment: Environment)
         with environment.write() as transaction:
             transaction.put(b"k", b"v")
             inside.set()
-            leave.wait()
+            leave.wait(60)
             transaction.put(b"l", b"w")
 
     thread = threading.Thread(target=write)
     thread.start()
-    inside.wait()
     try:
+        assert inside.wait(60)
         with environment.read() as view:
             assert in_child(lambda: view.get(b"k")) == "None"
             assert environment.reader_check() == 0
@@ -666,7 +670,7 @@ with environment.write() as transaction:
     try:
         child.kill()
         child.wait()
-        environment = open_environment(path, write_lock_timeout_ms=5_000)
+        environment = open_environment(path, write_lock_timeout_ms=60_000)
         with environment.write() as transaction:
             transaction.put(b"k", b"v")
         environment.close()

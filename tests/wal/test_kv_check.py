@@ -190,7 +190,8 @@ def test_how_a_child_can_end(
     path: Path, monkeypatch: pytest.MonkeyPatch, source: str, want: Kind
 ) -> None:
     child_that(monkeypatch, "import resource; resource.setrlimit(4, (0, 0))\n" + source)
-    assert check_in_child(str(path), timeout_ms=500).kind is want
+    timeout_ms = 500 if "sleep" in source else 60_000
+    assert check_in_child(str(path), timeout_ms=timeout_ms).kind is want
 
 
 def test_no_child_to_be_had(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
