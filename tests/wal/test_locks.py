@@ -10,13 +10,11 @@ import time
 from collections.abc import Callable
 
 import pytest
-from commands import eventually
 from storage import Child, Crash, FaultyFiles
 
 from seawall.wal.errors import AppendLockTimeout, ForkedHandle, HandleClosed, LockTimeout
 from seawall.wal.files import Files
 from seawall.wal.locks import FileLock, lock_holder
-from seawall.wal.torture.processes import process_state
 
 
 @pytest.fixture
