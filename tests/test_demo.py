@@ -40,7 +40,7 @@ from demo_parts.leash import ConductorGone, Leash  # noqa: E402
 from demo_parts.report import Meter  # noqa: E402
 from demo_parts.sources import find_files, read_sources, split_lines  # noqa: E402
 
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 
 
 def demo(*options: str | Path) -> list[str]:

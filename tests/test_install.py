@@ -85,17 +85,18 @@ def pip(*arguments: str | Path, cwd: Path, **more: str) -> subprocess.CompletedP
     )
 
 
-def copy_checkout(base: Path) -> Path:
-    source = base / "source"
-    shutil.copytree(ROOT, source, symlinks=True, ignore=NOT_COPIED)
-    return source
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout."""
+    copied = tmp_path_factory.mktemp("copy") / "source"
+    shutil.copytree(ROOT, copied, symlinks=True, ignore=NOT_COPIED)
+    return copied
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of a fresh environment that seawall was installed into."""
     base = tmp_path_factory.mktemp("install")
-    source = copy_checkout(base)
     environment = base / "environment"
     venv.create(environment, symlinks=True)  # without pip: ours installs into it
     python = environment / "bin" / "python"
@@ -109,7 +110,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if probe.returncode != 0:
             pytest.skip("no package index can be reached")
     assert done.returncode == 0, done.stdout
-    shutil.rmtree(source)
     return python.parent
 
 
@@ -122,7 +122,7 @@ def beside_shadows(tmp_path: Path) -> Path:
     return tmp_path
 
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 def test_users_modules_and_ours_do_not_meet(installed: Path, beside_shadows: Path) -> None:
@@ -157,11 +157,12 @@ def test_core_is_compiled_where_there_is_a_compiler(installed: Path, tmp_path: P
     assert run(installed / "python", "-c", code, cwd=tmp_path) == "True\n"
 
 
-def test_core_is_optional(installed: Path, tmp_path: Path) -> None:
+def test_core_is_optional(installed: Path, source: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
+    shutil.rmtree(source / "build")  # what was compiled there
     done = pip(
         *("install", "--no-deps", "--no-build-isolation", "--no-compile", "--target", target),
-        copy_checkout(tmp_path),
+        source,
         cwd=tmp_path,
         CC="/bin/false",
     )

@@ -61,9 +61,11 @@ def kill_during(source: str, target: str, topic: str, rounds: int, interval_ms: 
         env=environment(),
     )
     with process:
-        lines = [pipe_of(process.stdout).readline() for _ in range(rounds)]
-        process.kill()
-        process.wait(TIMEOUT_S)
+        try:
+            lines = [pipe_of(process.stdout).readline() for _ in range(rounds)]
+        finally:
+            process.kill()
+            process.wait(TIMEOUT_S)
     return lines[-1] != b""
 
 

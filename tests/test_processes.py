@@ -19,6 +19,7 @@ from seawall.broker.errors import (
     TopicExists,
     UnknownTopic,
 )
+from seawall.wal import watch
 from seawall.wal.files import Files
 
 PARTITIONS = 2
@@ -71,19 +72,23 @@ def test_producers_and_consumers_that_are_killed_at_random(folder: str) -> None:
         name = next(names)
         return name, Child(produce(name))
 
+    def told(name: int, line: str) -> None:
+        partition, offset = map(int, line.split())
+        assert (partition, offset) not in acknowledged
+        acknowledged[partition, offset] = name
+
     producers = [start_producer() for _ in range(4)]
     consumers = [Child(consume) for _ in range(2)]
     randomness = random.Random()
-    ends_s = time.monotonic() + 3
-    while True:
-        time.sleep(randomness.uniform(0.02, 0.25))
-        is_last = time.monotonic() > ends_s
+    for number in range(20):
+        time.sleep(randomness.uniform(0.02, 0.2))
+        is_last = number == 19
         for at in range(4) if is_last else [randomness.randrange(4)]:
             name, child = producers[at]
+            if is_last or randomness.random() < 0.5:  # else it may be at its beginning still
+                told(name, child.line())
             for line in killed(child):
-                partition, offset = map(int, line.split())
-                assert (partition, offset) not in acknowledged
-                acknowledged[partition, offset] = name
+                told(name, line)
             if not is_last:
                 producers[at] = start_producer()
         if is_last or randomness.random() < 0.3:
@@ -95,7 +100,6 @@ def test_producers_and_consumers_that_are_killed_at_random(folder: str) -> None:
             for child in consumers:
                 for line in killed(child):
                     seen = [max(pair) for pair in zip(seen, map(int, line.split()), strict=True)]
-            break
 
     with Broker.open(folder) as broker:
         records: dict[tuple[int, int], Record] = {
@@ -103,7 +107,7 @@ def test_producers_and_consumers_that_are_killed_at_random(folder: str) -> None:
         }
         assert list(broker.verify()) == []
         ends = [broker.ends("orders", number) for number in range(PARTITIONS)]
-    assert len(acknowledged) > 100
+    assert acknowledged
     # Dense, and what anybody was shown is still there.
     assert sorted(records) == [
         (number, offset) for number in range(PARTITIONS) for offset in range(ends[number].log_end)
@@ -123,15 +127,17 @@ def test_producers_and_consumers_that_are_killed_at_random(folder: str) -> None:
 # -- groups --------------------------------------------------------------------------
 
 
-def test_a_group_changes_hands_within_a_second(folder: str) -> None:
+def test_a_group_changes_hands_when_a_process_dies(folder: str) -> None:
+    """And not when its session ends."""
+    count = 20_000  # it does not get to the end
     with Broker.open(folder) as broker:
         broker.create_topic("orders")
-        put(broker, *[b"%d" % number for number in range(100)])
+        put(broker, *[b"%d" % number for number in range(count)])
 
     def consume(say: Say) -> None:
         with (
             Broker.open(folder) as broker,
-            broker.consumer("orders", group="g") as consumer,
+            broker.consumer("orders", group="g", session_timeout_ms=600_000) as consumer,
         ):
             for record in consumer:
                 consumer.ack(record)
@@ -145,10 +151,8 @@ def test_a_group_changes_hands_within_a_second(folder: str) -> None:
         with Broker.open(folder) as broker:
             while len(broker.group("g").members) < 2:
                 time.sleep(0.01)
-            started = time.monotonic()
             said = [0, *map(int, killed(first))]
             began = int(second.line())
-            assert time.monotonic() - started < 1
             assert said == list(range(len(said)))
             # At least once: not more than the one that was not acknowledged again.
             assert said[-1] <= began <= said[-1] + 2
@@ -237,7 +241,9 @@ def test_others_see_a_topic_come_and_go_at_once(folder: str) -> None:
         assert values(read_all(broker)) == [b"new"]
 
 
-def test_a_new_record_wakes_a_consumer_of_another_process(folder: str) -> None:
+def test_a_new_record_wakes_a_consumer_of_another_process(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Broker.open(folder) as broker:
         broker.create_topic("orders")
 
@@ -245,17 +251,17 @@ def test_a_new_record_wakes_a_consumer_of_another_process(folder: str) -> None:
             with Broker.open(folder) as other, other.consumer("orders") as consumer:
                 say("ready")
                 for record in consumer:
-                    say(f"{time.time_ns() // 1000 - int(record.value or b'0')}")
+                    say((record.value or b"").decode())
 
+        # It is woken, or it hears of nothing.
+        monkeypatch.setattr(watch, "POLL_INTERVAL_S", 600)
         child = Child(consume)
         try:
             assert child.line() == "ready"
-            delays_us = []
             with broker.producer(linger_ms=0) as producer:
-                for _ in range(100):
-                    producer.send("orders", b"%d" % (time.time_ns() // 1000)).result()
-                    delays_us.append(int(child.line()))
-            assert sorted(delays_us)[50] < 50_000  # generous: machines of tests are busy
+                for number in range(100):
+                    producer.send("orders", b"%d" % number).result()
+                    assert child.line() == str(number)
         finally:
             killed(child)
 
@@ -273,7 +279,7 @@ def test_a_stopped_process_that_holds_an_append_lock(folder: str) -> None:
             descriptor = files.open(lock, os.O_RDWR)
             assert files.try_lock(descriptor)
             say("holding")
-            time.sleep(60)
+            time.sleep(600)
 
         put(broker, b"before")
         child = Child(hold)
@@ -284,7 +290,7 @@ def test_a_stopped_process_that_holds_an_append_lock(folder: str) -> None:
                 started = time.monotonic()
                 with pytest.raises(AppendLockTimeout) as caught:
                     producer.send("orders", b"x", partition=0).result()
-                assert 0.2 < time.monotonic() - started < 5
+                assert time.monotonic() - started > 0.2
                 error = caught.value
                 assert (error.topic, error.partition) == ("orders", 0)
                 assert (error.holder_pid, error.timeout_ms, error.path) == (child.pid, 300, lock)
@@ -315,7 +321,7 @@ def test_a_process_that_is_stopped_anywhere_blocks_nobody_for_ever(folder: str) 
                 for _ in range(15):
                     child.kill(signal.SIGSTOP)
                     try:
-                        producer.send("orders", b"ours").result(timeout=10)
+                        producer.send("orders", b"ours").result(timeout=60)
                         stored += 1
                     except BrokerError:
                         pass

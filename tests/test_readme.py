@@ -14,6 +14,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+pytestmark = pytest.mark.timeout(1000)
+
 # What is not run from here, because another test does: `pip install .` in
 # test_install.py, the demo in test_demo.py, and `make test` is what runs this.
 ELSEWHERE = re.compile(r"^(make \w+|pip install \.)( +#.*)?$", re.MULTILINE)
@@ -45,7 +47,7 @@ def test_commands_run(page: Path, tmp_path: Path) -> None:
         env=commands_on_path(tmp_path),
         capture_output=True,
         text=True,
-        timeout=110,  # a page has up to fifty commands
+        timeout=900,  # a page has up to sixty commands
         check=False,
     )
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
@@ -60,7 +62,7 @@ def test_programs_run(page: Path, tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, f"{program}\n{done.stdout}\n{done.stderr}"

@@ -96,9 +96,7 @@ def test_deleting_a_topic_in_use_is_told_to_everybody_at_once(folder: str) -> No
             eventually(lambda: set(broker.groups()) == {"waits", "acks"})
             eventually(lambda: broker.ends("orders", 0).durable_end > 5)
             broker.delete_topic("orders")
-            began_s = time.monotonic()
             assert [each.line() for each in children] == ["UnknownTopic"] * 4
-            assert time.monotonic() - began_s < 10
             broker.create_topic("orders", 1)
             put(broker, b"new")
             assert values(read_all(broker)) == [b"new"]
@@ -170,14 +168,21 @@ def test_no_record_is_removed_before_it_was_acknowledged(
 
         return work
 
+    def is_trimmed() -> bool:
+        names = os.listdir(os.path.join(folder, "logs", "1-orders-0"))
+        return "00000000000000000000.log" not in names
+
     works = {"produce": produce, **{group: consume(group) for group in groups}}
     said: dict[str, list[str]] = {name: [] for name in works}
     children = {name: Child(work) for name, work in works.items()}
     try:
-        ends_s = time.monotonic() + 2.5
-        while time.monotonic() < ends_s:
+        kills = 0
+        while kills < 12 or not is_trimmed():
+            kills += 1
             time.sleep(random.uniform(0.05, 0.3))
             name = random.choice(list(works))
+            if random.random() < 0.5:  # else it may be at its beginning still
+                said[name].append(children[name].line())
             children[name].kill(signal.SIGKILL)
             said[name] += children[name].wait()
             children[name] = Child(works[name])
