@@ -129,7 +129,7 @@ class Talk:
 
     def until(self, key: int, version: int, is_so: Any, /, **rest: Any) -> Any:
         """Ask again until something is so; the last answer."""
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + 60
         while True:
             answer = self.ask_quietly(key, version, **rest)
             if is_so(answer) or time.monotonic() > deadline_s:
