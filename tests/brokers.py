@@ -95,13 +95,13 @@ def in_thread(work: Callable[[], object]) -> Iterator[threading.Thread]:
     try:
         yield thread
     finally:
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive(), "the thread is stuck"
     if failures:
         raise failures[0]
 
 
-def eventually(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+def eventually(condition: Callable[[], bool], timeout_s: float = 60) -> None:
     """Wait until something is so."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():
