@@ -7,6 +7,7 @@ import typing
 import uuid
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -77,6 +78,7 @@ BY_NAME["rebalance_timeout"] = milliseconds(-1, 0, 1, 50)
 BY_NAME["acks"] = st.sampled_from([-1, -1, -1, 1, 2])
 
 
+@cache
 def entities(kind: Any) -> st.SearchStrategy[Any]:
     """Any entity of one of kio's classes."""
     given_: dict[str, st.SearchStrategy[Any]] = {}

@@ -20,7 +20,7 @@ Conversation = Callable[[Talk], None]
 NOBODY = "nobody"
 UNKNOWN_ID = uuid.UUID(int=7)
 T0 = 1_700_000_000_000
-SESSION_MS, REBALANCE_MS = 10_000, 10_000
+SESSION_MS, REBALANCE_MS = 120_000, 120_000
 SUBSCRIPTION = struct.pack(">hi", 0, 0) + struct.pack(">i", -1)
 ASSIGNMENT = struct.pack(">hi", 0, 0) + struct.pack(">i", -1)
 

@@ -1,6 +1,10 @@
 """Consumers in a group, of the Kafka clients that people use, all with the same few methods.
 
-Run as a script it is one that reads until it is killed, and commits nothing:
+Their sessions are longer than tests wait for anything: what happens did not wait for one to
+end, and none ends because the machine stands still.
+
+Run as a script it is one that reads until it is killed, and commits nothing. Its session is
+short, so that this is noticed soon:
 ``kafka_members.py KIND ADDRESS TOPIC GROUP``; it prints its partitions when they change.
 """
 
@@ -14,7 +18,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-SESSION_MS = 1_500
+SESSION_MS = 180_000
+KILLED_SESSION_MS = 1_500
 HEARTBEAT_MS = 150
 BACKOFF_MS = 100
 
@@ -166,7 +171,11 @@ class Aiokafka:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
-        self.consumer = self._run(self._start(address, topic, group, settings))
+        try:
+            self.consumer = self._run(self._start(address, topic, group, settings))
+        except BaseException:
+            self._end()
+            raise
 
     async def _start(self, address: str, topic: str, group: str, settings: Any) -> Any:
         from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
@@ -189,7 +198,7 @@ class Aiokafka:
         return consumer
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(90)
 
     def poll(self) -> list[tuple[int, int]]:
         batches = self._run(self.consumer.getmany(timeout_ms=50))
@@ -205,7 +214,12 @@ class Aiokafka:
             self._run(self.consumer.commit())
 
     def close(self) -> None:
-        self._run(self.consumer.stop())
+        try:
+            self._run(self.consumer.stop())
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.loop.close()
@@ -219,7 +233,7 @@ KINDS: dict[str, Callable[..., KafkaMember]] = {
 
 
 def main(kind: str, *arguments: str) -> None:
-    member = KINDS[kind](*arguments)
+    member = KINDS[kind](*arguments, session_timeout_ms=KILLED_SESSION_MS)
     printed: set[int] = set()
     while True:
         member.poll()

@@ -25,6 +25,9 @@ from multiprocessing import forkserver, resource_tracker
 from typing import NamedTuple
 
 GRACE_S = 20.0  # how long something that is already on its way out may take
+# After so long, what is still there may only be kept by a reference cycle. Not at once: looking
+# at all objects takes long, and most is gone in a moment.
+_COLLECT_AFTER_S = 0.2
 _POLL_S = 0.01
 _PR_SET_CHILD_SUBREAPER = 36
 _SELF = "/proc/self"
@@ -72,7 +75,7 @@ def leaks_since(before: Snapshot, grace_s: float = GRACE_S) -> list[str]:
     Dead children that nobody waited for are reaped. Living ones are killed after
     they were described, so that they can't disturb the tests that follow.
     """
-    deadline = time.monotonic() + grace_s
+    began = time.monotonic()
     collected = False
     while True:
         now = snapshot()
@@ -84,10 +87,13 @@ def leaks_since(before: Snapshot, grace_s: float = GRACE_S) -> list[str]:
             descriptors = frozenset(d for d in descriptors if d[0] not in _helper_pipes())
         if not (threads or children or descriptors):
             return []
-        if not collected:  # what only a reference cycle kept open is not a leak of its own:
-            collected = True  # Python warns of it, and warnings are errors here
+        waited_s = time.monotonic() - began
+        if not collected and waited_s >= min(_COLLECT_AFTER_S, grace_s):
+            # What only a reference cycle kept open is not a leak of its own:
+            # Python warns of it, and warnings are errors here.
+            collected = True
             gc.collect()
-        elif time.monotonic() >= deadline:
+        elif waited_s >= grace_s:
             break
         else:
             time.sleep(_POLL_S)

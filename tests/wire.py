@@ -6,8 +6,9 @@ import io
 import itertools
 import socket
 import struct
+import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from kio.index import load_request_schema, load_response_schema
 from kio.serial import entity_reader, entity_writer
@@ -15,7 +16,10 @@ from kio.serial import entity_reader, entity_writer
 from seawall.broker.kafka.schema import builder
 from seawall.wal.records import RecordTuple, encode_batch
 
-TIMEOUT_S = 20.0
+# For answers that are on their way, however slow the machine is.
+TIMEOUT_S = 60.0
+# A server holds what it may hold longer than anybody here waits: whoever is answered, was woken.
+LONG_MS = 600_000
 
 
 def address_of(text: str) -> tuple[str, int]:
@@ -45,8 +49,11 @@ def request_bytes(
 class Wire:
     """One connection. Requests are kio's, built from keyword arguments."""
 
+    _open: ClassVar[weakref.WeakSet[Wire]] = weakref.WeakSet()
+
     def __init__(self, address: str) -> None:
         self.socket = socket.create_connection(address_of(address), timeout=TIMEOUT_S)
+        self._open.add(self)
         self._ids = itertools.count(1)
         self._sent: list[tuple[int, int, int]] = []
 
@@ -94,7 +101,14 @@ class Wire:
             return True
 
     def close(self) -> None:
+        self._open.discard(self)
         self.socket.close()
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Those that a test which failed did not get to close."""
+        for each in list(cls._open):
+            each.close()
 
     # -- what most tests do ------------------------------------------------------------
 

@@ -9,7 +9,8 @@ from wire import Wire
 
 from seawall.broker.kafka.consumer_protocol import encode_assignment, encode_subscription
 
-SESSION_MS = 10_000
+# Longer than anybody waits for an answer, and longer than a machine stands still.
+SESSION_MS = REBALANCE_MS = 300_000
 
 
 class WireMember:
@@ -41,7 +42,7 @@ class WireMember:
         fields: dict[str, Any] = {
             "group_id": self.group,
             "session_timeout": self.session_ms,
-            "rebalance_timeout": 10_000,
+            "rebalance_timeout": REBALANCE_MS,
             "member_id": self.member_id,
             "group_instance_id": self.instance_id,
             "protocol_type": "consumer",

@@ -27,6 +27,8 @@ from seawall.wal.errors import LogGone
 
 # A server that was not heard of for so long is taken for dead: it was stopped.
 SERVER_SESSION_MS = 45_000
+# One that has been silent for so long looks whether others have.
+LATE_MS = SERVER_SESSION_MS / 2
 MAX_CLIENT_ID_BYTES = 100
 
 TopicPartition = tuple[str, int]
@@ -76,7 +78,7 @@ class CoordinatorStore:
         """Be heard of. False if that was so late that others may have thought it dead."""
         silent_ms = (time.monotonic_ns() - self._life.beaten_ns) / 1_000_000
         self._life.beat()
-        return silent_ms < SERVER_SESSION_MS / 2
+        return silent_ms < LATE_MS
 
     def new_member_id(self, prefix: str) -> str:
         """An id that no other member has ever had. It ends with what says that they live."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from clients.endpoints import Endpoint, Kafka, Seawall
-from clients.programs import BUILT, CLIENTS, ROOT, Client, Running
+from clients.programs import BUILT, CLIENTS, ROOT, Client
 from clients.scenarios import SCENARIOS, YES, play
 
 DOCUMENT = ROOT / "docs" / "compatibility.md"
@@ -30,16 +30,16 @@ Results = dict[str, Any]
 
 def run_all(server: Endpoint, clients: Sequence[Client]) -> Results:
     """Play every scenario with every client."""
-    results: Results = {}
-    for client in clients:
-        with Running(client, server.address) as program:
-            results[client.name] = {"version": program.ask("about")["version"], "features": {}}
+    results: Results = {client.name: {"version": "?", "features": {}} for client in clients}
+    versions: dict[str, str] = {}
     for scenario in SCENARIOS:
-        for name, outcome in play(scenario, clients, server).items():
+        for name, outcome in play(scenario, clients, server, versions).items():
             features = results[name]["features"]
             for feature, what in outcome.items():
                 if features.setdefault(feature, what) == YES:
                     features[feature] = what
+    for name, version in versions.items():
+        results[name]["version"] = version
     return results
 
 

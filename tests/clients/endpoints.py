@@ -13,10 +13,11 @@ from typing import Self
 
 from clients.neutral import Neutral
 from commands import SEAWALL
+from ports import free_port
 
 from seawall.broker.torture.proxy import Proxy
 
-STARTING_S = 60.0
+STARTING_S = 120.0
 
 
 class Endpoint(ABC):
@@ -192,13 +193,7 @@ class Kafka(Endpoint):
             neutral.commit("first", "first", {0: 0})
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def is_listening(port: int) -> bool:
     with socket.socket() as client:
-        client.settimeout(1)
+        client.settimeout(10)
         return client.connect_ex(("127.0.0.1", port)) == 0

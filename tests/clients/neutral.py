@@ -10,7 +10,7 @@ from wire import Wire, batch, batches_in
 
 from seawall.wal.records import decode_batch
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 # What passes by itself: no leader yet, a coordinator that loads or is elsewhere.
 TOPIC_ALREADY_EXISTS = 36
 PASSING = {3, 5, 6, 14, 15, 16}

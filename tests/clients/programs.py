@@ -25,7 +25,8 @@ SOURCES = Path(__file__).parent
 # What `make clients` builds.
 BUILT = ROOT / ".venv" / "clients"
 
-PATIENCE_S = 60.0
+# Longer than the programs themselves wait for anything.
+PATIENCE_S = 150.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ class Running:
             self._process.stdin.close()
         if error is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(5)
+                self._process.wait(30)
         self.kill()
         self._listener.join()
         assert self._process.stdout is not None

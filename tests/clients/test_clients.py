@@ -18,7 +18,7 @@ from clients.programs import CLIENTS, Client, Died, Running
 from clients.scenarios import SCENARIOS, YES, Scenario, Stage, play
 from storage import memory_folder
 
-pytestmark = pytest.mark.timeout(400)  # the first test waits for all scenarios
+pytestmark = pytest.mark.timeout(1200)  # the first test waits for all scenarios
 
 FEATURES = [feature for scenario in SCENARIOS for feature in scenario.features]
 # What no client is excused from, whatever it lacks otherwise.

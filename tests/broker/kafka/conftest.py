@@ -14,6 +14,13 @@ from seawall.broker.kafka.threaded import ServerThread
 Serve = Callable[..., ServerThread]
 
 
+@pytest.fixture(autouse=True)
+def hangs_up() -> Iterator[None]:
+    """A test that fails leaves no connection to the next one."""
+    yield
+    Wire.close_all()
+
+
 @pytest.fixture
 def serving(broker: Broker) -> Iterator[Serve]:
     """Begin a server with these settings; it ends with the test."""

@@ -14,7 +14,7 @@ import pytest
 from seawall.broker import Broker
 from seawall.broker.kafka.threaded import ServerThread
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 def fill(broker: Broker, topic: str) -> None:
@@ -214,7 +214,7 @@ def test_aiokafka(server: ServerThread, broker: Broker) -> None:
 def test_kcat_lists_topics(server: ServerThread, broker: Broker) -> None:
     broker.create_topic("bills", 3)
     ran = subprocess.run(
-        ["kcat", "-L", "-J", "-b", server.address],
+        ["kcat", "-L", "-J", "-m", "60", "-b", server.address],
         check=True,
         capture_output=True,
         text=True,

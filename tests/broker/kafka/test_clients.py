@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ RECORDS: list[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]] = [
     (b"", b"", []),
     (b"long", b"x" * 50_000, []),
 ]
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 Found = list[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]]
 
@@ -150,21 +151,22 @@ def test_aiokafka(server: ServerThread, broker: Broker, topic: str, codec: str) 
 def test_kafka_python(server: ServerThread, broker: Broker, topic: str, codec: str) -> None:
     from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-    producer = KafkaProducer(
-        bootstrap_servers=server.address, compression_type=None if codec == "none" else codec
-    )
-    for key, value, headers in RECORDS:
-        producer.send(topic, key=key, value=value, headers=headers).get(TIMEOUT_S)
-    producer.close()
-    consumer = KafkaConsumer(bootstrap_servers=server.address, consumer_timeout_ms=10_000)
+    compression = None if codec == "none" else codec
+    with closing(
+        KafkaProducer(bootstrap_servers=server.address, compression_type=compression)
+    ) as producer:
+        for key, value, headers in RECORDS:
+            producer.send(topic, key=key, value=value, headers=headers).get(TIMEOUT_S)
     place = TopicPartition(topic, 0)
-    consumer.assign([place])
-    consumer.seek_to_beginning(place)
     found: Found = []
-    for record in consumer:
-        found.append((record.key, record.value, list(record.headers)))
-        if len(found) == len(RECORDS):
-            break
-    assert consumer.end_offsets([place]) == {place: len(RECORDS)}
-    consumer.close()
+    with closing(
+        KafkaConsumer(bootstrap_servers=server.address, consumer_timeout_ms=60_000)
+    ) as consumer:
+        consumer.assign([place])
+        consumer.seek_to_beginning(place)
+        for record in consumer:
+            found.append((record.key, record.value, list(record.headers)))
+            if len(found) == len(RECORDS):
+                break
+        assert consumer.end_offsets([place]) == {place: len(RECORDS)}
     assert found == RECORDS == stored(broker, topic)

@@ -17,7 +17,9 @@ import pytest
 from conversations import CONVERSATIONS, hold
 from conversing import OLDEST, PICKS, VERSIONS
 from differences import WANTED, WIDER, Difference
+from storage import memory_folder
 
+from seawall.broker import Broker
 from seawall.broker.kafka.registry import load_apis
 from seawall.broker.kafka.threaded import ServerThread
 
@@ -31,12 +33,22 @@ def recorded(name: str) -> Any:
     return json.loads((RECORDED / f"{name}.json").read_text())
 
 
+@cache
+def held(name: str, pick: str) -> Any:
+    """A conversation with a server and a directory of its own. Each is held once."""
+    with (
+        memory_folder() as folder,
+        Broker.open(folder) as broker,
+        ServerThread(broker, listen="127.0.0.1:0") as server,
+    ):
+        broker.create_topic("orders")
+        return json.loads(json.dumps(hold(server.address, name, pick)))
+
+
 @pytest.mark.parametrize("pick", PICKS)
 @pytest.mark.parametrize("name", CONVERSATIONS)
-def test_a_conversation_goes_as_with_kafka(server: ServerThread, name: str, pick: str) -> None:
-    conversation = f"{name}-{pick}"
-    steps = json.loads(json.dumps(hold(server.address, name, pick)))
-    expected = recorded(conversation)
+def test_a_conversation_goes_as_with_kafka(name: str, pick: str) -> None:
+    steps, expected = held(name, pick), recorded(f"{name}-{pick}")
     assert [each["step"] for each in steps] == [each["step"] for each in expected]
     unwanted = []
     for ours, theirs in zip(steps, expected, strict=True):
@@ -54,20 +66,16 @@ def explained(conversation: str, step: str, path: str) -> bool:
 
 
 @pytest.mark.parametrize("difference", WANTED, ids=lambda each: each.where[0])
-def test_what_may_differ_does(server: ServerThread, difference: Difference) -> None:
+def test_what_may_differ_does(difference: Difference) -> None:
     """A difference that is no more is not to be listed, nor documented."""
-    found: dict[str, list[str]] = {}
     for where in difference.where:
-        conversation = where.partition("/")[0]
-        if conversation not in found:
-            found[conversation] = list(differing(server, conversation))
-        assert any(fnmatchcase(each, where) for each in found[conversation]), where
+        found = differing(where.partition("/")[0])
+        assert any(fnmatchcase(each, where) for each in found), where
 
 
-def differing(server: ServerThread, name: str) -> Iterator[str]:
+def differing(name: str) -> Iterator[str]:
     for pick in PICKS:
-        steps = json.loads(json.dumps(hold(server.address, name, pick)))
-        for ours, theirs in zip(steps, recorded(f"{name}-{pick}"), strict=True):
+        for ours, theirs in zip(held(name, pick), recorded(f"{name}-{pick}"), strict=True):
             for path, _, _ in compared(ours["answer"], theirs["answer"]):
                 yield f"{name}/{ours['step']}/{path}"
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from brokers import put
 from storage import flip
-from wire import Wire, batch, batches_in
+from wire import LONG_MS, TIMEOUT_S, Wire, batch, batches_in
 
 from seawall.broker import Broker
 from seawall.broker.kafka.threaded import ServerThread
@@ -147,23 +147,21 @@ def test_sessions_are_declined(wire: Wire) -> None:
 def test_an_empty_fetch_waits_for_its_time(wire: Wire) -> None:
     began = time.monotonic()
     assert wire.fetch("orders", 0, max_wait_ms=200).records == b""
-    assert 0.19 < time.monotonic() - began < 5
+    assert time.monotonic() - began > 0.19
 
 
 def test_a_produce_wakes_a_fetch(wire: Wire, connect: Connect) -> None:
     waiting = connect()
-    began = time.monotonic()
-    waiting.send_fetch("orders", 0, max_wait_ms=15_000)
-    time.sleep(0.05)
+    waiting.send_fetch("orders", 0, max_wait_ms=LONG_MS)
+    time.sleep(0.05)  # it waits by now; if not, it is answered all the same
     wire.produce("orders", batch(b"a"))
     [answer] = waiting.receive().responses[0].partitions
     assert values_in(answer.records) == [b"a"]
-    assert time.monotonic() - began < 10
 
 
 def test_a_fetch_waits_for_min_bytes(wire: Wire, connect: Connect) -> None:
     waiting = connect()
-    waiting.send_fetch("orders", 0, max_wait_ms=15_000, min_bytes=3 * len(batch(b"a")))
+    waiting.send_fetch("orders", 0, max_wait_ms=LONG_MS, min_bytes=3 * len(batch(b"a")))
     for value in (b"a", b"b", b"c"):
         time.sleep(0.02)
         wire.produce("orders", batch(value))
@@ -178,20 +176,16 @@ def test_a_response_that_is_full_is_not_waited_for(wire: Wire, limits: dict[str,
     """Although it has less than min_bytes: more could never come."""
     for _ in range(5):
         wire.produce("orders", batch(b"x" * 1000))
-    began = time.monotonic()
-    answer = wire.fetch("orders", 0, max_wait_ms=15_000, min_bytes=1 << 20, **limits)
+    answer = wire.fetch("orders", 0, max_wait_ms=LONG_MS, min_bytes=1 << 20, **limits)
     assert len(values_in(answer.records)) == 1
-    assert time.monotonic() - began < 10
 
 
 def test_what_lies_in_the_next_segment_is_not_waited_for(wire: Wire, broker: Broker) -> None:
     broker.create_topic("small", config={"segment.bytes": 4096})
     for _ in range(8):
         wire.produce("small", batch(b"x" * 1500))
-    began = time.monotonic()
-    answer = wire.fetch("small", 0, max_wait_ms=15_000, min_bytes=11_000)
+    answer = wire.fetch("small", 0, max_wait_ms=LONG_MS, min_bytes=11_000)
     assert answer.records
-    assert time.monotonic() - began < 10
 
 
 PRODUCE = """
@@ -203,18 +197,16 @@ with Broker.open(sys.argv[1]) as broker, broker.producer() as producer:
 
 
 def test_a_producer_in_another_process_wakes_a_fetch(wire: Wire, broker: Broker) -> None:
-    began = time.monotonic()
-    wire.send_fetch("orders", 0, max_wait_ms=19_000)
-    subprocess.run([sys.executable, "-c", PRODUCE, broker.path], check=True, timeout=30)
+    wire.send_fetch("orders", 0, max_wait_ms=LONG_MS)
+    subprocess.run([sys.executable, "-c", PRODUCE, broker.path], check=True, timeout=TIMEOUT_S)
     [answer] = wire.receive().responses[0].partitions
     assert values_in(answer.records) == [b"from afar"]
-    assert time.monotonic() - began < 15
 
 
 def test_waiting_fetches_do_not_use_up_the_executor(server: ServerThread, broker: Broker) -> None:
     waiting = [Wire(server.address) for _ in range(30)]
     for each in waiting:
-        each.send_fetch("orders", 0, max_wait_ms=15_000)
+        each.send_fetch("orders", 0, max_wait_ms=LONG_MS)
     wire = Wire(server.address)
     assert wire.ask(3, 4, topics=None).topics
     assert wire.produce("orders", batch(b"a")).error_code == 0

@@ -51,9 +51,7 @@ def resident_bytes() -> int:
 @pytest.fixture
 def fuzzed(serving: Serve) -> Iterator[ServerThread]:
     before = resident_bytes()
-    yield serving(
-        receive_timeout_ms=200, connections_max_idle_ms=2000, auto_create_topics_enable=False
-    )
+    yield serving(auto_create_topics_enable=False)
     assert resident_bytes() - before < MOST_MEMORY_BYTES
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from brokers import eventually
-from wire import Wire
+from wire import LONG_MS, Wire
 
 from seawall.broker import Broker
 from seawall.broker.kafka import metadata
@@ -91,7 +91,7 @@ def test_a_topic_that_takes_long_to_create_is_asked_for_again(
     with broker.engine.topics_lock:
         new, orders = ask(wire, topics=named).topics
     assert (new.error_code, orders.error_code) == (5, 0)  # LEADER_NOT_AVAILABLE
-    monkeypatch.setattr(metadata, "CREATION_TIMEOUT_MS", 10_000)
+    monkeypatch.setattr(metadata, "CREATION_TIMEOUT_MS", LONG_MS)
     assert [topic.error_code for topic in ask(wire, topics=named).topics] == [0, 0]
 
 
@@ -142,7 +142,7 @@ def test_long_answers_share_the_memory_for_responses(
     orders = short.ask(KEY, 4, topics=[{"name": "orders"}]).topics
     assert [topic.name for topic in orders] == ["orders"], "a short answer waits for nobody"
     assert not select.select([long.socket], (), (), 0.05)[0]
-    assert node.response_budget.used_bytes == 1
+    eventually(lambda: node.response_budget.used_bytes == 1)
     node.loop.call_soon_threadsafe(node.response_budget.release, 1)
     assert len(long.receive().topics) == 2
     eventually(lambda: node.response_budget.used_bytes == 0)

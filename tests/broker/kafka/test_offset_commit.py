@@ -86,9 +86,8 @@ def test_while_a_generation_begins(connect: Callable[[], Wire]) -> None:
 
 
 def test_a_full_disk_refuses_and_later_works() -> None:
-    with memory_folder() as folder:
-        files = FaultyFiles()
-        broker = broker_on(files, folder)
+    files = FaultyFiles()
+    with memory_folder() as folder, broker_on(files, folder) as broker:
         broker.create_topic("orders")
         with ServerThread(broker, listen="127.0.0.1:0") as server:
             wire = Wire(server.address)
@@ -105,4 +104,3 @@ def test_a_full_disk_refuses_and_later_works() -> None:
             engine.state.put_committed = original  # type: ignore[method-assign]
             assert member.commit({PLACE: 0}) == {PLACE: 0}
             wire.close()
-        broker.close()

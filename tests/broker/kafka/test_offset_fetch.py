@@ -68,7 +68,7 @@ def test_several_groups(committed: Wire, version: int) -> None:
 def test_what_embedded_consumers_have_acknowledged(wire: Wire, broker: Broker) -> None:
     put(broker, b"a", b"b")
     with broker.consumer("orders", group="e") as consumer:
-        consumer.ack(consumer.poll(timeout_ms=1000))
+        consumer.ack(consumer.poll(timeout_ms=60_000))
     answer = wire.ask(9, 7, group_id="e", topics=None, require_stable=False)
     assert fetched(answer.topics) == {("orders", 0): (2, "")}
 

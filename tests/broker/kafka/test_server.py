@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable
 
 import pytest
-from brokers import broker_on, eventually
+from brokers import broker_on, eventually, in_thread
+from ports import free_port
 from storage import FaultyFiles, memory_folder
-from wire import Wire, batch, request_bytes
+from wire import LONG_MS, TIMEOUT_S, Wire, batch, request_bytes
 
 from seawall.broker import Broker
 from seawall.broker.errors import ServerRunning
+from seawall.broker.kafka import connection as connection_module
+from seawall.broker.kafka import server as server_module
 from seawall.broker.kafka.addresses import is_loopback, join_address, split_address
 from seawall.broker.kafka.node import Node
 from seawall.broker.kafka.server import serve
@@ -23,7 +26,7 @@ from seawall.broker.kafka.threaded import ServerThread
 
 def test_a_program_with_a_loop_embeds_it(broker: Broker) -> None:
     async def scenario() -> str:
-        async with serve(broker, listen="127.0.0.1:0") as server:
+        async with serve(broker, listen=f"127.0.0.1:{free_port()}") as server:
             wire = await asyncio.to_thread(Wire, server.address)
             answer = await asyncio.to_thread(wire.produce, "orders", batch(b"a"))
             assert answer.error_code == 0
@@ -58,15 +61,14 @@ def test_an_address_that_is_taken_leaves_no_lease(broker: Broker) -> None:
 
 
 def test_stopping_answers_what_was_accepted(serving: Callable[..., ServerThread]) -> None:
-    server = serving()
+    server = serving(grace_ms=LONG_MS)
     wires = [Wire(server.address) for _ in range(5)]
     for wire in wires:
-        wire.send_fetch("orders", 0, max_wait_ms=20_000)
+        wire.send_fetch("orders", 0, max_wait_ms=LONG_MS)
     connections = server.server.node.connections
     eventually(lambda: [each.is_idle for each in tuple(connections)] == [False] * len(wires))
-    began = time.monotonic()
-    server.stop()
-    assert time.monotonic() - began < 5
+    with in_thread(server.stop):
+        pass  # long before its grace is over
     for wire in wires:
         assert wire.receive().responses[0].partitions[0].error_code == 0
         assert wire.is_closed()
@@ -74,7 +76,7 @@ def test_stopping_answers_what_was_accepted(serving: Callable[..., ServerThread]
 
 
 def test_stopping_ends_although_a_client_goes_on(serving: Callable[..., ServerThread]) -> None:
-    server = serving(grace_ms=20_000)
+    server = serving(grace_ms=LONG_MS)
     wire = Wire(server.address)
     answered = 0
 
@@ -91,9 +93,8 @@ def test_stopping_ends_although_a_client_goes_on(serving: Callable[..., ServerTh
     client = threading.Thread(target=go_on)
     client.start()
     eventually(lambda: answered > 50)
-    began = time.monotonic()
-    server.stop()
-    assert time.monotonic() - began < 10
+    with in_thread(server.stop):
+        pass  # long before its grace is over
     client.join()
     assert server.broker.ends("orders", 0).durable_end >= answered
     wire.close()
@@ -124,20 +125,28 @@ class Flood:
             while True:
                 self._wire.receive_frame()
                 self.answered += 1
-
-    def join(self) -> None:
-        self._receiver.join()
+        # It has heard the last answer, and hangs up.
         with contextlib.suppress(OSError):  # it may be closed already
             self._wire.socket.shutdown(socket.SHUT_RDWR)
         self._sender.join()
         self._wire.close()
 
+    def join(self) -> None:
+        self._receiver.join()
+
 
 def test_stopping_under_load_answers_whatever_is_stored(
-    broker: Broker, serving: Callable[..., ServerThread], caplog: pytest.LogCaptureFixture
+    broker: Broker,
+    serving: Callable[..., ServerThread],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It accepts nothing more, and its answers are not lost with what it has not read."""
-    server = serving(grace_ms=8_000)
+    # No client here is given up before it has read them, however slow the machine is.
+    for module in (connection_module, server_module):
+        monkeypatch.setattr(module, "LINGER_S", TIMEOUT_S)
+    monkeypatch.setattr(connection_module, "QUIET_S", TIMEOUT_S)
+    server = serving(grace_ms=LONG_MS)
     floods = [Flood(server.address) for _ in range(3)]
     while not all(flood.answered for flood in floods):
         time.sleep(0.01)
@@ -158,10 +167,10 @@ def test_stopping_waits_for_the_disk_but_not_for_ever() -> None:
         def sync(self, descriptor: int) -> None:
             if self.is_slow:
                 entered.set()
-                go_on.wait(20)
+                go_on.wait(TIMEOUT_S)
             super().sync(descriptor)
 
-    for grace_ms, is_answered in ((20_000, True), (100, False)):
+    for grace_ms, is_answered in ((LONG_MS, True), (100, False)):
         entered.clear()
         go_on.clear()
         files = Slow()
@@ -173,16 +182,18 @@ def test_stopping_waits_for_the_disk_but_not_for_ever() -> None:
             assert wire.produce("orders", batch(b"first")).error_code == 0
             files.is_slow = True
             wire.send_produce("orders", batch(b"slow"))
-            assert entered.wait(10)
-            stopping = threading.Thread(target=server.stop)
-            stopping.start()
-            time.sleep(0.3)
-            go_on.set()
-            if is_answered:
-                assert wire.receive().responses[0].partition_responses[0].base_offset == 1
-            else:
-                assert wire.is_closed()
-            stopping.join()
+            assert entered.wait(TIMEOUT_S)
+            with in_thread(server.stop) as stopping:
+                try:
+                    if is_answered:
+                        time.sleep(0.1)
+                        assert stopping.is_alive()
+                    else:
+                        assert wire.is_closed()
+                finally:
+                    go_on.set()
+                if is_answered:
+                    assert wire.receive().responses[0].partition_responses[0].base_offset == 1
             wire.close()
 
 
@@ -243,9 +254,11 @@ def test_the_fixture_for_other_peoples_tests(pytester: pytest.Pytester) -> None:
         def test_a_service(seawall_server):
             producer = Producer({"bootstrap.servers": seawall_server.address, "log_level": 0})
             producer.produce("events", b"hello")
-            assert producer.flush(20) == 0
+            assert producer.flush(60) == 0
             assert seawall_server.broker.ends("events", 0).durable_end == 1
         """
     )
-    ended = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:randomly")
+    others = ("cacheprovider", "randomly", "hypothesispytest", "xdist")
+    without = [each for name in others for each in ("-p", f"no:{name}")]
+    ended = pytester.runpytest_subprocess(*without)
     ended.assert_outcomes(passed=1)

@@ -6,12 +6,14 @@ const kafkajs = require("kafkajs");
 const { Kafka, CompressionTypes, CompressionCodecs, ConfigResourceTypes, logLevel } = kafkajs;
 CompressionCodecs[CompressionTypes.Snappy] = require("kafkajs-snappy");
 
-const PATIENCE_MS = 20_000;
+const PATIENCE_MS = 60_000;
 const CODECS = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy };
 
 const kafka = new Kafka({
   clientId: "kafkajs",
   brokers: [process.argv[2]],
+  connectionTimeout: PATIENCE_MS,
+  requestTimeout: PATIENCE_MS,
   logLevel: logLevel.ERROR,
   logCreator: () => ({ label, log }) => console.error(label, log.message, log.error || ""),
   retry: { initialRetryTime: 100, maxRetryTime: 1000, retries: 60 },

@@ -8,6 +8,7 @@ from typing import Any
 from agent import Agent, to_bytes, to_text
 
 HEARTBEAT_INTERVAL_MS = 1_000
+REQUEST_TIMEOUT_MS = 60_000
 
 
 class Alike(Agent):
@@ -19,6 +20,7 @@ class Alike(Agent):
     def producer_settings(self, codec: str, idempotent: bool) -> dict[str, Any]:
         return {
             "bootstrap_servers": self.bootstrap,
+            "request_timeout_ms": REQUEST_TIMEOUT_MS,
             "acks": "all",
             "compression_type": None if codec == "none" else codec,
             "enable_idempotence": idempotent,
@@ -28,6 +30,7 @@ class Alike(Agent):
     def consumer_settings(self, group: str | None) -> dict[str, Any]:
         return {
             "bootstrap_servers": self.bootstrap,
+            "request_timeout_ms": REQUEST_TIMEOUT_MS,
             "group_id": group,
             "auto_offset_reset": "earliest",
             "enable_auto_commit": False,

@@ -15,7 +15,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
 from alike import Alike, as_said, as_sent, lag_of, session_settings
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 class Aiokafka(Alike):

@@ -20,7 +20,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 class Confluent(Agent):

@@ -15,7 +15,7 @@ from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 BACKOFF = {"reconnect_backoff_ms": 50, "reconnect_backoff_max_ms": 200}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from agent import Agent
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 class Kcat(Agent):
@@ -22,7 +22,8 @@ class Kcat(Agent):
         return {"client": "kcat", "version": f"{version} (librdkafka {librdkafka})"}
 
     def _command(self, *arguments: str) -> list[str]:
-        return ["kcat", "-b", self.bootstrap, "-X", "reconnect.backoff.max.ms=200", *arguments]
+        patience = ["-m", str(PATIENCE_S), "-X", "reconnect.backoff.max.ms=200"]
+        return ["kcat", "-b", self.bootstrap, *patience, *arguments]
 
     # -- producing ---------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-const Patience = 20 * time.Second
+const Patience = 60 * time.Second
 
 // Record is one that is sent, or was received.
 type Record struct {

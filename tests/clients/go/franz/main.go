@@ -20,6 +20,8 @@ func connect(options ...kgo.Opt) (*kgo.Client, error) {
 	backoff := func(int) time.Duration { return 100 * time.Millisecond }
 	common := []kgo.Opt{
 		kgo.SeedBrokers(bootstrap),
+		kgo.DialTimeout(agent.Patience),
+		kgo.RequestTimeoutOverhead(agent.Patience),
 		kgo.RetryBackoffFn(backoff),
 		kgo.MetadataMinAge(100 * time.Millisecond),
 		kgo.FetchMaxWait(200 * time.Millisecond),

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -17,16 +18,25 @@ const module = "github.com/segmentio/kafka-go"
 
 var bootstrap = os.Args[1]
 
-// It keeps what it knows of topics for 6 s by default, and new ones are unknown until then.
-var transport = &kafka.Transport{MetadataTTL: 500 * time.Millisecond}
+// It keeps what it knows of topics for 6 s by default, and new ones are unknown until then. Nor
+// does it wait any longer for an answer about them.
+var transport = &kafka.Transport{
+	MetadataTTL: time.Second,
+	DialTimeout: agent.Patience,
+}
+
+var dialer = &kafka.Dialer{Timeout: agent.Patience, DualStack: true}
 
 // patiently repeats what fails because the transport does not know of a topic, or of the
-// broker, yet: it does not look again by itself.
+// broker, yet, or was not told of them in time: it does not look again by itself.
 func patiently(command agent.Command, work func(agent.Command) (agent.Answer, error)) (agent.Answer, error) {
-	until := time.Now().Add(agent.Patience / 2)
+	until := time.Now().Add(agent.Patience)
 	for {
 		answer, err := work(command)
-		passes := errors.Is(err, kafka.UnknownTopicOrPartition) ||
+		var failure net.Error
+		isLate := errors.As(err, &failure) && failure.Timeout()
+		passes := isLate ||
+			errors.Is(err, kafka.UnknownTopicOrPartition) ||
 			errors.Is(err, kafka.BrokerNotAvailable) ||
 			errors.Is(err, context.DeadlineExceeded)
 		if !passes || time.Now().After(until) {
@@ -50,6 +60,8 @@ func writer(topic, codec string) *kafka.Writer {
 		RequiredAcks: kafka.RequireAll,
 		BatchTimeout: 5 * time.Millisecond,
 		MaxAttempts:  100,
+		ReadTimeout:  agent.Patience,
+		WriteTimeout: agent.Patience,
 	}
 }
 
@@ -100,6 +112,7 @@ func asSaid(message kafka.Message) agent.Record {
 func consume(command agent.Command) (agent.Answer, error) {
 	reader := kafka.NewReader(kafka.ReaderConfig{
 		Brokers:   []string{bootstrap},
+		Dialer:    dialer,
 		Topic:     command.Topic,
 		Partition: int(command.Partition),
 		MaxWait:   200 * time.Millisecond,
@@ -139,6 +152,8 @@ func member(command agent.Command, away <-chan struct{}) (agent.Answer, error) {
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID:                command.Group,
 		Brokers:           []string{bootstrap},
+		Dialer:            dialer,
+		Timeout:           agent.Patience,
 		Topics:            []string{command.Topic},
 		SessionTimeout:    timeout,
 		HeartbeatInterval: min(time.Second, timeout/4),
@@ -197,6 +212,7 @@ func follow(
 ) {
 	reader := kafka.NewReader(kafka.ReaderConfig{
 		Brokers:   []string{bootstrap},
+		Dialer:    dialer,
 		Topic:     topic,
 		Partition: place.ID,
 		MaxWait:   200 * time.Millisecond,

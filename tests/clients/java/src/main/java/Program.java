@@ -40,7 +40,7 @@ import org.apache.kafka.common.utils.AppInfoParser;
 /** Apache Kafka's client. Commands come in and answers go out as python/agent.py says. */
 public final class Program {
     private static final ObjectMapper JSON = new ObjectMapper();
-    private static final Duration PATIENCE = Duration.ofSeconds(20);
+    private static final Duration PATIENCE = Duration.ofSeconds(60);
     private static final BlockingQueue<Optional<JsonNode>> COMMANDS = new LinkedBlockingQueue<>();
 
     private static String bootstrap;
