@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -77,6 +78,11 @@ class GroupRunning(Consumer):
             self._attend()
         finally:
             self.membership.polled_s = time.monotonic()
+
+    @property
+    def caller(self) -> int:
+        """The thread that callbacks are called for: the one that calls them."""
+        return threading.get_ident()
 
     @property
     def announced(self) -> set[TopicPartition]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import random as random_module
-import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -209,7 +208,7 @@ class Handling(Outcomes):
             self._forget(places, is_owner=True)
 
     def _let_finish(self, places: Sequence[Place]) -> None:
-        own = self.closers + (threading.get_ident() in self.workers)
+        own = self.closers + (self.consumer.caller in self.workers)
         with self.lock:
             self.dispatcher.revoke(places)
             self.changed.wait_for(

@@ -82,6 +82,11 @@ class RunPlace(Protocol):
     @property
     def is_closed(self) -> bool: ...
     @property
+    def caller(self) -> int:
+        """The thread that callbacks are called for, which may wait for the one that does."""
+        ...
+
+    @property
     def announced(self) -> set[Place]:
         """The partitions that `on_assigned` was told of."""
         ...

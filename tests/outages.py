@@ -15,7 +15,7 @@ from server_processes import ServerProcess
 
 from seawall.broker import AnyConsumer, Record
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 QUICK = {"reconnect_backoff_ms": 20, "reconnect_backoff_max_ms": 300}
 
 

@@ -275,6 +275,7 @@ class RemoteGroupConsumer(RemoteRunning):
             with suppress(RuntimeError):  # it was closed already
                 client.close()
 
+        self._closer = threading.get_ident()
         closing = threading.Thread(target=close, daemon=True)
         closing.start()
         away_s = 0.0

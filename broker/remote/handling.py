@@ -61,6 +61,7 @@ class RemoteRunning(Storing):
         self.held_back: frozenset[Place] = frozenset()
         self.is_running = False
         self._is_leaving = False
+        self._closer = 0
         # Fetched of partitions that were held back, in order; nothing comes before it.
         self._kept: dict[Place, deque[Record]] = {}
         self._paused: set[Place] = set()
@@ -80,6 +81,11 @@ class RemoteRunning(Storing):
     def max_poll_interval_ms(self) -> float:
         """How long it may go without polling."""
         return self._member.max_poll_interval_ms
+
+    @property
+    def caller(self) -> int:
+        """The thread that callbacks are called for: the one that closes, which waits meanwhile."""
+        return self._closer or threading.get_ident()
 
     @property
     def announced(self) -> set[Place]:
