@@ -24,7 +24,7 @@ import time
 from multiprocessing import forkserver, resource_tracker
 from typing import NamedTuple
 
-GRACE_S = 2.0  # how long something that is already on its way out may take
+GRACE_S = 30.0  # how long something that is already on its way out may take
 _POLL_S = 0.01
 _PR_SET_CHILD_SUBREAPER = 36
 _SELF = "/proc/self"

@@ -69,7 +69,7 @@ def test_leaks_are_named_and_charged_to_their_test(
     for name in ("leaks.py", "conftest.py"):
         shutil.copy(here / name, pytester.path)
     (pytester.path / "leaks.py").write_text(
-        (here / "leaks.py").read_text().replace("GRACE_S = 2.0", "GRACE_S = 0.2")
+        (here / "leaks.py").read_text().replace("GRACE_S = 30.0", "GRACE_S = 0.2")
     )
     pytester.makepyfile(test_leaky=LEAKY)
     result = pytester.runpytest_subprocess("-p", "no:randomly", "-p", "no:cacheprovider")
