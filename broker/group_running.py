@@ -98,13 +98,14 @@ class GroupRunning(Consumer):
             self.membership.polled_s = time.monotonic()
 
     @property
+    def caller(self) -> int:
+        """The thread that callbacks are called for: the one that calls them."""
+        return threading.get_ident()
+
+    @property
     def announced(self) -> set[TopicPartition]:
         """Those that `on_assigned` was told of."""
         return set(self._announced)
-
-    def caller(self) -> int:
-        """The thread that waits for a callback: the one that it runs in."""
-        return threading.get_ident()
 
     def interrupt(self) -> None:
         """Have a `poll` that is under way look again."""

@@ -209,7 +209,7 @@ class Handling(Outcomes):
             self._forget(places, is_owner=True)
 
     def _let_finish(self, places: Sequence[Place]) -> None:
-        own = self.closers + (self.consumer.caller() in self.workers)
+        own = self.closers + (self.consumer.caller in self.workers)
         with self.lock:
             self.dispatcher.revoke(places)
             self.changed.wait_for(

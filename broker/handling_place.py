@@ -82,6 +82,11 @@ class RunPlace(Protocol):
     @property
     def is_closed(self) -> bool: ...
     @property
+    def caller(self) -> int:
+        """The thread that callbacks are called for, which may wait for the one that does."""
+        ...
+
+    @property
     def announced(self) -> set[Place]:
         """The partitions that `on_assigned` was told of."""
         ...
@@ -98,10 +103,6 @@ class RunPlace(Protocol):
 
     def rejoin(self) -> None:
         """It was taken for dead: the next `poll` sees to that."""
-        ...
-
-    def caller(self) -> int:
-        """In a callback: the thread that waits for it to return (`threading.get_ident`)."""
         ...
 
     def assignment(self) -> list[Place]: ...

@@ -10,10 +10,17 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+import pytest
+from storage import FaultyFiles
+
 from seawall.broker import Broker, Consumer, Record
+from seawall.broker.dispatcher import Dispatcher
 from seawall.broker.engine import Engine, acquire_engine
 from seawall.broker.group_consumer import GroupConsumer
 from seawall.wal.files import Files
+
+# Nothing takes that long, even on a machine that stands still now and then.
+LONG_S = 60.0
 
 
 def read_all(broker: Broker, topic: str = "orders", **settings: Any) -> list[Record]:
@@ -95,18 +102,45 @@ def in_thread(work: Callable[[], object]) -> Iterator[threading.Thread]:
     try:
         yield thread
     finally:
-        thread.join(60)
+        thread.join(LONG_S)
         assert not thread.is_alive(), "the thread is stuck"
     if failures:
         raise failures[0]
 
 
-def eventually(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+def eventually(condition: Callable[[], bool], timeout_s: float = LONG_S) -> None:
     """Wait until something is so."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s, "it never happened"
         time.sleep(0.005)
+
+
+def closing_of_handlers(patch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once the end of partitions has begun: no handler begins any more."""
+    begun = threading.Event()
+    revoke = Dispatcher.revoke
+
+    def tell(*arguments: Any) -> None:
+        revoke(*arguments)
+        begun.set()
+
+    patch.setattr(Dispatcher, "revoke", tell)
+    return begun
+
+
+class RefusedLocks(FaultyFiles):
+    """Tells of a lock that a thread has not got."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused = threading.Event()
+
+    def try_lock(self, descriptor: int, *, exclusive: bool = True) -> bool:
+        is_free = super().try_lock(descriptor, exclusive=exclusive)
+        if not is_free:
+            self.refused.set()
+        return is_free
 
 
 class Interruption:

@@ -79,7 +79,7 @@ def pipe_of(stream: IO[bytes] | None) -> IO[bytes]:
     return stream
 
 
-def eventually(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+def eventually(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
     """Wait until a condition holds; fail if it never does."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():

@@ -85,6 +85,11 @@ class RemoteRunning(Storing):
         return self._member.max_poll_interval_ms
 
     @property
+    def caller(self) -> int:
+        """The thread that callbacks are called for: the one that closes, which waits meanwhile."""
+        return self._leaving_for or threading.get_ident()
+
+    @property
     def announced(self) -> set[Place]:
         """Those that `on_assigned` was told of."""
         return set(self._announced)
@@ -100,10 +105,6 @@ class RemoteRunning(Storing):
         self._options = options or old
         self._woken = False
         return old
-
-    def caller(self) -> int:
-        """The thread that waits for a callback: not the one it runs in if that leaves for it."""
-        return self._leaving_for or threading.get_ident()
 
     def interrupt(self) -> None:
         """Have a `poll` that is under way end soon."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
-from brokers import put, read_all, values
+from brokers import LONG_S, closing_of_handlers, put, read_all, values
 
 from seawall.broker import AsyncConsumer, Broker, DeliveredRecord, Handled, Lag, Reject, RetryLater
 from seawall.broker.errors import HandlerFailed, NotInGroup
@@ -85,6 +84,7 @@ def test_as_many_tasks_as_concurrency_and_each_key_in_order(broker: Broker) -> N
         for n in range(120):
             producer.send("orders", b"%d" % n, key=b"k%d" % (n % 12))
     at_work: list[bytes | None] = []
+    together = asyncio.Event()
     most = 0
     order: dict[bytes | None, list[int]] = {}
 
@@ -93,6 +93,9 @@ def test_as_many_tasks_as_concurrency_and_each_key_in_order(broker: Broker) -> N
         assert record.key not in at_work
         at_work.append(record.key)
         most = max(most, len(at_work))
+        if most == 5:
+            together.set()
+        await together.wait()
         await asyncio.sleep(0.002)
         at_work.remove(record.key)
         order.setdefault(record.key, []).append(record.offset)
@@ -110,23 +113,28 @@ def test_a_plain_function_is_a_handler_too(broker: Broker) -> None:
 
 
 def test_the_loop_is_not_blocked(broker: Broker) -> None:
-    put(broker, *[b"%d" % n for n in range(20)])
-    gaps: list[float] = []
+    put(broker, *[b"%d" % n for n in range(5)])
+    ticks = 0
+    stop = threading.Event()
 
     async def tick() -> None:
-        while True:
-            before_s = time.monotonic()
+        nonlocal ticks
+        while ticks < 40:
             await asyncio.sleep(0.005)
-            gaps.append(time.monotonic() - before_s)
+            ticks += 1
+        stop.set()
 
     async def main() -> None:
         ticking = asyncio.create_task(tick())
         async with await AsyncConsumer.open(broker, "orders", group="g") as consumer:
-            await consumer.run(lambda record: asyncio.sleep(0.01), timeout_ms=300, **FAST)
-        ticking.cancel()
+            # That it is blocked until then is all that could end it before it has ticked.
+            await consumer.run(
+                lambda record: asyncio.sleep(0.01), stop=stop, timeout_ms=60_000, **FAST
+            )
+            assert ticks == 40
+        await ticking
 
     asyncio.run(main())
-    assert len(gaps) > 10
 
 
 def test_cancelled_it_lets_finish_what_runs(broker: Broker) -> None:
@@ -191,17 +199,20 @@ def test_what_does_not_finish_in_time_is_cancelled(
     broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(broker, b"a")
+    stop = threading.Event()
 
     async def handler(record: DeliveredRecord) -> None:
-        await asyncio.sleep(60)
+        stop.set()
+        await asyncio.sleep(600)
 
-    running(broker, handler, timeout_ms=50, shutdown_timeout_ms=20)
+    running(broker, handler, stop=stop, shutdown_timeout_ms=20)
     assert "did not finish within 20 ms" in caplog.text
     assert committed(broker) == 0
 
 
-def test_close_ends_it(broker: Broker) -> None:
+def test_close_ends_it(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     put(broker, b"a", b"b")
+    closing = closing_of_handlers(monkeypatch)
 
     async def main() -> Handled:
         consumer = await AsyncConsumer.open(broker, "orders", group="g")
@@ -209,7 +220,7 @@ def test_close_ends_it(broker: Broker) -> None:
 
         async def handler(record: DeliveredRecord) -> None:
             began.set()
-            await asyncio.sleep(0.05)
+            assert await asyncio.to_thread(closing.wait, LONG_S)
 
         task = asyncio.create_task(consumer.run(handler, **FAST))
         await began.wait()
@@ -225,11 +236,9 @@ def test_a_handler_may_close_its_own_consumer(broker: Broker) -> None:
 
     async def main() -> None:
         consumer = await AsyncConsumer.open(broker, "orders", group="g")
-        began_s = time.monotonic()
-        await consumer.run(lambda record: consumer.close(), **FAST)
-        assert time.monotonic() - began_s < 10
+        await consumer.run(lambda record: consumer.close(), shutdown_timeout_ms=3_600_000, **FAST)
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), LONG_S))  # it does not wait for itself
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
@@ -311,24 +320,30 @@ def test_partitions_that_move_are_finished_first(broker: Broker) -> None:
         stop.set()
         await asyncio.gather(first, second)
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), LONG_S))
     assert sorted(handled) == [(p, n) for p in range(2) for n in range(50)]
 
 
 def test_a_full_pool_warns_in_the_loop(broker: Broker) -> None:
     put(broker, *[b"%d" % n for n in range(20)])
     lags: list[Lag] = []
+    stop = threading.Event()
 
     def slow(record: DeliveredRecord) -> Coroutine[Any, Any, None]:
-        return asyncio.sleep(0.5)
+        return asyncio.sleep(600)
+
+    def told(lag: Lag) -> None:
+        lags.append(lag)
+        # Time enough for more of them, which do not come.
+        asyncio.get_running_loop().call_later(0.2, stop.set)
 
     running(
         broker,
         slow,
         max_pending=4,
         lag_warning_ms=20,
-        on_lag=lags.append,
-        timeout_ms=300,
+        on_lag=told,
+        stop=stop,
         shutdown_timeout_ms=0,
     )
     assert [lag.running for lag in lags] == [1]

@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from brokers import broker_on, in_thread, put, read_all, values
+from brokers import LONG_S, broker_on, in_thread, put, read_all, values
 from storage import FaultyFiles, batch
 
 import seawall.broker
@@ -231,7 +231,7 @@ def test_closing_while_others_are_at_work(folder: str) -> None:
             try:
                 while True:
                     if what == 0:
-                        broker.producer(linger_ms=0).send("orders", b"x").result(timeout=20)
+                        broker.producer(linger_ms=0).send("orders", b"x").result(timeout=LONG_S)
                     elif what == 1:
                         broker.consumer("orders").poll()
                     else:

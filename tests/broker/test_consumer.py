@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from brokers import drain, in_thread, put, values
+from brokers import LONG_S, drain, eventually, in_thread, put, values
 from storage import batch, flip
 
 from seawall.broker import Broker, Record
@@ -63,16 +63,20 @@ def test_small_fetches(broker: Broker) -> None:
 
 def test_poll_without_timeout_does_not_wait(broker: Broker) -> None:
     with broker.consumer("orders") as consumer:
-        started = time.monotonic()
-        assert consumer.poll() == []
-        assert time.monotonic() - started < 0.5
+
+        def is_at_once() -> bool:
+            started_s = time.monotonic()
+            assert consumer.poll() == []
+            return time.monotonic() - started_s < 0.1
+
+        eventually(is_at_once)  # but for a machine that is busy for a while
 
 
 def test_poll_waits_as_long_as_it_is_told(broker: Broker) -> None:
     with broker.consumer("orders") as consumer:
         started = time.monotonic()
         assert consumer.poll(timeout_ms=150) == []
-        assert 0.14 < time.monotonic() - started < 2
+        assert 0.14 < time.monotonic() - started < LONG_S
 
 
 def test_poll_is_woken_by_a_new_record(broker: Broker) -> None:
@@ -94,11 +98,11 @@ def test_no_wake_up_is_lost(broker: Broker) -> None:
         def send_all() -> None:
             for number in range(500):
                 producer.send("orders", b"%d" % number)
-                assert received.acquire(timeout=20)
+                assert received.acquire(timeout=LONG_S)
 
         with in_thread(send_all):
             for number in range(500):
-                assert values(consumer.poll(timeout_ms=20_000)) == [b"%d" % number]
+                assert values(consumer.poll(timeout_ms=1000 * LONG_S)) == [b"%d" % number]
                 received.release()
 
 
@@ -540,7 +544,7 @@ def test_a_waiting_poll_notices_that_its_topic_is_deleted(broker: Broker) -> Non
             broker.delete_topic("orders")
 
         with in_thread(delete_later), pytest.raises(UnknownTopic):
-            consumer.poll(timeout_ms=20_000)
+            consumer.poll(timeout_ms=1000 * LONG_S)
 
 
 # -- the end -------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from brokers import in_thread
+from brokers import LONG_S, in_thread
 
 from seawall.broker import Broker, Delivery, RecordMetadata
 from seawall.broker.delivery import Batch
@@ -72,7 +72,7 @@ def test_many_threads_wait(batch: Batch) -> None:
 
     def wait() -> None:
         barrier.wait()
-        assert Delivery(batch, 0, 1).result(timeout=20).offset == 7
+        assert Delivery(batch, 0, 1).result(timeout=LONG_S).offset == 7
 
     with in_thread(wait), in_thread(wait), in_thread(wait), in_thread(wait):
         barrier.wait()

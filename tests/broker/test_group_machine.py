@@ -726,7 +726,7 @@ def hunt(root: Path, seed: int) -> str:
         cwd=root,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=550,
         check=False,
     )
     return process.stderr if process.returncode else ""

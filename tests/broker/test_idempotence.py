@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from brokers import Interruption, broker_on, eventually, in_thread, read_all, values
+from brokers import LONG_S, Interruption, broker_on, eventually, in_thread, read_all, values
 from storage import FaultyFiles
 
 from seawall.broker import Broker, Delivery, Producer, idempotence
@@ -118,9 +118,9 @@ def test_what_was_stored_is_not_stored_again(
         stumbling = Stumbling(monkeypatch, "commit", publish_timeout, 2)
         sent = [producer.send("orders", b"%d" % number) for number in range(3)]
         if waits:
-            assert sent[0].result(timeout=10).offset == 1
-        producer.flush(timeout_ms=10_000)
-        assert [delivery.result(timeout=10).offset for delivery in sent] == [1, 2, 3]
+            assert sent[0].result(timeout=LONG_S).offset == 1
+        producer.flush(timeout_ms=1000 * LONG_S)
+        assert [delivery.result(timeout=LONG_S).offset for delivery in sent] == [1, 2, 3]
         assert stumbling.calls >= 3
         assert producer._sender.buffered_bytes == 0
     assert values(read_all(broker)) == [b"before", b"0", b"1", b"2"]
@@ -134,7 +134,7 @@ def test_more_batches_than_a_log_remembers_come_again_together(
     with idempotent(broker, linger_ms=60_000, batch_bytes=100) as producer:
         Stumbling(monkeypatch, "commit", publish_timeout, 1)
         sent = [producer.send("orders", b"%d" % number * 30) for number in range(count)]
-        producer.flush(timeout_ms=10_000)
+        producer.flush(timeout_ms=1000 * LONG_S)
         assert [delivery.result().offset for delivery in sent] == list(range(count))
     assert values(read_all(broker)) == [b"%d" % number * 30 for number in range(count)]
 
@@ -148,7 +148,7 @@ def test_what_comes_behind_waits_and_keeps_its_order(
         for number in range(20):
             sent.append(producer.send("orders", b"%d" % number))
             time.sleep(0.01)
-        assert [delivery.result(timeout=10).offset for delivery in sent] == list(range(20))
+        assert [delivery.result(timeout=LONG_S).offset for delivery in sent] == list(range(20))
     assert values(read_all(broker)) == [b"%d" % number for number in range(20)]
     assert numbers(broker) == [(0, 19)]
 
@@ -160,8 +160,8 @@ def test_another_partition_does_not_wait(folder: str, monkeypatch: pytest.Monkey
             stumbling = Stumbling(monkeypatch, "append_checked", publish_timeout, 1)
             stuck = producer.send("orders", b"a", partition=0)
             eventually(lambda: not stumbling.left)
-            assert producer.send("orders", b"b", partition=1).result(timeout=10).offset == 0
-            assert stuck.result(timeout=10).offset == 0
+            assert producer.send("orders", b"b", partition=1).result(timeout=LONG_S).offset == 0
+            assert stuck.result(timeout=LONG_S).offset == 0
 
 
 def test_a_disk_that_is_full_for_a_while(folder: str) -> None:
@@ -171,7 +171,7 @@ def test_a_disk_that_is_full_for_a_while(folder: str) -> None:
         with idempotent(broker) as producer:
             producer.send("orders", b"before").result()
             files.fail("pwritev", error=errno.ENOSPC, times=3)
-            assert producer.send("orders", b"while").result(timeout=10).offset == 1
+            assert producer.send("orders", b"while").result(timeout=LONG_S).offset == 1
             assert files.hits == 3
         assert values(read_all(broker)) == [b"before", b"while"]
 
@@ -192,7 +192,7 @@ def test_a_lock_that_is_taken_for_a_while(folder: str) -> None:
                     producer.flush(timeout_ms=100)
             finally:
                 files.close(other)
-            assert sent.result(timeout=10).offset == 1
+            assert sent.result(timeout=LONG_S).offset == 1
 
 
 def test_an_interrupt_anywhere_in_a_round_and_all_is_stored_once(
@@ -212,8 +212,8 @@ def test_an_interrupt_anywhere_in_a_round_and_all_is_stored_once(
                     sent[-1].result()
                 except KeyboardInterrupt:
                     pass
-            producer.flush(timeout_ms=10_000)
-            offsets = [delivery.result(timeout=10).offset for delivery in sent]
+            producer.flush(timeout_ms=1000 * LONG_S)
+            offsets = [delivery.result(timeout=LONG_S).offset for delivery in sent]
             assert offsets == list(range(len(expected), len(expected) + 4)), at
             expected += new
             assert producer._sender.buffered_bytes == 0
@@ -233,9 +233,9 @@ def test_after_the_timeout_it_is_unknown_and_the_next_epoch_begins(
         producer.send("orders", b"a").result()
         stumbling = Stumbling(monkeypatch, "commit", publish_timeout, 1000)
         with pytest.raises(OutcomeUnknown):
-            producer.send("orders", b"stored, as it happens").result(timeout=10)
+            producer.send("orders", b"stored, as it happens").result(timeout=LONG_S)
         stumbling.left = 0
-        assert producer.send("orders", b"b").result(timeout=10).offset == 2
+        assert producer.send("orders", b"b").result(timeout=LONG_S).offset == 2
     assert numbers(broker) == [(1, 0)]
     assert values(read_all(broker)) == [b"a", b"stored, as it happens", b"b"]
 
@@ -246,16 +246,27 @@ def test_an_attempt_that_may_have_stored_it_is_not_forgotten(
     """The last attempt stored nothing, but the first one may have."""
     with broker_on(FaultyFiles(), folder, lock_timeout_ms=50) as broker:
         broker.create_topic("orders")
-        with idempotent(broker, delivery_timeout_ms=200) as producer:
+        with idempotent(broker) as producer:
             producer.send("orders", b"a").result()
-            stumbling = Stumbling(monkeypatch, "commit", publish_timeout, 1)
+            lock = log_of(broker)._appender._lock
+
+            def too_late() -> PublishTimeout:
+                lock.acquire()  # before anybody can try again
+                return publish_timeout()
+
+            stumbling = Stumbling(monkeypatch, "commit", too_late, 1)
+            tries = Stumbling(monkeypatch, "append_checked", publish_timeout, 0)
             sent = producer.send("orders", b"b")
-            eventually(lambda: not stumbling.left)
-            with (
-                log_of(broker)._appender._lock,
-                pytest.raises(OutcomeUnknown, match=r"may have stored them, and then.* locked"),
-            ):
-                sent.result(timeout=10)
+            try:
+                eventually(lambda: not stumbling.left)
+                eventually(lambda: tries.calls == 2)
+                writer = producer._sender._writer
+                assert isinstance(writer, idempotence.IdempotentWriter)
+                writer._delivery_timeout_s = 0.0
+                with pytest.raises(OutcomeUnknown, match=r"them, and then.* locked"):
+                    sent.result(timeout=LONG_S)
+            finally:
+                lock.release()
         log_of(broker).sync()
         assert values(read_all(broker)) == [b"a", b"b"]
 
@@ -264,16 +275,21 @@ def test_what_may_be_stored_never_comes_under_another_number(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log has forgotten the producer between two attempts, the first of which stored it."""
+    stumbling = Stumbling(monkeypatch, "append_checked", out_of_order, 0)
+
+    def forgotten() -> PublishTimeout:
+        assert log_of(broker).ends().log_end == 2
+        stumbling.left = 1
+        return publish_timeout()
+
     with idempotent(broker) as producer:
         producer.send("orders", b"a").result()
-        Stumbling(monkeypatch, "commit", publish_timeout, 1)
+        Stumbling(monkeypatch, "commit", forgotten, 1)
         sent = producer.send("orders", b"b")
-        eventually(lambda: log_of(broker).ends().log_end == 2)
-        stumbling = Stumbling(monkeypatch, "append_checked", out_of_order, 1)
         with pytest.raises(OutcomeUnknown, match="comes with sequence"):
-            sent.result(timeout=10)
+            sent.result(timeout=LONG_S)
         assert not stumbling.left
-        assert producer.send("orders", b"c").result(timeout=10).offset == 2
+        assert producer.send("orders", b"c").result(timeout=LONG_S).offset == 2
     assert values(read_all(broker)) == [b"a", b"b", b"c"]
     assert numbers(broker) == [(1, 0)]
 
@@ -281,7 +297,7 @@ def test_what_may_be_stored_never_comes_under_another_number(
 def test_asking_for_what_waits_behind_takes_no_longer_than_it_may(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with idempotent(broker, delivery_timeout_ms=2000) as producer:
+    with idempotent(broker, delivery_timeout_ms=600_000) as producer:
         producer.send("orders", b"a").result()
         stumbling = Stumbling(monkeypatch, "commit", publish_timeout, 1000)
         stuck = producer.send("orders", b"b")
@@ -291,9 +307,9 @@ def test_asking_for_what_waits_behind_takes_no_longer_than_it_may(
         for delivery in (behind, stuck):
             with pytest.raises(TimeoutError):
                 delivery.result(timeout=0.1)
-        assert time.monotonic() - begun_s < 1
+        assert time.monotonic() - begun_s < LONG_S
         stumbling.left = 0
-        assert behind.result(timeout=10).offset == 2
+        assert behind.result(timeout=LONG_S).offset == 2
 
 
 @pytest.mark.parametrize(
@@ -310,12 +326,12 @@ def test_what_does_not_pass_fails_at_once(
             producer.send("orders", b"a").result()
             files.fail(kind, where="logs/", error=error)
             with pytest.raises(expected):
-                producer.send("orders", b"b").result(timeout=10)
+                producer.send("orders", b"b").result(timeout=LONG_S)
             if expected is SyncFailed:
                 with pytest.raises(LogFenced):
-                    producer.send("orders", b"c").result(timeout=10)
+                    producer.send("orders", b"c").result(timeout=LONG_S)
             else:
-                assert producer.send("orders", b"c").result(timeout=10).offset == 1
+                assert producer.send("orders", b"c").result(timeout=LONG_S).offset == 1
                 assert numbers(broker) == [(1, 0)]
     with Broker.open(folder) as broker, idempotent(broker) as producer:
         producer.send("orders", b"d").result()
@@ -430,7 +446,7 @@ def test_another_thread_closes_while_one_flushes(
             producer.flush()
 
     with in_thread(flush):
-        flushing.wait(10)
+        flushing.wait(LONG_S)
         time.sleep(0.05)
         producer._sender.stop(BrokerClosed(what="producer"))
     assert isinstance(stuck.exception(timeout=0), OutcomeUnknown)
@@ -452,7 +468,7 @@ def test_without_a_sync_it_is_tried_again_as_well(folder: str) -> None:
         broker.create_topic("orders")
         with idempotent(broker, durability="os") as producer:
             files.fail("pwritev", error=errno.ENOSPC)
-            assert producer.send("orders", b"a").result(timeout=10).offset == 0
+            assert producer.send("orders", b"a").result(timeout=LONG_S).offset == 0
             assert files.hits == 1
 
 
@@ -463,7 +479,7 @@ def test_a_plain_producer_does_not_try_again(folder: str) -> None:
         with broker.producer() as producer:
             producer.send("orders", b"a").result()
             with log_of(broker)._appender._lock, pytest.raises(AppendLockTimeout):
-                producer.send("orders", b"b").result(timeout=10)
+                producer.send("orders", b"b").result(timeout=LONG_S)
 
 
 def test_how_long_a_producer_is_remembered_can_be_set(folder: str) -> None:

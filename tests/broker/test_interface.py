@@ -31,7 +31,7 @@ from seawall.broker import (
 from seawall.broker.names import REDRIVE_GROUP
 from seawall.broker.partitioner import partition_for_key
 
-WAIT_MS = 10_000
+WAIT_MS = 60_000
 
 
 @pytest.fixture(scope="module", params=locations.PLACES)
@@ -371,10 +371,12 @@ def test_iteration_ends_with_close_and_loses_nothing(broker: AnyBroker, topic: s
                 break
         assert consumer.position(topic, 0) == 3
         assert values(read(consumer, 2)) == [b"3", b"4"]
-        closing = threading.Timer(0.3, consumer.close)
+        closing = threading.Timer(0.1, consumer.close)
         closing.start()
-        assert list(consumer) == []
-        closing.join()
+        try:
+            assert list(consumer) == []
+        finally:
+            closing.join()
     with pytest.raises(errors.BrokerClosed):
         consumer.poll()
 
@@ -472,12 +474,14 @@ def test_one_thread_acknowledges_while_another_polls(
         acking = threading.Thread(target=lambda: [consumer.ack(each) for each in records])
         acking.start()
         polls = 0
-        while acking.is_alive():
-            consumer.poll(timeout_ms=100)
-            polls += 1
-        acking.join()
-        # Each finds its way in between two polls, or three.
-        assert polls < 60
+        try:
+            while acking.is_alive() and polls < 600:
+                consumer.poll(timeout_ms=100)
+                polls += 1
+        finally:
+            acking.join(WAIT_MS / 1000)
+        # Each finds its way in between two polls, or three: these are for slow machines.
+        assert polls < 600
         assert consumer.committed(topic, 0) == 5
 
 
@@ -492,7 +496,7 @@ def test_members_share_the_partitions(
             topic,
             group=group,
             partition_assignment_strategy=strategy,
-            session_timeout_ms=6_000,
+            session_timeout_ms=30_000,
             heartbeat_interval_ms=200,
             on_assigned=lambda places: told.append((name, "assigned", places)),
             on_revoked=lambda places: told.append((name, "revoked", places)),
@@ -596,7 +600,7 @@ FAST: dict[str, Any] = {
     "retry_backoff_ms": 1,
     "retry_backoff_max_ms": 5,
     "ack_interval_ms": 20,
-    "timeout_ms": 3 * WAIT_MS,
+    "timeout_ms": 1.5 * WAIT_MS,
 }
 
 
@@ -671,13 +675,17 @@ def test_run_keeps_the_order_of_keys_and_workers_share_the_rest(
     at_work: set[bytes | None] = set()
     most = [0]
     lock = threading.Lock()
+    together = threading.Event()
 
     def handler(record: DeliveredRecord) -> None:
         with lock:
             assert record.key not in at_work
             at_work.add(record.key)
             most[0] = max(most[0], len(at_work))
-        time.sleep(0.005)
+            if most[0] == 4:
+                together.set()
+        assert together.wait(WAIT_MS / 1000)
+        time.sleep(0.001)
         with lock:
             at_work.discard(record.key)
         if record.delivery_count == 1 and record.offset % 10 == 0:
@@ -688,7 +696,7 @@ def test_run_keeps_the_order_of_keys_and_workers_share_the_rest(
     done = run(broker, topic, group, handler, max_records=60, concurrency=4)
     assert done == Handled(handled=60, retries=6)
     assert all(found == sorted(found) for found in order.values())
-    assert most[0] > 1
+    assert most[0] == 4
 
 
 def test_a_poison_record_becomes_a_dead_letter(broker: AnyBroker, topic: str, group: str) -> None:
@@ -825,7 +833,7 @@ def test_run_ends_when_it_is_told_to(broker: AnyBroker, topic: str, group: str) 
             seen.append(record.offset)
             if record.offset == 1:
                 stop.set()
-                time.sleep(0.3)
+                time.sleep(0.1)
 
         assert consumer.run(handler, **FAST, stop=stop).handled == len(seen)
         assert consumer.committed(topic, 0) == len(seen) >= 2
@@ -834,9 +842,9 @@ def test_run_ends_when_it_is_told_to(broker: AnyBroker, topic: str, group: str) 
 
         def slow(record: DeliveredRecord) -> None:
             at_work.set()
-            time.sleep(0.5)
+            time.sleep(0.2)
 
-        closing = threading.Thread(target=lambda: at_work.wait(10) and consumer.close())
+        closing = threading.Thread(target=lambda: at_work.wait(WAIT_MS / 1000) and consumer.close())
         closing.start()
         fill(broker, topic, 5, first=5)
         done = consumer.run(slow, **FAST)
@@ -845,13 +853,13 @@ def test_run_ends_when_it_is_told_to(broker: AnyBroker, topic: str, group: str) 
     assert committed(broker, group)[0] == len(seen) + done.handled
 
 
-def test_a_handler_closes_its_consumer(
-    broker: AnyBroker, topic: str, group: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_handler_closes_its_consumer(broker: AnyBroker, topic: str, group: str) -> None:
     fill(broker, topic, 3)
     with broker.consumer(topic, group=group) as consumer:
-        consumer.run(lambda record: consumer.close(), **FAST)
-    assert "did not finish" not in caplog.text, "it waited for itself"
+        consumer.run(
+            lambda record: consumer.close(),
+            **{**FAST, "timeout_ms": None, "shutdown_timeout_ms": 3_600_000},
+        )  # it does not wait for itself
     assert run(broker, topic, group, lambda record: None, max_records=3).handled == 3
 
 
@@ -862,7 +870,7 @@ def test_what_waits_holds_up_no_other_partition(broker: AnyBroker, topic: str, g
 
     def handler(record: DeliveredRecord) -> None:
         if record.partition == 0 and record.offset == 0:
-            assert go_on.wait(3 * WAIT_MS / 1000)
+            assert go_on.wait(WAIT_MS / 1000)
         elif record.partition == 1:
             others.append(record.offset)
             if len(others) == 1_500:
@@ -891,6 +899,10 @@ def test_members_that_run_handlers_share_the_partitions(
     failures: list[BaseException] = []
     stop = threading.Event()
 
+    def not_yet() -> bool:
+        with lock:
+            return all("two" not in names for names in seen.values())
+
     def member(name: str, most: int | None) -> None:
         def handler(record: DeliveredRecord) -> None:
             place = record.partition, record.offset
@@ -898,7 +910,9 @@ def test_members_that_run_handlers_share_the_partitions(
                 if place in at_work:
                     twice.append(place)
                 at_work.add(place)
-            time.sleep(0.005)
+            # One of them waits for the other before all is done.
+            is_early = name == "one" and len(seen) > 400 and not_yet()
+            time.sleep(0.2 if is_early else 0.003)
             with lock:
                 at_work.discard(place)
                 if place in seen:
@@ -913,10 +927,10 @@ def test_members_that_run_handlers_share_the_partitions(
 
     threads = [threading.Thread(target=member, args=("one", None))]
     threads[0].start()
-    until(lambda: len(seen) > 20)
-    threads.append(threading.Thread(target=member, args=("two", 100)))
-    threads[1].start()
     try:
+        until(lambda: len(seen) > 20 or failures)
+        threads.append(threading.Thread(target=member, args=("two", 100)))
+        threads[1].start()
         until(lambda: len(seen) == 600 or failures)
         until(lambda: committed(broker, group) == {0: 300, 1: 300} or failures)
     finally:
@@ -934,11 +948,14 @@ def test_the_asyncio_twin_runs_handlers(broker: AnyBroker, topic: str, group: st
     fill(broker, topic, 100)
     counts: dict[int, int] = {}
     most = [0, 0]
+    together = asyncio.Event()
 
     async def handler(record: DeliveredRecord) -> None:
         most[0] += 1
         most[1] = max(most)
-        await asyncio.sleep(0.005)
+        if most[1] == 10:
+            together.set()
+        await asyncio.wait_for(together.wait(), WAIT_MS / 1000)
         most[0] -= 1
         counts[record.offset] = record.delivery_count
         if record.offset == 3:
@@ -968,7 +985,7 @@ def test_the_asyncio_twin_runs_handlers(broker: AnyBroker, topic: str, group: st
         return done
 
     assert asyncio.run(main()) == Handled(handled=99, retries=6, dead_lettered=1)
-    assert most[1] > 1
+    assert most[1] == 10
     assert (counts[3], counts[4], counts[5]) == (5, 3, 1)
 
 

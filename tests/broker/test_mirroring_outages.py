@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from outages import QUICK, Server, location, serving
+from outages import PATIENCE_S, QUICK, Server, location, serving
 from storage import memory_folder
 
 from seawall.broker import AnyBroker, MirrorProgress, connect, mirror
 from seawall.broker.remote.broker import RemoteBroker
+from seawall.broker.silence import Silence
 
 RECORDS = 6_000
-AWAY_S = 3.0
+RECORD_BYTES = 2_500
+# A fifth of all records.
+QUEUES = "queued.max.messages.kbytes=3000&queue.buffering.max.kbytes=3000"
+AWAY_S = 2.0  # besides what it takes to start
 
 
 def fill(broker: AnyBroker) -> None:
@@ -25,15 +29,20 @@ def fill(broker: AnyBroker) -> None:
     broker.create_topic("orders")
     with broker.producer() as producer:
         for number in range(RECORDS):
-            producer.send("orders", b"%d" % number + bytes(10_000))
+            producer.send("orders", b"%d" % number + bytes(RECORD_BYTES))
 
 
 @contextmanager
-def killed_once(server: Server) -> Iterator[Callable[[MirrorProgress], None]]:
-    """What kills the server when it is called first; it comes back after a while."""
+def killed_once(
+    server: Server, is_missed: threading.Event | None = None
+) -> Iterator[Callable[[MirrorProgress], None]]:
+    """What kills the server when it is called first; it comes back after a while, and when it is
+    missed."""
     restarts: list[threading.Thread] = []
 
     def restart() -> None:
+        if is_missed is not None:
+            is_missed.wait(PATIENCE_S)
         time.sleep(AWAY_S)
         server.start()
 
@@ -51,18 +60,36 @@ def killed_once(server: Server) -> Iterator[Callable[[MirrorProgress], None]]:
 
 
 def test_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is away for longer than servers that are there may be silent."""
-    monkeypatch.setattr("seawall.broker.silence.SILENCE_S", AWAY_S / 3)
+    """It is away for longer than servers that are there may be silent: an hour, by the clock of
+    those that listen."""
+    is_missed = threading.Event()
+    late_s = 0.0
+    ends = RemoteBroker.ends
+
+    def asked(self: RemoteBroker, topic: str, partition: int) -> object:
+        nonlocal late_s
+        if server.process is None and not is_missed.is_set():
+            late_s = 3_600.0
+            is_missed.set()
+        return ends(self, topic, partition)
+
+    def listening(broker: AnyBroker) -> Silence:
+        return Silence(broker, lambda: time.monotonic() + late_s)
+
+    monkeypatch.setattr(RemoteBroker, "ends", asked)
+    monkeypatch.setattr("seawall.broker.stretch.Silence", listening)
+    monkeypatch.setattr("seawall.broker.mirror_session.Silence", listening)
     monkeypatch.setattr("seawall.broker.silence.ASK_S", 0.2)
     with (
         memory_folder() as folder,
         serving(folder) as server,
-        connect(location(server.port), **QUICK) as source,
+        connect(location(server.port, QUEUES), **QUICK) as source,
         connect(tmp_path / "copy") as target,
     ):
         fill(source)
-        with killed_once(server) as kill:
+        with killed_once(server, is_missed) as kill:
             done = mirror(source, target, on_progress=kill)
+        assert is_missed.is_set()
         assert (done.records, target.ends("orders", 0).durable_end) == (RECORDS, RECORDS)
 
 
@@ -79,7 +106,7 @@ def test_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
         memory_folder() as copy,
         serving(copy) as server,
         connect(folder) as source,
-        connect(location(server.port), **QUICK) as target,
+        connect(location(server.port, QUEUES), **QUICK) as target,
     ):
         fill(source)
         with killed_once(server) as kill:

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from brokers import broker_on, drain, eventually, in_thread, put, read_all, values
+from brokers import LONG_S, broker_on, drain, eventually, in_thread, put, read_all, values
 from storage import FaultyFiles
 
 from seawall.broker import Broker, Delivery, RecordMetadata
@@ -204,18 +204,18 @@ def test_linger_brings_a_record_out_by_itself(broker: Broker) -> None:
     with broker.producer(linger_ms=20) as producer, broker.consumer("orders") as consumer:
         started = time.monotonic()
         producer.send("orders", b"x")
-        assert values(consumer.poll(timeout_ms=5000)) == [b"x"]
-        assert 0.015 < time.monotonic() - started < 2
-        time.sleep(1.2)  # until its thread sleeps without a timer
+        assert values(consumer.poll(timeout_ms=1000 * LONG_S)) == [b"x"]
+        assert 0.015 < time.monotonic() - started < LONG_S
+        eventually(lambda: producer._sender._parked)  # its thread sleeps without a timer
         producer.send("orders", b"y")
-        assert values(consumer.poll(timeout_ms=5000)) == [b"y"]
+        assert values(consumer.poll(timeout_ms=1000 * LONG_S)) == [b"y"]
 
 
 def test_without_linger_a_record_goes_out_at_once(broker: Broker) -> None:
     with broker.producer(linger_ms=0) as producer, broker.consumer("orders") as consumer:
         for number in range(20):
             producer.send("orders", b"%d" % number)
-            assert values(consumer.poll(timeout_ms=5000)) == [b"%d" % number]
+            assert values(consumer.poll(timeout_ms=1000 * LONG_S)) == [b"%d" % number]
 
 
 def test_a_full_batch_does_not_wait_for_linger(broker: Broker) -> None:
@@ -225,24 +225,24 @@ def test_a_full_batch_does_not_wait_for_linger(broker: Broker) -> None:
     ):
         for _ in range(5):
             producer.send("orders", b"x" * 200)
-        assert len(consumer.poll(timeout_ms=5000)) >= 2
+        assert len(consumer.poll(timeout_ms=1000 * LONG_S)) >= 2
 
 
 def test_asking_for_a_result_does_not_wait_for_linger(broker: Broker) -> None:
     with broker.producer(linger_ms=60_000) as producer:
-        assert producer.send("orders", b"x").result(timeout=10).offset == 0
+        assert producer.send("orders", b"x").result(timeout=LONG_S).offset == 0
 
 
 def test_flush_does_not_wait_for_linger(broker: Broker) -> None:
     with broker.producer(linger_ms=60_000) as producer:
         sent = producer.send("orders", b"x")
-        producer.flush(timeout_ms=10_000)
+        producer.flush(timeout_ms=1000 * LONG_S)
         assert sent.done()
 
 
 def test_flush_ends_though_others_go_on_sending(broker: Broker) -> None:
     stop = threading.Event()
-    with broker.producer(linger_ms=0, max_block_ms=5000) as producer:
+    with broker.producer(linger_ms=0, max_block_ms=60_000) as producer:
 
         def send_on() -> None:
             while not stop.is_set():
@@ -252,7 +252,7 @@ def test_flush_ends_though_others_go_on_sending(broker: Broker) -> None:
             try:
                 for _ in range(5):
                     sent = producer.send("orders", b"mine")
-                    producer.flush(timeout_ms=5000)
+                    producer.flush(timeout_ms=1000 * LONG_S)
                     assert sent.done()
             finally:
                 stop.set()
@@ -264,7 +264,7 @@ def test_os_durability_syncs_a_moment_later(broker: Broker) -> None:
         broker.consumer("orders") as consumer,
     ):
         producer.send("orders", b"x").result()
-        assert values(consumer.poll(timeout_ms=5000)) == [b"x"]
+        assert values(consumer.poll(timeout_ms=1000 * LONG_S)) == [b"x"]
 
 
 # -- order ---------------------------------------------------------------------------
@@ -307,7 +307,7 @@ def test_many_threads_wait_for_their_results(broker: Broker) -> None:
 
     def work() -> None:
         for _ in range(50):
-            offsets.append(producer.send("orders", b"x").result(timeout=30).offset)
+            offsets.append(producer.send("orders", b"x").result(timeout=LONG_S).offset)
 
     with broker.producer() as producer:
         workers = [threading.Thread(target=work) for _ in range(16)]
@@ -323,7 +323,7 @@ def test_many_threads_wait_for_their_results(broker: Broker) -> None:
 
 def test_buffer_full_after_max_block_ms(folder: str) -> None:
     files = FaultyFiles()
-    with broker_on(files, folder, lock_timeout_ms=400) as broker:
+    with broker_on(files, folder, lock_timeout_ms=600_000) as broker:
         broker.create_topic("orders")
         log = broker.engine.log(broker.topic("orders").partitions[0].id)
         with broker.producer(buffer_bytes=2000, max_block_ms=100, linger_ms=0) as producer:
@@ -334,12 +334,12 @@ def test_buffer_full_after_max_block_ms(folder: str) -> None:
                 with pytest.raises(BufferFull) as caught:
                     for _ in range(3):
                         sent.append(producer.send("orders", b"x" * 900))
-                assert 0.09 < time.monotonic() - started < 2
+                assert 0.09 < time.monotonic() - started < LONG_S
                 assert (caught.value.buffer_bytes, caught.value.max_block_ms) == (2000, 100)
             finally:
                 files.close(other)
             for delivery in sent:  # those that were taken have an outcome all the same
-                delivery.exception(timeout=10)
+                delivery.exception(timeout=LONG_S)
             assert producer.send("orders", b"again").result().offset >= 0
 
 
@@ -490,7 +490,7 @@ def test_deleting_and_creating_while_others_produce(broker: Broker) -> None:
         with broker.producer(linger_ms=0) as producer:
             while not stop.is_set():
                 try:
-                    producer.send("churn", b"x").result(timeout=20)
+                    producer.send("churn", b"x").result(timeout=LONG_S)
                 except BrokerError as error:
                     outcomes.append(type(error).__name__)
                     time.sleep(0.001)
@@ -534,7 +534,7 @@ def test_closing_while_others_send_leaves_nobody_waiting(broker: Broker) -> None
         def work(producer=producer) -> None:  # type: ignore[no-untyped-def]
             try:
                 while True:
-                    results.append(producer.send("orders", b"x").result(timeout=20).offset)
+                    results.append(producer.send("orders", b"x").result(timeout=LONG_S).offset)
             except BrokerClosed:
                 pass
 

@@ -9,7 +9,16 @@ import time
 from typing import Any
 
 import pytest
-from brokers import Interruption, broker_on, eventually, in_thread, read_all, values
+from brokers import (
+    LONG_S,
+    Interruption,
+    RefusedLocks,
+    broker_on,
+    eventually,
+    in_thread,
+    read_all,
+    values,
+)
 from storage import FaultyFiles
 
 from seawall.broker import Broker
@@ -41,12 +50,12 @@ def test_an_interrupt_anywhere_in_a_round_leaves_no_record_without_an_outcome(
                 except (KeyboardInterrupt, BrokerError):
                     pass
             for delivery in sent:
-                error = delivery.exception(timeout=10)
+                error = delivery.exception(timeout=LONG_S)
                 assert error is None or isinstance(error, OutcomeUnknown)
                 stored += error is None
             # It works on, and the buffer has all its room.
-            assert producer.send("orders", b"y").result(timeout=10).offset >= 0
-            producer.flush(timeout_ms=10_000)
+            assert producer.send("orders", b"y").result(timeout=LONG_S).offset >= 0
+            producer.flush(timeout_ms=1000 * LONG_S)
             assert producer._sender.buffered_bytes == 0
         if interruption.places < at:
             break
@@ -56,26 +65,28 @@ def test_an_interrupt_anywhere_in_a_round_leaves_no_record_without_an_outcome(
 
 
 def test_ctrl_c_while_the_lock_is_not_free(folder: str) -> None:
-    files = FaultyFiles()
-    with broker_on(files, folder, lock_timeout_ms=60_000) as broker:
+    files = RefusedLocks()
+
+    def interrupt() -> None:
+        # To the process, as a terminal does: raised in this thread, it would not wake the other
+        # where that waits for a thread of ours that waits for the file.
+        if files.refused.wait(LONG_S):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with broker_on(files, folder, lock_timeout_ms=600_000) as broker:
         broker.create_topic("orders")
         log = broker.engine.log(broker.topic("orders").partitions[0].id)
-        with broker.producer(linger_ms=60_000) as producer:
+        with broker.producer(linger_ms=3_600_000) as producer:
             other = files.open(log.context.lock_path, 2)
-            assert files.try_lock(other)
-            sent = producer.send("orders", b"x")
-            # To the process, as a terminal does: raised in the timer's thread, it would not wake
-            # this one where it waits for another thread of ours that waits for the file.
-            timer = threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT])
-            timer.start()
             try:
-                with pytest.raises(KeyboardInterrupt):
+                assert files.try_lock(other)
+                sent = producer.send("orders", b"x")
+                with in_thread(interrupt), pytest.raises(KeyboardInterrupt):
                     sent.result()
             finally:
-                timer.join()
                 files.close(other)
-            assert isinstance(sent.exception(timeout=10), OutcomeUnknown)
-            assert producer.send("orders", b"y").result(timeout=10).offset == 0
+            assert isinstance(sent.exception(timeout=LONG_S), OutcomeUnknown)
+            assert producer.send("orders", b"y").result(timeout=LONG_S).offset == 0
 
 
 # -- failures of the disk ------------------------------------------------------------
@@ -154,7 +165,7 @@ def test_followers_of_a_failed_sync_get_to_know(folder: str) -> None:
         errors: list[BrokerError | None] = []
 
         def publish() -> None:
-            errors.append(producer.send("orders", b"x").exception(timeout=20))
+            errors.append(producer.send("orders", b"x").exception(timeout=LONG_S))
 
         workers = [threading.Thread(target=publish) for _ in range(8)]
         for worker in workers:
@@ -205,13 +216,13 @@ def test_no_wake_up_of_the_thread_is_lost(broker: Broker) -> None:
                 sent = producer.send("orders", b"x")
                 if number % 3 == 0:
                     time.sleep(0.0005 * (number % 7))
-                eventually(sent.done, 10)
+                eventually(sent.done)
 
 
 def test_the_thread_sleeps_without_a_timer_when_idle(broker: Broker) -> None:
     with broker.producer(linger_ms=1) as producer:
         producer.send("orders", b"x").result()
-        eventually(lambda: producer._sender._parked, 5)
+        eventually(lambda: producer._sender._parked)
         sent = producer.send("orders", b"y")
         eventually(sent.done)
 
@@ -226,7 +237,7 @@ def test_a_callback_that_waits_for_others_is_refused_not_stuck(broker: Broker) -
             caught.append(error)
 
     with broker.producer(on_delivery=flush) as producer:
-        producer.send("orders", b"x").result(timeout=10)
+        producer.send("orders", b"x").result(timeout=LONG_S)
         assert caught
 
 
@@ -241,7 +252,7 @@ def test_a_callback_may_close_the_producer(broker: Broker) -> None:
 
     producer = broker.producer(on_delivery=close, linger_ms=0)
     producer.send("orders", b"x")
-    assert closed.wait(10)
+    assert closed.wait(LONG_S)
     with pytest.raises(BrokerClosed):
         producer.send("orders", b"y")
 
@@ -266,7 +277,7 @@ def test_failures_that_nobody_asks_about_are_bounded(folder: str) -> None:
 
 def test_flush_in_time_or_not_at_all(folder: str) -> None:
     files = FaultyFiles()
-    with broker_on(files, folder, lock_timeout_ms=3000) as broker:
+    with broker_on(files, folder, lock_timeout_ms=600_000) as broker:
         broker.create_topic("orders")
         log = broker.engine.log(broker.topic("orders").partitions[0].id)
         with broker.producer(linger_ms=0) as producer:
@@ -280,7 +291,7 @@ def test_flush_in_time_or_not_at_all(folder: str) -> None:
                     producer.flush(timeout_ms=100)
                 with pytest.raises(TimeoutError):
                     sent.result(timeout=0.1)
-                assert time.monotonic() - started < 2
+                assert time.monotonic() - started < LONG_S
             finally:
                 files.close(other)
             producer.flush()
@@ -288,11 +299,11 @@ def test_flush_in_time_or_not_at_all(folder: str) -> None:
 
 
 def test_closing_while_a_caller_writes_waits_for_it(folder: str) -> None:
-    files = FaultyFiles()
-    with broker_on(files, folder) as broker:
+    files = RefusedLocks()
+    with broker_on(files, folder, lock_timeout_ms=600_000) as broker:
         broker.create_topic("orders")
         log = broker.engine.log(broker.topic("orders").partitions[0].id)
-        producer = broker.producer(linger_ms=60_000)
+        producer = broker.producer(linger_ms=3_600_000)
         other = files.open(log.context.lock_path, 2)
         assert files.try_lock(other)
         offsets: list[int] = []
@@ -301,8 +312,16 @@ def test_closing_while_a_caller_writes_waits_for_it(folder: str) -> None:
             offsets.append(producer.send("orders", b"x").result().offset)
 
         with in_thread(publish):
-            time.sleep(0.1)
-            with in_thread(producer.close):
-                time.sleep(0.1)
-                files.close(other)
+            try:
+                assert files.refused.wait(LONG_S)
+                with in_thread(producer.close):
+                    try:
+                        time.sleep(0.1)
+                        assert offsets == []
+                    finally:
+                        files.close(other)
+                        other = -1
+            finally:
+                if other >= 0:
+                    files.close(other)
         assert offsets == [0]

@@ -43,7 +43,15 @@ HARMLESS = {
     },
     "GroupConsumer": {"abandon", "committed", "generation", "group", "hand_out"}
     | {"interrupt", "keep_progress", "place_to_run", "rejoin"}
-    | {"announced", "check_usable", "is_closed", "partition_id", "reached", "swap_options"}
+    | {
+        "announced",
+        "caller",
+        "check_usable",
+        "is_closed",
+        "partition_id",
+        "reached",
+        "swap_options",
+    }
     | {"assignment", "give_back", "is_rebalancing", "lag", "member_id", "position", "seek"},
     "State": {
         *("close", "committed", "committed_in", "highest_committed", "is_lowest", "log_start"),
