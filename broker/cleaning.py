@@ -120,7 +120,8 @@ def sync_partitions(now: Round) -> None:
     for info in engine.topics():
         for partition in info.partitions:
             row = engine.opening.ends.read(partition.id)
-            if row is not None and row.durable_offset < row.next_offset:
+            # Of one that is fenced or deleted nothing more is synced.
+            if row is not None and not row.flags and row.durable_offset < row.next_offset:
                 with contextlib.suppress(LogGone):
                     engine.housekeeper.needs_sync(engine.log(partition.id))
 

@@ -224,6 +224,17 @@ def test_what_a_process_that_is_gone_has_not_synced_is_seen_all_the_same(broker:
         assert [record.value for record in consumer.poll()] == [b"second"]
 
 
+def test_what_is_fenced_is_not_synced_again_and_again(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = broker.engine.log(broker.engine.partition_id("orders", 0))
+    log.append([batch(b"never synced")])
+    log._appender.fence()
+    cleaning.clean(broker.engine, lambda timeout_s: False, is_timed=True)
+    assert not broker.engine.housekeeper._unsynced
+    assert caplog.text == ""
+
+
 def test_one_job_is_not_the_others_trouble(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
