@@ -7,6 +7,7 @@ in the catalogue, and look only at what such a change may set free.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -108,8 +109,25 @@ def expire_groups(now: Round) -> None:
             logger.info("group %s: forgotten, because nobody was in it for long", group)
 
 
+def sync_partitions(now: Round) -> None:
+    """Have brought to disk what is not yet.
+
+    A process that was killed may have acknowledged it with ``durability="os"``: nobody else
+    would, and so no consumer see it, before somebody appends there. Whoever is alive does it
+    sooner, and then nothing is left to do.
+    """
+    engine = now.engine
+    for info in engine.topics():
+        for partition in info.partitions:
+            row = engine.opening.ends.read(partition.id)
+            # Of one that is fenced or deleted nothing more is synced.
+            if row is not None and not row.flags and row.durable_offset < row.next_offset:
+                with contextlib.suppress(LogGone):
+                    engine.housekeeper.needs_sync(engine.log(partition.id))
+
+
 # Groups first: they hold back what the others remove.
-JOBS: Sequence[Job] = (expire_groups, trim_partitions, compact_partitions)
+JOBS: Sequence[Job] = (expire_groups, sync_partitions, trim_partitions, compact_partitions)
 
 
 def clean(engine: Engine, wait: Callable[[float], bool], *, is_timed: bool) -> float:

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 
 from seawall.broker.broker import Broker
+from seawall.broker.cleaning import clean
 from seawall.broker.torture.anomalies import Anomaly
 from seawall.broker.torture.clients import Client, Surroundings
 from seawall.broker.torture.connect import KEEPS_ALL
@@ -41,6 +42,7 @@ from seawall.wal.torture.search import Broken, Case, Search, Setting, seed_for
 
 STARTING_S = 60.0
 LAST_WORDS_S = 5.0
+SYNCING_S = 60.0
 MOST_SHOWN = 3
 MOST_SAID = 6000  # characters of what a process has said
 
@@ -212,6 +214,7 @@ class ClientRound(ABC):
             Broker.open(self.path) as broker,
             Recorder(os.path.join(self.histories, "final"), "final") as recorder,
         ):
+            _sync_everything(broker)
             read_everything(broker, list(self.topics), recorder)
             for group in self.groups:
                 look_at(broker, group, recorder)
@@ -255,6 +258,19 @@ class ClientRound(ABC):
             if (event.process, event.number) in anomaly.operations
         ]
         return "\n".join([str(anomaly), *lines])
+
+
+def _sync_everything(broker: Broker) -> None:
+    """Have the background do what it does now and then: what the killed have acknowledged with
+    ``durability="os"`` is on disk after that. Raises `Broken` if it never is."""
+    clean(broker.engine, lambda timeout_s: False, is_timed=True)
+    deadline_s = time.monotonic() + SYNCING_S
+    for topic in broker.topics():
+        for partition in topic.partitions:
+            while (ends := broker.ends(topic.name, partition.number)).durable_end < ends.log_end:
+                if time.monotonic() > deadline_s:
+                    raise Broken(f"{topic.name}/{partition.number} is never synced: {ends}")
+                time.sleep(0.01)
 
 
 def read_everything(connection: Connection, topics: Sequence[str], recorder: Recorder) -> None:

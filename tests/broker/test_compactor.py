@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from brokers import LONG_S, eventually, put
-from storage import Child
+from storage import Child, batch
 
 from seawall.broker import Broker, cleaning, compactor
 from seawall.broker.cleaning import Round
@@ -223,6 +223,29 @@ def test_trouble_is_told_and_tried_again(
     acknowledge(broker)
     broker.reset_group("g", "orders", {0: 6})  # a write, so that it looks again
     eventually(lambda: start_of(broker) > 0)
+
+
+def test_what_a_process_that_is_gone_has_not_synced_is_seen_all_the_same(broker: Broker) -> None:
+    """It was acknowledged, with durability="os", and nobody appends any more."""
+    put(broker, b"first")
+    log = broker.engine.log(broker.engine.partition_id("orders", 0))
+    log.append([batch(b"second")])
+    with broker.consumer("orders", start="start") as consumer:
+        assert [record.value for record in consumer.poll()] == [b"first"]
+        acknowledge(broker)  # a member of a group, and so the compactor, is there
+        eventually(lambda: broker.ends("orders", 0).durable_end == 2, timeout_s=60)
+        assert [record.value for record in consumer.poll()] == [b"second"]
+
+
+def test_what_is_fenced_is_not_synced_again_and_again(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = broker.engine.log(broker.engine.partition_id("orders", 0))
+    log.append([batch(b"never synced")])
+    log._appender.fence()
+    cleaning.clean(broker.engine, lambda timeout_s: False, is_timed=True)
+    assert not broker.engine.housekeeper._unsynced
+    assert caplog.text == ""
 
 
 def test_one_job_is_not_the_others_trouble(

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from storage import memory_folder
+from storage import batch, memory_folder
 
 from seawall.broker import Broker
 from seawall.broker.torture import client_rounds, histories
@@ -55,6 +55,34 @@ def test_its_cases_are_shared_out() -> None:
         range(QUICK_ROUNDS)
     )
     assert len(cases(full=True, share=1)) == FULL_ROUNDS // 2
+
+
+def test_what_the_killed_have_not_synced_is_synced_and_then_read(folder: str) -> None:
+    """It was acknowledged with durability="os", and others have the directory open."""
+    each = Round(folder, 1, 0.3)
+    each.create_topics()
+    with Broker.open(each.path) as broker:
+        log = broker.engine.log(broker.engine.partition_id("a", 0))
+        log.append([batch(b"left behind")])
+        each.read_everything()
+    end = next(
+        event
+        for event in read_events(os.path.join(each.histories, "final"))
+        if event.op == "end" and event.kind == "ok"
+    )
+    assert end.places["a/0"] == 1
+
+
+def test_what_is_never_synced_is_broken(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_rounds, "clean", lambda *_, **__: 0.0)
+    monkeypatch.setattr(client_rounds, "SYNCING_S", 0.01)
+    each = Round(folder, 1, 0.3)
+    each.create_topics()
+    with Broker.open(each.path) as broker:
+        log = broker.engine.log(broker.engine.partition_id("a", 0))
+        log.append([batch(b"left behind")])
+        with pytest.raises(Broken, match=r"a/0 is never synced: .*durable_end=0, log_end=1"):
+            each.read_everything()
 
 
 def test_an_anomaly_is_told_with_its_events(folder: str) -> None:
