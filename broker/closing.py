@@ -38,8 +38,8 @@ class Closing(ABC):
         if error is None or isinstance(error, Exception):
             self.close()
         else:
-            self.close_interrupted(error)
+            self._close_interrupted(error)
 
-    def close_interrupted(self, error: BaseException) -> None:
+    def _close_interrupted(self, error: BaseException) -> None:
         """Close after Ctrl-C or the like: who might have to wait for long does not."""
         self.close()

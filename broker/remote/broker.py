@@ -357,10 +357,10 @@ class RemoteBroker(DeadLetterKeeping, Closing):
     def check_usable(self) -> None:
         self._asking.check_usable()
 
-    def close_interrupted(self, error: BaseException) -> None:
+    def _close_interrupted(self, error: BaseException) -> None:
         """See `Closing`."""
         for user in list(self._users):
-            user.close_interrupted(error)
+            user._close_interrupted(error)
         self.close()
 
     def close(self) -> None:

@@ -162,7 +162,7 @@ class Flushing(Closing):
         """
         self._close(timeout_ms, None)
 
-    def close_interrupted(self, error: BaseException) -> None:
+    def _close_interrupted(self, error: BaseException) -> None:
         """Like `close`, after Ctrl-C: nobody has to press it again because no server answers.
         What is not acknowledged is logged, and said by a note of `error`."""
         try:
