@@ -12,6 +12,7 @@ from pathlib import Path
 
 import leaks
 import pytest
+from commands import eventually
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc/self")
 
@@ -132,6 +133,7 @@ def test_grace_period_covers_what_ends_by_itself() -> None:
 def test_a_leaked_child_is_killed() -> None:
     before = leaks.snapshot()
     child = os.posix_spawn("/bin/sleep", ["sleep", "300"], os.environ)
+    eventually(lambda: Path(f"/proc/{child}/cmdline").read_bytes() != b"")  # not so at first
     (found,) = leaks.leaks_since(before, grace_s=0)
     assert found == f"child process {child}: sleep 300"
     with pytest.raises(ProcessLookupError):
