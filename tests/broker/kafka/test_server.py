@@ -306,7 +306,9 @@ def test_who_can_be_reached() -> None:
     assert [is_loopback(h) for h in ("0.0.0.0", "::", "10.0.0.1", "example.org")] == [False] * 4
     with pytest.raises(SettingError, match="authenticated"):
         ServerSettings(listen="0.0.0.0:9092")
-    assert ServerSettings(listen="0.0.0.0:9092", allow_remote=True).allow_remote
+    with pytest.raises(SettingError, match="no client can connect to"):
+        ServerSettings(listen="0.0.0.0:9092", allow_remote=True)
+    assert ServerSettings(listen="0.0.0.0:9092", allow_remote=True, advertise="here:1").allow_remote
 
 
 def test_what_clients_are_told(serving: Callable[..., ServerThread]) -> None:
