@@ -204,8 +204,9 @@ def _flat(table: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """
     found: dict[str, object] = {}
     for key, value in table.items():
-        is_table = isinstance(value, Mapping)
-        more = _flat(value, f"{prefix}{key}.") if is_table else {prefix + key: value}
+        more = {prefix + key: value}
+        if isinstance(value, Mapping):
+            more = _flat(value, f"{prefix}{key}.")
         if twice := found.keys() & more.keys():
             raise SettingError(f"{min(twice)} is set twice, with quotes and without")
         found |= more
