@@ -66,10 +66,11 @@ class ServerLease:
 
     def tell(self, address: str) -> None:
         """Write down where the server listens."""
-        if self._descriptor is not None:
+        descriptor = self._descriptor  # stays open, even if it is given back meanwhile
+        if descriptor is not None:
             line = json.dumps({"pid": os.getpid(), "address": address}) + "\n"
             record = line.encode().ljust(_RECORD_BYTES)
-            write_fully(self._files, self._descriptor.number, record, 0)
+            write_fully(self._files, descriptor.number, record, 0)
 
     def give_back(self) -> None:
         """Let another one be the server. Safe to call twice."""

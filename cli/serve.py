@@ -1,7 +1,6 @@
 """`seawall serve`: let Kafka clients in."""
 
 import asyncio
-import math
 import os
 import resource
 import signal
@@ -27,6 +26,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 # Threads that read and write hold the interpreter no longer than this while the loop waits.
 SWITCH_INTERVAL_S = 0.001
+MOST_GRACE_S = 1e15  # what grace.ms can hold
 
 
 @app.command()
@@ -91,8 +91,8 @@ def _settings(
     given: dict[str, object] = {"listen": listen, "advertise": advertise}
     given["allow_remote"] = allow_remote or None
     if grace is not None:
-        if not math.isfinite(grace):
-            raise WrongUsage(f"--grace is a number of seconds, not {grace}")
+        if not 0 <= grace <= MOST_GRACE_S:
+            raise WrongUsage(f"--grace is a number of seconds, 0 or more, not {grace}")
         given["grace_ms"] = round(grace * 1000)
     try:
         return settings_from(
@@ -110,7 +110,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         raise WrongUsage(f"--config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise WrongUsage(f"--config {path} is not TOML: it is nested too deep") from None
+    except ValueError as error:  # of the syntax, of UTF-8, or of a number without end
         raise WrongUsage(f"--config {path} is not TOML: {error}") from error
 
 

@@ -20,9 +20,18 @@ def split_address(address: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         colon = ""
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535
+    if not (colon and is_port and _is_host(host)):
         raise AddressError(f"{address!r} is not host:port, such as 127.0.0.1:9092 or [::1]:9092")
     return host, int(port)
+
+
+def _is_host(host: str) -> bool:
+    """Whether it can be looked up at all."""
+    try:
+        return bool(host.encode("idna")) and host.isprintable() and " " not in host
+    except UnicodeError:
+        return False
 
 
 def join_address(host: str, port: int) -> str:
@@ -37,6 +46,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False  # a name: whatever it stands for
+
+
+def is_everywhere(host: str) -> bool:
+    """Whether it stands for all addresses of this machine, and so for none to connect to."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def peer_name(transport: asyncio.BaseTransport) -> str:

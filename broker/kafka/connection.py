@@ -72,6 +72,7 @@ class Connection(asyncio.Protocol):
         self._partial_since_s = now_s
         self._last_data_s = 0.0  # of what came when it was too late
         self._unwritable_since_s = 0.0
+        self._ending_since_s: float | None = None
 
     # -- the transport's calls ---------------------------------------------------------
 
@@ -344,7 +345,14 @@ class Connection(asyncio.Protocol):
     def check_timeouts(self, now_s: float) -> None:
         """Close the connection if its client takes too long."""
         settings = self.node.settings
-        if not self._writable.is_set():
+        if self._transport is not None and self._transport.is_closing():
+            # What is left to be sent may be too little for `pause_writing`.
+            if self._ending_since_s is None:
+                self._ending_since_s = now_s
+            elif now_s - self._ending_since_s > settings.send_timeout_ms / 1000:
+                logger.warning("%s: closed: its responses are not read", self.peer)
+                self.abort()
+        elif not self._writable.is_set():
             if now_s - self._unwritable_since_s > settings.send_timeout_ms / 1000:
                 logger.warning("%s: closed: its responses are not read", self.peer)
                 self.abort()

@@ -380,9 +380,7 @@ class Coordinator:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._opening is not None:
             with contextlib.suppress(BrokerError, OSError):
                 store = await self._opening

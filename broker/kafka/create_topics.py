@@ -27,7 +27,7 @@ from seawall.broker.kafka.items import (
 from seawall.broker.kafka.placement import check_assignments
 from seawall.broker.kafka.schema import Values, milliseconds
 from seawall.broker.kafka.topic_configs import checked_for_topic
-from seawall.broker.kafka.wire_topics import create_wire_topic, wire_config
+from seawall.broker.kafka.wire_topics import check_collision, create_wire_topic, wire_config
 from seawall.broker.names import check_topic_name
 from seawall.broker.topics import MOST_PARTITIONS
 
@@ -86,6 +86,7 @@ def _plan(topic: Any, present: set[str], context: RequestContext) -> _Plan:
     check_topic_name(topic.name)
     if topic.name in present:
         raise TopicExists(topic=topic.name)
+    check_collision(topic.name, present)
     given = {each.name: each.value for each in topic.configs}
     config = wire_config(checked_for_topic(given, context.settings))
     return _Plan(topic.name, _partitions(topic, context), config)

@@ -63,18 +63,41 @@ async def handle(request: Any, context: RequestContext) -> Values | None:
                     ],
                 )
             )
-    answered = []
-    for topic, partitions in pending:
-        responses = []
-        for index, outcome in partitions:
-            if isinstance(outcome, asyncio.Future):
-                outcome = await outcome
-            responses.append(_response(index, outcome))
-        answered.append(_topic(topic, responses))
+    await _all_stored(pending)
+    answered = [
+        _topic(topic, [_response(index, _outcome(each)) for index, each in partitions])
+        for topic, partitions in pending
+    ]
     if request.acks == 0:
         _close_on_error(answered)
         return None
     return {"responses": answered}
+
+
+async def _all_stored(pending: _Pending) -> None:
+    """Wait for every outcome, also if the client is gone meanwhile.
+
+    What it sent is in the lanes then, and is stored all the same. Until it is, the request must
+    not be over, or clients that come anew when they lose patience with a slow disk would fill
+    the memory with what nobody counts.
+    """
+    waiting = [
+        each
+        for _, partitions in pending
+        for _, each in partitions
+        if isinstance(each, asyncio.Future)
+    ]
+    if not waiting:
+        return
+    try:
+        await asyncio.wait(waiting)
+    except asyncio.CancelledError:
+        await asyncio.wait(waiting)
+        raise
+
+
+def _outcome(found: asyncio.Future[Outcome] | Outcome) -> Outcome:
+    return found.result() if isinstance(found, asyncio.Future) else found
 
 
 def _rules(context: RequestContext) -> RawRules:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from types import TracebackType
 from typing import Any
@@ -52,30 +51,32 @@ class Server:
         """Listen. Raises `ServerRunning`, and OSError if the address is taken."""
         host, port = split_address(self.settings.listen)
         node = Node(self._broker, self.settings)
-        await node.run(self._lease.take)
+        listener = Listener(lambda: Connection(node))
+        taking = node.loop.create_task(node.run(self._lease.take))
         try:
-            await self._listen(node, host, port)
+            await asyncio.shield(taking)
+            await self._bind(node, listener, host, port)
+            # What may go by retention goes, as with every process that writes.
+            await node.run(self._broker.engine.compactor.start)
         except BaseException:
-            if self._listener is not None:
-                await self._listener.close()
+            await listener.close()
+            # Its thread takes the lease even if nobody waits for it any more.
+            await asyncio.wait([taking])
             self._lease.give_back()
             raise
-        # What may go by retention goes, as with every process that writes.
-        await node.run(self._broker.engine.compactor.start)
+        # From here on nothing can fail or be cancelled.
+        self._node, self._listener = node, listener
+        listener.begin()
         node.part(Coordinator).begin()
-        self._node = node
         self._sweeper = node.loop.create_task(self._sweep())
 
-    async def _listen(self, node: Node, host: str, port: int) -> None:
-        listener = Listener(lambda: Connection(node))
+    async def _bind(self, node: Node, listener: Listener, host: str, port: int) -> None:
         port = await listener.bind(host, port)
         self.address = join_address(host, port)
         self.advertised = self.settings.advertise or self.address
         node.host, advertised_port = split_address(self.advertised)
         node.port = advertised_port or port
-        self._listener = listener
         await node.run(self._lease.tell, self.address)
-        listener.begin()
 
     async def _sweep(self) -> None:
         while True:
@@ -91,6 +92,20 @@ class Server:
             return
         self._listener = None
         node.stopping.set()
+        try:
+            await self._answer_all(node, listener)
+        finally:
+            # Also if this is cancelled.
+            for connection in tuple(node.connections):
+                connection.abort()
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+                await asyncio.wait([self._sweeper])
+            await node.close_parts()
+            self._lease.give_back()
+            await _some_turns()  # the transports' last calls
+
+    async def _answer_all(self, node: Node, listener: Listener) -> None:
         await listener.close()
         await _some_turns()
         for connection in tuple(node.connections):
@@ -106,15 +121,6 @@ class Server:
             connection.close()
         while node.connections and node.loop.time() < deadline_s:
             await asyncio.sleep(0.005)
-        for connection in tuple(node.connections):
-            connection.abort()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sweeper
-        await node.close_parts()
-        self._lease.give_back()
-        await _some_turns()  # the transports' last calls
 
     async def _let_clients_close(self, node: Node, deadline_s: float) -> None:
         for connection in tuple(node.connections):

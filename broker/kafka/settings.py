@@ -10,9 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any
 
-from seawall.broker.kafka.addresses import AddressError, is_loopback, split_address
+from seawall.broker.kafka.addresses import (
+    AddressError,
+    is_everywhere,
+    is_loopback,
+    split_address,
+)
 
 MIB = 1 << 20
 INT32_MAX = (1 << 31) - 1
@@ -128,16 +134,18 @@ class ServerSettings:
     def __post_init__(self) -> None:
         for each in fields(self):
             _check(key_of(each.name), getattr(self, each.name), each.metadata)
-        try:
-            host, _ = split_address(self.listen)
-            if self.advertise:
-                split_address(self.advertise)
-        except AddressError as error:
-            raise SettingError(str(error)) from None
+        host = told = _host("listen", self.listen)
+        if self.advertise:
+            told = _host("advertise", self.advertise)
         if not self.allow_remote and not is_loopback(host):
             raise SettingError(
                 f"{host} can be reached from other machines, and nobody who connects is "
                 "authenticated; listen on 127.0.0.1, or allow it with --allow-remote"
+            )
+        if is_everywhere(told):
+            raise SettingError(
+                f"no client can connect to {told}, which is every address of this machine; say "
+                "which one they are to connect to with --advertise HOST:PORT"
             )
 
 
@@ -167,23 +175,41 @@ def settings_from(
     values: dict[str, object] = {}
     for key, value in _flat(file).items():
         if key not in known:
-            raise SettingError(f"there is no setting {key!r}; see `seawall serve --print-config`")
+            raise SettingError(f"there is no setting {key!r}; {_hint(key, known)}")
         values[known[key].name] = _check(key, value, known[key].metadata, known[key].type)
     for each in known.values():
         variable = ENVIRONMENT_PREFIX + each.name.upper()
         if text := environment.get(variable):
-            values[each.name] = _parse(variable, text, str(each.type))
+            value = _parse(variable, text, str(each.type))
+            values[each.name] = _check(variable, value, each.metadata)
     return ServerSettings(**(values | dict(given)))  # type: ignore[arg-type]
 
 
+def _hint(key: str, known: Mapping[str, object]) -> str:
+    near = get_close_matches(key_of(key), known, 1, 0.8)
+    return f"is it {near[0]!r}?" if near else "see `seawall serve --print-config`"
+
+
+def _host(key: str, address: str) -> str:
+    try:
+        return split_address(address)[0]
+    except AddressError as error:
+        raise SettingError(f"{key}: {error}") from None
+
+
 def _flat(table: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """A TOML table with dotted keys, which TOML reads as tables in tables, as one."""
+    """A TOML table with dotted keys, which TOML reads as tables in tables, as one.
+
+    A key in quotes is another one to TOML than the same without: `SettingError` for both.
+    """
     found: dict[str, object] = {}
     for key, value in table.items():
+        more = {prefix + key: value}
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
+            more = _flat(value, f"{prefix}{key}.")
+        if twice := found.keys() & more.keys():
+            raise SettingError(f"{min(twice)} is set twice, with quotes and without")
+        found |= more
     return found
 
 

@@ -146,8 +146,7 @@ class Wakes:
 
     async def close(self) -> None:
         self._watcher.unsubscribe(self._on_change)
-        for task in (self._ending, self._looking):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        tasks = [task for task in (self._ending, self._looking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

@@ -114,10 +114,17 @@ def test_an_address_that_is_taken(tmp_path: Path) -> None:
         (["--listen", "nonsense"], "host:port"),
         (["--listen", "127.0.0.1:70000"], "host:port"),
         (["--listen", "0.0.0.0:0"], "--allow-remote"),
-        (["--advertise", "here"], "host:port"),
+        (["--listen", "127.0.0.1:" + "9" * 5_000], "host:port"),
+        (["--listen", "a..b:9092", "--allow-remote"], "listen: 'a..b:9092' is not host:port"),
+        (["--listen", "a b:9092", "--allow-remote"], "host:port"),
+        (["--listen", "0.0.0.0:0", "--allow-remote"], "--advertise HOST:PORT"),
+        (["--listen", "[::]:0", "--allow-remote"], "--advertise HOST:PORT"),
+        (["--advertise", "0.0.0.0:9092"], "--advertise HOST:PORT"),
+        (["--advertise", "here"], "advertise: 'here' is not host:port"),
         (["--log-format", "xml"], "text or json"),
         (["--config", "missing.toml"], "No such file"),
-        (["--grace", "-1"], "grace.ms"),
+        (["--grace", "-1"], "--grace is a number of seconds, 0 or more, not -1"),
+        (["--grace", "1e300"], "--grace is a number of seconds"),
         (["--grace", "nan"], "--grace is a number of seconds"),
         (["--grace", "inf"], "--grace is a number of seconds"),
     ],
@@ -162,6 +169,12 @@ def test_where_settings_come_from(
     [
         ("nonsense", "not TOML"),
         ("no.such.setting = 1", "no setting 'no.such.setting'"),
+        ("num.partitons = 1", "is it 'num.partitions'?"),
+        ("num_partitions = 1", "is it 'num.partitions'?"),
+        ('num.partitions = 3\n"num.partitions" = 4', "num.partitions is set twice"),
+        ('listen = "a\\u0000b:1"\nallow.remote = true', "host:port"),
+        ("num.partitions = " + "9" * 6_000, "not TOML"),
+        ("a = " + "[" * 100_000, "not TOML"),
         ("num.partitions = 0", "num.partitions is a whole number from 1"),
         ('num.partitions = "3"', "num.partitions is a whole number"),
         ("listen = 9092", "listen is text"),
@@ -176,8 +189,9 @@ def test_a_bad_file(cli: Cli, tmp_path: Path, text: str, said: str) -> None:
     assert said in done.err
 
 
-def test_a_bad_variable(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEAWALL_NODE_ID", "one")
+@pytest.mark.parametrize("value", ["one", "-1", "9" * 5_000])
+def test_a_bad_variable(cli: Cli, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("SEAWALL_NODE_ID", value)
     done = cli("serve")
     assert (done.code, "SEAWALL_NODE_ID is a whole number" in done.err) == (2, True)
 

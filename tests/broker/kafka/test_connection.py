@@ -214,6 +214,34 @@ def test_a_client_that_does_not_read_is_cut_off(serving: Serve) -> None:
     other.close()
 
 
+@pytest.mark.parametrize("ending", ["idle", "garbage", "half closed"])
+def test_a_connection_that_ends_is_not_flushed_for_ever(serving: Serve, ending: str) -> None:
+    """What its client does not read is too little to pass for a write that is held up."""
+    node = node_of(server := serving(send_timeout_ms=200))
+    wire = Wire(server.address)
+    try:
+        eventually(lambda: len(node.connections) == 1)
+        connection = next(iter(node.connections))
+        transport = connection._transport
+        assert transport is not None
+
+        def fill() -> None:
+            while not transport.get_write_buffer_size():
+                transport.write(bytes(1 << 14))
+
+        node.loop.call_soon_threadsafe(fill)
+        eventually(lambda: transport.get_write_buffer_size() > 0)
+        if ending == "garbage":
+            wire.socket.sendall(GARBAGE["HTTP"])
+        elif ending == "half closed":
+            wire.socket.shutdown(socket.SHUT_WR)
+        else:
+            connection._last_request_s = -float("inf")
+        eventually(lambda: not node.connections)
+    finally:
+        wire.close()
+
+
 def test_in_flight_requests_are_bounded(serving: Serve) -> None:
     """Also of a client that sends hundreds at once: then they come in one piece."""
     server = serving(max_in_flight_requests=3)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from wire import Wire
+from wire import Wire, batch
 
 from seawall.broker import Broker
 from seawall.broker.kafka import codes
@@ -209,3 +209,28 @@ def test_no_time_to_wait_is_time_enough(wire: Wire, broker: Broker) -> None:
 
 def test_no_topics(wire: Wire) -> None:
     assert create(wire) == []
+
+
+@pytest.mark.parametrize(("there", "asked"), [("a.b_c", "a_b.c"), ("a_b", "a.b"), ("a.b", "a_b")])
+@pytest.mark.parametrize("validate_only", [True, False])
+def test_a_name_that_differs_in_dots_and_underscores_alone_is_refused(
+    wire: Wire, broker: Broker, there: str, asked: str, validate_only: bool
+) -> None:
+    broker.create_topic(there)
+    [refused, other] = create(
+        wire, wanted(asked), wanted("a-b"), version=7, validate_only=validate_only
+    )
+    assert (refused.name, refused.error_code) == (asked, codes.INVALID_TOPIC_EXCEPTION)
+    assert repr(there) in refused.error_message
+    assert other.error_code == 0
+    assert asked not in {info.name for info in broker.topics()}
+    # The library has no such rule, and what it has made is there over the wire as well.
+    broker.create_topic(asked)
+    [exists] = create(wire, wanted(asked))
+    assert exists.error_code == codes.TOPIC_ALREADY_EXISTS
+    assert wire.produce(asked, batch(b"x")).error_code == 0
+
+
+def test_of_two_names_that_collide_the_first_is_created(wire: Wire) -> None:
+    [first, second] = create(wire, wanted("a.b"), wanted("a_b"))
+    assert (first.error_code, second.error_code) == (0, codes.INVALID_TOPIC_EXCEPTION)

@@ -73,6 +73,13 @@ def test_a_name_that_cannot_be_is_refused(wire: Wire) -> None:
     assert (slash.error_code, empty.error_code) == (17, 17)
 
 
+def test_a_name_that_collides_with_a_topic_is_not_created(wire: Wire, broker: Broker) -> None:
+    broker.create_topic("a.b")
+    there, refused = ask(wire, topics=[{"name": "a.b"}, {"name": "a_b"}]).topics
+    assert (there.error_code, refused.name, refused.error_code) == (0, "a_b", 17)
+    assert "a_b" not in {info.name for info in broker.topics()}
+
+
 def test_one_request_creates_so_many_and_no_more(
     wire: Wire, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

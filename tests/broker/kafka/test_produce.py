@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import os
 import struct
 import threading
 import time
@@ -14,6 +16,7 @@ from wire import TIMEOUT_S, Wire, batch, batches_in
 
 from seawall.broker import Broker
 from seawall.broker.errors import OutOfOrderSequence
+from seawall.broker.kafka import lanes
 from seawall.broker.kafka.threaded import ServerThread
 from seawall.broker.raw import RawPlace, append_batches
 from seawall.wal.records import HEADER_BYTES, encode_batch, parse_header
@@ -322,3 +325,35 @@ def test_a_refused_batch_hinders_no_other_of_its_round(broker: Broker) -> None:
     assert isinstance(gap, OutOfOrderSequence)
     assert (again.base_offset, duplicate.base_offset, plain.base_offset) == (3, 0, 4)
     assert broker.ends("orders", 0).durable_end == 5
+
+
+def test_what_a_client_sent_is_counted_until_it_is_stored_although_it_is_gone(
+    server: ServerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def held(*args: Any, **kwargs: Any) -> Any:
+        entered.set()
+        assert go_on.wait(60)
+        return append_batches(*args, **kwargs)
+
+    monkeypatch.setattr(lanes, "append_batches", held)
+    node = server.server.node
+    wire = Wire(server.address)
+    data = batch(os.urandom(200_000))
+    try:
+        wire.send_produce("orders", data)
+        wire.send_produce("orders", data)
+        assert entered.wait(60)
+        eventually(lambda: node.request_budget.used_bytes > 2 * len(data))
+        held_bytes = node.request_budget.used_bytes
+        wire.close()
+        eventually(lambda: not node.connections)
+        for _ in range(10):  # whoever was cancelled has had its turns
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), node.loop).result(60)
+        assert node.request_budget.used_bytes == held_bytes
+    finally:
+        go_on.set()
+        wire.close()
+    eventually(lambda: (node.request_budget.used_bytes, node.parsed_budget.used_bytes) == (0, 0))
+    assert server.broker.ends("orders", 0).durable_end == 2

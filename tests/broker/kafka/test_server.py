@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from brokers import broker_on, eventually, in_thread
@@ -14,7 +17,8 @@ from storage import FaultyFiles, memory_folder
 from wire import LONG_MS, TIMEOUT_S, Wire, batch, request_bytes
 
 from seawall.broker import Broker
-from seawall.broker.errors import ServerRunning
+from seawall.broker.compactor import Compactor
+from seawall.broker.errors import BrokerError, ServerRunning
 from seawall.broker.kafka import connection as connection_module
 from seawall.broker.kafka import server as server_module
 from seawall.broker.kafka.addresses import is_loopback, join_address, split_address
@@ -22,6 +26,7 @@ from seawall.broker.kafka.node import Node
 from seawall.broker.kafka.server import serve
 from seawall.broker.kafka.settings import ServerSettings, SettingError
 from seawall.broker.kafka.threaded import ServerThread
+from seawall.broker.server_lease import ServerLease
 
 
 def test_a_program_with_a_loop_embeds_it(broker: Broker) -> None:
@@ -58,6 +63,83 @@ def test_an_address_that_is_taken_leaves_no_lease(broker: Broker) -> None:
             pass
         with ServerThread(other, listen="127.0.0.1:0"):
             pass
+
+
+@pytest.mark.parametrize("step", ["take the lease", "tell the address", "start the compactor"])
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_a_start_that_does_not_succeed_leaves_nothing(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, step: str, is_cancelled: bool
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    place: Any = ServerLease if step != "start the compactor" else Compactor
+    name = {"take the lease": "take", "tell the address": "tell"}.get(step, "start")
+    real = getattr(place, name)
+
+    def held(*args: Any) -> None:
+        if args[1:] == ("",):  # the lease's own
+            return
+        entered.set()
+        assert go_on.wait(60)
+        if not is_cancelled:
+            raise OSError(errno.ENOSPC, "full")
+        real(*args)
+
+    async def scenario() -> None:
+        server = serve(broker, listen="127.0.0.1:0")
+        starting = asyncio.create_task(server.start())
+        await asyncio.to_thread(entered.wait, 60)
+        if is_cancelled:
+            starting.cancel()
+            await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait([starting])
+        assert starting.cancelled() == is_cancelled
+        if not is_cancelled:
+            assert isinstance(starting.exception(), OSError | BrokerError)
+        if server.address:
+            with pytest.raises(ConnectionRefusedError):
+                Wire(server.address)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, name, held)
+        asyncio.run(scenario())
+    with ServerThread(broker, listen="127.0.0.1:0"):
+        pass
+
+
+def test_a_stop_that_is_cancelled_leaves_nothing(broker: Broker) -> None:
+    async def scenario() -> None:
+        server = serve(broker, listen="127.0.0.1:0", grace_ms=600_000)
+        await server.start()
+        wire = await asyncio.to_thread(Wire, server.address)
+        entered, go_on = asyncio.Event(), threading.Event()
+
+        def wait() -> None:
+            server.node.loop.call_soon_threadsafe(entered.set)
+            go_on.wait(60)
+
+        async def handle(request: Any, context: Any) -> Any:
+            await context.run(wait)
+
+        server.node.apis[18] = replace(server.node.apis[18], handle=handle)
+        try:
+            wire.send(18, 0)
+            await entered.wait()
+            stopping = asyncio.create_task(server.stop())
+            while not server.node.stopping.is_set():
+                await asyncio.sleep(0)
+            stopping.cancel()
+            await asyncio.wait([stopping])
+            assert stopping.cancelled()
+            assert not server.node.connections
+            assert await asyncio.to_thread(wire.is_closed)
+            async with serve(broker, listen="127.0.0.1:0"):
+                pass
+        finally:
+            go_on.set()
+            wire.close()
+
+    asyncio.run(scenario())
 
 
 def test_stopping_answers_what_was_accepted(serving: Callable[..., ServerThread]) -> None:
@@ -235,7 +317,9 @@ def test_who_can_be_reached() -> None:
     assert [is_loopback(h) for h in ("0.0.0.0", "::", "10.0.0.1", "example.org")] == [False] * 4
     with pytest.raises(SettingError, match="authenticated"):
         ServerSettings(listen="0.0.0.0:9092")
-    assert ServerSettings(listen="0.0.0.0:9092", allow_remote=True).allow_remote
+    with pytest.raises(SettingError, match="no client can connect to"):
+        ServerSettings(listen="0.0.0.0:9092", allow_remote=True)
+    assert ServerSettings(listen="0.0.0.0:9092", allow_remote=True, advertise="here:1").allow_remote
 
 
 def test_what_clients_are_told(serving: Callable[..., ServerThread]) -> None:
