@@ -11,6 +11,8 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from seawall.broker.errors import BrokerError, OutcomeUnknown
+from seawall.broker.kafka import codes
 from seawall.broker.kafka.wakes import Wakes
 from seawall.broker.raw import Outcome, RawPlace, Stored, append_batches
 from seawall.broker.raw_batches import RawRules
@@ -23,6 +25,8 @@ logger = logging.getLogger("seawall.kafka")
 # Rounds at the same time: half of the executor's threads.
 MOST_ROUNDS: Final = 4
 ROUND_BYTES: Final = 8 << 20
+# Clients repeat what could not be stored many times a second, and in silence.
+SHORTEST_SILENCE_S: Final = 10.0
 
 
 class _Entry(NamedTuple):
@@ -43,6 +47,8 @@ class Lanes:
         # Partitions with entries whose round could not begin yet.
         self._ready: deque[int] = deque()
         self._rounds: set[asyncio.Task[None]] = set()
+        # When which kind of failure was last in the log.
+        self._told_s: dict[type[Exception], float] = {}
 
     def append(
         self, place: RawPlace, data: bytes | None, rules: RawRules
@@ -88,12 +94,24 @@ class Lanes:
                 entry.outcome.set_result(outcome)
             if isinstance(outcome, Stored):
                 self._wakes.published(partition_id, outcome.durable_end)
+            elif isinstance(outcome, BrokerError):
+                self._tell(outcome)
         self._running -= 1
         if lane:
             self._ready.append(partition_id)
         else:
             del self._lanes[partition_id]
         self._begin_rounds()
+
+    def _tell(self, error: BrokerError) -> None:
+        """Say what the disk did; what is wrong with a batch concerns its client alone."""
+        is_ours = codes.code_of(error) == codes.KAFKA_STORAGE_ERROR
+        if not (is_ours or isinstance(error, OutcomeUnknown)):
+            return
+        now_s = self._node.loop.time()
+        if now_s - self._told_s.get(type(error), -SHORTEST_SILENCE_S) >= SHORTEST_SILENCE_S:
+            self._told_s[type(error)] = now_s
+            logger.error("a produce request failed: %s", error)
 
     async def close(self) -> None:
         """Wait for what was begun; what it stores is stored, whoever still listens."""

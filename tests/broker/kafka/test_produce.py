@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import struct
 import threading
@@ -255,16 +256,21 @@ def test_a_disk_that_fails(acks: int, call: str, code: int) -> None:
             wire.close()
 
 
-def test_a_full_disk(connect: Connect) -> None:
+def test_a_full_disk(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
+    monkeypatch.setattr(lanes, "SHORTEST_SILENCE_S", math.inf)
     files = FaultyFiles()
     with memory_folder() as path, broker_on(files, path) as broker:
         broker.create_topic("orders")
         with ServerThread(broker, listen="127.0.0.1:0") as server:
             wire = Wire(server.address)
-            files.fail("pwritev", where="orders", error=errno.ENOSPC)
-            assert wire.produce("orders", batch(b"lost")).error_code == 56
+            for _ in range(2):
+                files.fail("pwritev", where="orders", error=errno.ENOSPC)
+                assert wire.produce("orders", batch(b"lost")).error_code == 56
+            [told] = [each.message for each in caplog.records if each.levelname == "ERROR"]
+            assert "orders" in told
+            assert "No space left" in told
             assert wire.produce("orders", batch(b"kept")).base_offset == 0
             assert values(read_all(broker)) == [b"kept"]
             wire.close()
