@@ -9,6 +9,7 @@ group are redrives under way: one at a time for a partition.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -209,11 +210,25 @@ def _without(sent: Redrive, left: Left | None) -> Redrive:
 
 
 def find(broker: AnyBroker, places: RedrivePlaces) -> list[DeadLetterTopic]:
-    """All topics that hold dead letters: by their name, or by their first record."""
+    """All topics that hold dead letters: by their name, or by their first record. Those that
+    are deleted meanwhile are left out."""
     names = [info.name for info in broker.topics()]
     others = [name for name in names if not name.endswith(SUFFIX)]
-    holding = set(names).difference(others) | _holding(broker, others)
-    return [DeadLetters(broker, places, name).info() for name in names if name in holding]
+    holding = set(names).difference(others)
+    while True:
+        try:
+            holding |= _holding(broker, others)
+            break
+        except (UnknownTopic, UnknownPartition) as error:
+            if error.topic not in others:
+                raise
+            others.remove(error.topic)
+    found = []
+    for name in names:
+        if name in holding:
+            with contextlib.suppress(UnknownTopic, UnknownPartition):
+                found.append(DeadLetters(broker, places, name).info())
+    return found
 
 
 def _info(broker: AnyBroker, places: RedrivePlaces, letters: DeadLetters) -> DeadLetterTopic:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from storage import Child, FaultyFiles
 
 from seawall.broker import Broker, DeadLetterChoice, DeliveredRecord, Record, Reject
+from seawall.broker import dead_letters as dead_letters_module
 from seawall.broker.dead_letter_format import headers_of, original_headers, parse
 from seawall.broker.dead_letters import DeadLetters
 from seawall.broker.errors import (
@@ -140,6 +141,25 @@ def test_a_topic_of_another_name_is_found_by_what_it_holds(broker: Broker) -> No
     assert [each.name for each in broker.dead_letter_topics()] == ["failures"]
     assert broker.dead_letters("failures").redrive()[0].target == "orders"
     assert values(read_all(broker)) == [b"1", b"1"]
+
+
+def test_topics_that_are_deleted_while_it_is_looked_for_dead_letters_are_left_out(
+    six: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("z", "z.dlq"):
+        six.create_topic(name)
+    real = dead_letters_module._first_records
+
+    def deleting(broker: Broker, topics: Sequence[str]) -> list[Record]:
+        if topics == ["orders"]:
+            for name in ("z", "z.dlq"):
+                broker.delete_topic(name)
+            monkeypatch.setattr(dead_letters_module, "_first_records", real)
+        return real(broker, topics)
+
+    monkeypatch.setattr(dead_letters_module, "_first_records", deleting)
+    assert [each.name for each in six.dead_letter_topics()] == ["orders.dlq"]
+    assert [each.name for each in six.topics()] == ["orders", "orders.dlq"]
 
 
 def test_good_records_are_not_taken_for_dead_letters(broker: Broker) -> None:
