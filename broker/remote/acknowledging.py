@@ -148,7 +148,7 @@ class Acknowledging(RemoteConsumer):
     def _commit(self, ahead: dict[Place, int]) -> BrokerError | None:
         """Have the coordinator store it, in this membership or the next. Gives the refusal
         of what could not be."""
-        self._deadline_s = time.monotonic() + self._member.session_timeout_ms / 1000
+        self._be_patient()
         refusal: BrokerError | None = None
         thread = threading.get_ident()
         before = self._wanted.get(thread)
@@ -156,8 +156,9 @@ class Acknowledging(RemoteConsumer):
         try:
             while ahead:
                 self._check_usable()
-                if not self._is_calling_back:
+                if not self._is_calling_back and not self._supervisor.require(0):
                     self._supervisor.require()
+                    self._be_patient()
                 failure = None
                 with self._my_turn():
                     gone = [place for place in ahead if place not in self._positions]
@@ -209,6 +210,7 @@ class Acknowledging(RemoteConsumer):
             raise self._named(failure, None, None)
         self._supervisor.suspect()
         time.sleep(_PAUSE_S)
+        self._be_patient()
 
     def _send(self, offsets: list[TopicPartition]) -> KafkaError | None:
         """One attempt, in this thread's turn. Gives what it failed with."""
@@ -252,8 +254,11 @@ class Acknowledging(RemoteConsumer):
             if self._assignments != before or not (is_other or self._has_lost()):
                 return
             if not self._supervisor.require(SLICE_S):
-                # That no server answers is not the member's fault.
-                self._deadline_s = time.monotonic() + self._member.session_timeout_ms / 1000
+                self._be_patient()
+
+    def _be_patient(self) -> None:
+        """Give it a session's time to be a member: that no server answered is not its fault."""
+        self._deadline_s = time.monotonic() + self._member.session_timeout_ms / 1000
 
     def _fenced(self) -> GroupFenced:
         member_id = ""
