@@ -7,11 +7,12 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from rounds import play_and_lose
 from storage import batch, memory_folder
 
 from seawall.broker import Broker
 from seawall.broker.torture import client_rounds, histories
-from seawall.broker.torture.events import encode, read_events
+from seawall.broker.torture.events import read_events
 from seawall.broker.torture.histories import FULL_ROUNDS, QUICK_ROUNDS, Histories, Round
 from seawall.wal.torture.search import Broken, Setting, run_search
 
@@ -86,19 +87,7 @@ def test_what_is_never_synced_is_broken(folder: str, monkeypatch: pytest.MonkeyP
 
 
 def test_an_anomaly_is_told_with_its_events(folder: str) -> None:
-    for number, seconds in enumerate((0.3, 3.0, 30.0)):
-        root = os.path.join(folder, f"{number}")
-        os.mkdir(root)
-        with Round(root, 1, seconds) as each:
-            each.play()
-        path = os.path.join(root, "histories", "final")
-        events = list(read_events(path))
-        if any(found for event in events for found in event.records.values()):
-            break
-    with open(path, "wb") as file:
-        for event in events:
-            records = {name: found[:-1] for name, found in event.records.items()}
-            file.write(encode(event._replace(records=records)))
+    each = play_and_lose(Round, folder, (0.3, 3.0, 30.0))
     with pytest.raises(Broken, match=r"anomalies: \{'lost-write': \d+") as caught:
         each.check()
     assert '"op":"' in str(caught.value)

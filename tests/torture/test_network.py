@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 
 import pytest
+from rounds import play_and_lose
 
 from seawall.broker.torture import network
-from seawall.broker.torture.events import encode, read_events
 from seawall.broker.torture.network import FULL_ROUNDS, QUICK_ROUNDS, Network, Round
 from seawall.wal.torture.search import Broken, Setting, run_search
 
@@ -46,20 +46,7 @@ def test_without_the_client_it_says_so(folder: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_is_lost_is_found(folder: str) -> None:
-    """The last record that each final poll had is taken out of the history."""
-    for number, seconds in enumerate((0.5, 5.0, 30.0)):  # how busy the machine is
-        root = os.path.join(folder, f"{number}")
-        os.mkdir(root)
-        with Round(root, 1, seconds) as each:
-            each.play()
-        path = os.path.join(root, "histories", "final")
-        events = list(read_events(path))
-        if any(found for event in events for found in event.records.values()):
-            break
-    with open(path, "wb") as file:
-        for event in events:
-            records = {name: found[:-1] for name, found in event.records.items()}
-            file.write(encode(event._replace(records=records)))
+    each = play_and_lose(Round, folder, (0.5, 5.0, 30.0))
     with pytest.raises(Broken, match=r"anomalies: \{'lost-write': \d+"):
         each.check()
 
