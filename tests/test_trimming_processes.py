@@ -175,14 +175,24 @@ def test_no_record_is_removed_before_it_was_acknowledged(
     works = {"produce": produce, **{group: consume(group) for group in groups}}
     said: dict[str, list[str]] = {name: [] for name in works}
     children = {name: Child(work) for name, work in works.items()}
+
+    def hear(name: str) -> int:
+        """How many lines that one has said. All are listened to: whoever's pipe is full waits,
+        and those who wait for its records as well."""
+        for each, one in children.items():
+            said[each] += one.said()
+        return len(said[name])
+
     try:
         kills = 0
         while kills < 12 or not is_trimmed():
             kills += 1
             time.sleep(random.uniform(0.05, 0.3))
             name = random.choice(list(works))
+            before = hear(name)
             if random.random() < 0.5:  # else it may be at its beginning still
-                said[name].append(children[name].line())
+                while hear(name) == before:
+                    time.sleep(0.002)
             children[name].kill(signal.SIGKILL)
             said[name] += children[name].wait()
             children[name] = Child(works[name])

@@ -21,6 +21,7 @@ class TlsProxy:
         self._context = context
         self.target = target
         self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.setblocking(False)
         self.port: int = self._socket.getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="tls-proxy")
@@ -28,19 +29,32 @@ class TlsProxy:
 
     def _run(self) -> None:
         self._loop.set_exception_handler(lambda *_: None)  # handshakes that fail on purpose
+        self._loop.add_reader(self._socket, self._accept)
         self._loop.run_forever()
         self._loop.close()
 
-    async def _serve(self) -> None:
-        self._server = await asyncio.start_server(self._accept, sock=self._socket)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _accept(self) -> None:
+        # No server of asyncio: what that accepts just when it ends is closed by nobody.
         try:
-            await writer.start_tls(self._context, ssl_handshake_timeout=60)
+            client, _ = self._socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        client.setblocking(False)
+        task = self._loop.create_task(self._serve(client))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, client: socket.socket) -> None:
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            transport, _ = await self._loop.connect_accepted_socket(
+                lambda: protocol, client, ssl=self._context, ssl_handshake_timeout=60
+            )
+        except OSError:
+            return
+        try:
+            writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
             there, back = await asyncio.open_connection("127.0.0.1", self.target)
             try:
                 await asyncio.wait(
@@ -52,10 +66,10 @@ class TlsProxy:
                 )
             finally:
                 back.transport.abort()
-        except (OSError, asyncio.CancelledError):
+        except OSError:
             pass
         finally:
-            writer.transport.abort()
+            transport.abort()
 
     def cut(self) -> None:
         """End all connections; new ones work as they should."""
@@ -68,7 +82,9 @@ class TlsProxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _end(self) -> None:
-        self._server.close()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        await asyncio.sleep(0)  # who was accepted has a transport by now, which closes the socket
         me = asyncio.current_task()
         for _ in range(2):
             others = [each for each in asyncio.all_tasks() if each is not me]
@@ -81,7 +97,6 @@ class TlsProxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result()
         return self
 
     def __exit__(
