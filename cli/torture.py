@@ -153,7 +153,7 @@ def _run(plan: "Plan") -> None:
             f"--case {shlex.quote(json.dumps(dict(smallest.case)))}\n"
         )
     if signals.received:
-        found = "that is what was found so far" if outcomes else "no search had ended"
+        found = "that is what was found so far" if outcomes else "no case had ended"
         raise Stopped(f"{signals.what}; {found}", signal_number=signals.received)
     if broken:
         raise CommandFailed(f"{counted(len(broken), 'search')} of seed {plan.seed} broke a promise")

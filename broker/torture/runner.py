@@ -68,7 +68,7 @@ class _Worker:
 
     process: subprocess.Popen[bytes]
     task: dict[str, Any] | None = None
-    cases: int = 0
+    so_far: Outcome | None = None
     received: bytes = b""
 
 
@@ -138,7 +138,7 @@ class Run:
     def run(self) -> dict[str, Outcome]:
         """Carry it out; what came of each search, by name, in the order of the plan.
 
-        If it was stopped, those of which nothing is known yet are missing. Raises `WorkerDied`.
+        If it was stopped, those are missing of which no case had ended. Raises `WorkerDied`.
         """
         plan = self.plan
         jobs = max(1, plan.jobs or os.cpu_count() or 1)
@@ -156,7 +156,13 @@ class Run:
                     self._receive(key.data)
                 self._look()
                 self.on_progress(self._progress())
+            with contextlib.suppress(WorkerDied):  # it was told to stop as well
+                for key, _ in selector.select(0):
+                    self._receive(key.data)
         # Only if it was stopped, something is left.
+        for worker in self._workers:
+            if worker.task is not None and worker.so_far is not None:
+                self._take(worker.so_far)
         for task in (*self._tasks, *(each.task for each in self._workers if each.task)):
             if task["name"] in self.outcomes:
                 self.outcomes[task["name"]].is_whole = False
@@ -185,7 +191,7 @@ class Run:
     def _give(self, worker: _Worker) -> None:
         """Give a worker its next task, with its part of the time that is left."""
         worker.task = self._tasks.pop(0) if self._tasks else None
-        worker.cases = 0
+        worker.so_far = None
         if worker.task is not None and worker.process.stdin is not None:
             busy = len(self._workers)
             left_s = self._deadline_s - time.monotonic()
@@ -206,8 +212,8 @@ class Run:
         *lines, worker.received = (worker.received + data).split(b"\n")
         for line in lines:
             message = json.loads(line)
-            if "cases" in message:
-                worker.cases = message["cases"]
+            if "so_far" in message:
+                worker.so_far = _outcome(message["so_far"])
             else:
                 self._take(_outcome(message["outcome"]))
                 self._give(worker)
@@ -232,7 +238,8 @@ class Run:
         for worker in self._workers:
             if worker.task is not None:
                 name = worker.task["name"]
-                running[name] = running.get(name, self._done.get(name, 0)) + worker.cases
+                cases = worker.so_far.cases if worker.so_far is not None else 0
+                running[name] = running.get(name, self._done.get(name, 0)) + cases
         return running
 
 

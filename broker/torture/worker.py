@@ -1,7 +1,7 @@
 """A process that runs searches for `runner`: ``python -m seawall.broker.torture.worker``.
 
-It reads one task for each line of its stdin, and writes to its stdout how far it is and, in
-the end, what came of it: JSON, an object for each line. It has one thread, because some
+It reads one task for each line of its stdin, and writes to its stdout what came of it so far
+and, in the end, altogether: JSON, an object for each line. It has one thread, because some
 searches fork. It may be killed at any moment: see `runner`.
 """
 
@@ -85,16 +85,17 @@ def perform(task: dict[str, Any]) -> Outcome:
 
 
 class _Reporter:
-    """Says now and then how many cases are done."""
+    """Says now and then what came of it so far, and at once what broke."""
 
     def __init__(self) -> None:
         self._last_s = time.monotonic()
+        self._failures = 0
 
     def __call__(self, outcome: Outcome) -> None:
         now_s = time.monotonic()
-        if now_s - self._last_s >= REPORT_INTERVAL_S:
-            self._last_s = now_s
-            _write({"cases": outcome.cases})
+        if now_s - self._last_s >= REPORT_INTERVAL_S or len(outcome.failures) > self._failures:
+            self._last_s, self._failures = now_s, len(outcome.failures)
+            _write({"so_far": asdict(outcome)})
 
 
 def _write(message: dict[str, Any]) -> None:

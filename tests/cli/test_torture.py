@@ -191,7 +191,9 @@ def test_a_search_that_is_stopped_leaves_nothing_behind(
         process.send_signal(number)
         assert process.wait(TIMEOUT_S) == code
         said = pipe_of(process.stderr).read().decode()
-        assert said == f"seawall: {word}; no search had ended\n"
+        is_anything_found = b"failed-writes" in pipe_of(process.stdout).read()
+        found = "that is what was found so far" if is_anything_found else "no case had ended"
+        assert said == f"seawall: {word}; {found}\n"
     assert list(scratch.iterdir()) == []
 
 
@@ -203,7 +205,8 @@ def test_a_group_that_is_told_twice(scratch: Path) -> None:
         for _ in range(3):
             os.killpg(process.pid, signal.SIGINT)
         assert process.wait(TIMEOUT_S) == 130
-        assert pipe_of(process.stderr).read() == b"seawall: interrupted; no search had ended\n"
+        [said] = pipe_of(process.stderr).read().splitlines()
+        assert said.startswith(b"seawall: interrupted; ")
     assert list(scratch.iterdir()) == []
 
 
@@ -214,7 +217,7 @@ def test_workers_that_are_told_to_end_as_well(scratch: Path, endless: dict[str, 
         for pid in [process.pid, *pids_below(scratch)]:
             os.kill(pid, signal.SIGTERM)
         assert process.wait(TIMEOUT_S) == 143
-        assert pipe_of(process.stderr).read() == b"seawall: terminated; no search had ended\n"
+        assert pipe_of(process.stderr).read() == b"seawall: terminated; no case had ended\n"
     assert list(scratch.iterdir()) == []
 
 
@@ -229,7 +232,7 @@ def test_whoever_is_stuck_is_killed(
             os.kill(pid, signal.SIGSTOP)
         process.terminate()
         assert process.wait(TIMEOUT_S) == 143
-        assert pipe_of(process.stderr).read() == b"seawall: terminated; no search had ended\n"
+        assert pipe_of(process.stderr).read() == b"seawall: terminated; no case had ended\n"
         assert [process_state(pid).strip("Z") for pid in pids] == [""] * len(pids)
     assert list(scratch.iterdir()) == []
 
@@ -242,6 +245,32 @@ def test_nobody_outlives_a_command_that_is_killed(scratch: Path, endless: dict[s
         process.kill()
         eventually(lambda: not any(process_state(pid).strip("Z") for pid in pids))
         os.kill(orphan, signal.SIGKILL)  # its parent has left it long before
+
+
+def test_what_an_unfinished_search_has_found(scratch: Path, tmp_path: Path) -> None:
+    """Those for hours are stopped by hand: what they had found by then must not be lost."""
+    slow = BROKEN.replace(
+        "        if case",
+        """        if case["number"] > 8:
+            import os, time
+            os.mkdir(os.path.join(self.setting.scratch, "here"))
+            time.sleep(600)
+        if case""",
+    )
+    (tmp_path / "sevens.py").write_text(slow)
+    command = ("torture", "--dir", scratch, "--only", "sevens:Sevens", "--jobs", "1")
+    env = environment({"PYTHONPATH": str(tmp_path)})
+    with running(*command, env=env) as process:
+        eventually(lambda: any(scratch.glob("*/*/here")))
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 143
+        _, row, _, reason, again = pipe_of(process.stdout).read().decode().splitlines()
+        assert row.split()[:4] == ["sevens:Sevens", "9", "2", "part"]
+        assert reason == "sevens:Sevens: 7 is not below 7"
+        assert again.endswith("""--case '{"number": 7}'""")
+        said = pipe_of(process.stderr).read()
+        assert said == b"seawall: terminated; that is what was found so far\n"
+    assert list(scratch.iterdir()) == []
 
 
 def test_what_was_found_before_it_was_stopped(

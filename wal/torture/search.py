@@ -139,27 +139,37 @@ def run_search(
 ) -> Outcome:
     """Run a search to its end, to `deadline_s` (of `time.monotonic`), or to some failures.
 
-    With `shrinks`, a smaller case that fails as well is looked for.
+    With `shrinks`, a smaller case that fails as well is looked for. `on_case` is given what
+    came of it so far, which is not whole.
     """
-    outcome = Outcome(name=search.name, title=search.title)
+    outcome = Outcome(name=search.name, title=search.title, is_whole=False)
     began_s = time.monotonic()
+
+    def tell() -> None:
+        outcome.figures = dict(search.figures)
+        outcome.seconds = time.monotonic() - began_s
+        on_case(outcome)
+
     try:
         reason = _prepared(search)
         if reason:
             outcome.failures.append(Failure(case={}, reason=reason))
         for case in () if reason else search.cases():
             if time.monotonic() >= deadline_s and outcome.cases:
-                outcome.is_whole = False
                 break
-            outcome.cases += 1
             reason = _reason(search, case)
+            outcome.cases += 1
             if reason:
                 failure = Failure(case=case, reason=reason)
-                outcome.failures.append(_shrunk(search, failure) if shrinks else failure)
+                outcome.failures.append(failure)
+                if shrinks:
+                    tell()  # that takes its time
+                    outcome.failures[-1] = _shrunk(search, failure)
                 if stop_at_first or len(outcome.failures) >= MOST_FAILURES:
-                    outcome.is_whole = False
                     break
-            on_case(outcome)
+            tell()
+        else:
+            outcome.is_whole = True
     except Unavailable as error:
         outcome.unavailable = str(error)
     finally:
