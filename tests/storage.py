@@ -513,7 +513,7 @@ class Child:
         return line.decode()
 
     def said(self) -> list[str]:
-        """The lines that it has said by now and nobody has asked for; it is stopped."""
+        """The lines that it has said by now and nobody has asked for."""
         os.set_blocking(self._reader, False)
         try:
             while data := os.read(self._reader, 65536):

@@ -14,6 +14,7 @@ import contextlib
 from seawall.wal.context import LogContext
 from seawall.wal.ends import EndsRow
 from seawall.wal.files import NO_ROOM_ERRNOS, Descriptor, read_fully, write_fully
+from seawall.wal.room import leave_reserve
 from seawall.wal.segment import Scan, ScanEnd
 
 ZEROS_AHEAD = bytes(256 << 10)
@@ -43,16 +44,24 @@ class Active:
         allocated = self.allocated_bytes
         if end <= allocated:
             return
-        files, config = self._context.files, self._context.config
+        config = self._context.config
         ahead = min(allocated + config.allocate_bytes, config.segment_bytes)
         target = max(end, ahead)
         try:
-            files.allocate(self.descriptor.number, allocated, target - allocated)
+            self._grow(target)
         except OSError as error:
             if error.errno not in NO_ROOM_ERRNOS or target == end:
                 raise
-            target = end
-            files.allocate(self.descriptor.number, allocated, target - allocated)
+            self._grow(end)
+
+    def _grow(self, target: int) -> None:
+        files, descriptor, allocated = (
+            self._context.files,
+            self.descriptor.number,
+            self.allocated_bytes,
+        )
+        leave_reserve(files, descriptor, target - allocated)
+        files.allocate(descriptor, allocated, target - allocated)
         self.allocated_bytes = target
 
     def write_again(self, row: EndsRow) -> bool:

@@ -86,6 +86,11 @@ class Files:
     def size(self, descriptor: int) -> int:
         return os.fstat(descriptor).st_size
 
+    def room_bytes(self, descriptor: int) -> tuple[int, int]:
+        """How much the file's disk has left for us, and how much it has in all."""
+        disk = os.fstatvfs(descriptor)
+        return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+
     def identity(self, descriptor: int) -> tuple[int, int]:
         """(st_dev, st_ino) of an open file."""
         status = os.fstat(descriptor)

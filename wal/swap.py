@@ -42,6 +42,7 @@ from seawall.wal.files import (
 from seawall.wal.inventory import sealed_row
 from seawall.wal.records import HEADER_BYTES, BatchHeader, empty_batch
 from seawall.wal.rewrite import ASIDE_SUFFIX
+from seawall.wal.room import leave_reserve
 from seawall.wal.salvage import MOST_OFFSETS_PER_BYTE
 from seawall.wal.segment import Scan, list_segments
 
@@ -163,6 +164,7 @@ class Aside:
         buffer, self._buffer = self._buffer, bytearray()
         if self._descriptor is not None and buffer:
             self._hands.spend(len(buffer))
+            leave_reserve(self._context.files, self._descriptor.number, len(buffer))
             write_fully(self._context.files, self._descriptor.number, buffer, self._written)
             self._written += len(buffer)
 
