@@ -25,9 +25,12 @@ settings.load_profile(
 
 leaks.adopt_orphans()
 
-# What a shell runs in the background ignores Ctrl-C, and so would all that the tests start.
+# What a shell runs in the background ignores Ctrl-C, what nohup runs a hang-up, and so would all
+# that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Modules that take longest, as a whole or in a single test: they begin first, and nobody waits for
 # them at the end.

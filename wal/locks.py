@@ -30,6 +30,9 @@ from seawall.wal.files import CREATE, READ_WRITE, Descriptor, Files, read_file
 from seawall.wal.open_files import Holder, keep_open
 
 PAUSES = Schedule(base_ms=0.03, max_ms=2.5)
+# `/proc/locks` comes in pieces of a page: whoever stands behind a lock that goes meanwhile may
+# be missing.
+MOST_LOOKS = 5
 
 
 class FileLock(Holder):
@@ -161,12 +164,20 @@ def lock_holder(files: Files, descriptor: int) -> int:
     Reads ``/proc/locks`` (proc_locks(5)); the device is matched by inode only where
     the file system reports another device there than in stat(2), as btrfs does.
     """
-    try:
-        device, inode = files.identity(descriptor)
-        table = read_file(files, "/proc/locks").decode("ascii", "replace")
-    except OSError:
-        return 0
-    wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
+    for _ in range(MOST_LOOKS):
+        try:
+            device, inode = files.identity(descriptor)
+            table = read_file(files, "/proc/locks").decode("ascii", "replace")
+        except OSError:
+            break
+        pid = _holder_in(table, f"{os.major(device):02x}:{os.minor(device):02x}:{inode}")
+        if pid:
+            return pid
+    return 0
+
+
+def _holder_in(table: str, wanted: str) -> int:
+    inode = wanted.rpartition(":")[2]
     by_inode = 0
     for line in table.splitlines():
         fields = line.split()
@@ -174,6 +185,6 @@ def lock_holder(files: Files, descriptor: int) -> int:
             continue
         if fields[5] == wanted:
             return max(0, int(fields[4]))
-        if fields[5].rpartition(":")[2] == str(inode):
+        if fields[5].rpartition(":")[2] == inode:
             by_inode = max(0, int(fields[4]))
     return by_inode

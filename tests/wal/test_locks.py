@@ -8,12 +8,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from storage import Child, Crash, FaultyFiles
 
+from seawall.wal import locks
 from seawall.wal.errors import AppendLockTimeout, ForkedHandle, HandleClosed, LockTimeout
-from seawall.wal.files import Files
+from seawall.wal.files import Files, read_file
 from seawall.wal.locks import FileLock, lock_holder
 
 
@@ -125,6 +127,23 @@ def test_the_holder_of_a_free_lock_is_nobody(path: str) -> None:
     assert lock_holder(Files(), lock._descriptor.number) == 0
     with lock:
         assert lock_holder(Files(), lock._descriptor.number) == os.getpid()
+    lock.close()
+
+
+def test_a_holder_that_is_missed_once_is_found(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's table comes in pieces, between which it may change."""
+    lock, looks = make(path), []
+
+    def look(*wanted: Any) -> bytes:
+        looks.append(wanted)
+        return read_file(*wanted) if len(looks) > 2 else b""
+
+    monkeypatch.setattr(locks, "read_file", look)
+    with lock:
+        assert lock_holder(Files(), lock._descriptor.number) == os.getpid()
+    assert len(looks) == 3
+    assert lock_holder(Files(), lock._descriptor.number) == 0
+    assert len(looks) == 3 + locks.MOST_LOOKS
     lock.close()
 
 
