@@ -134,8 +134,10 @@ class KafkaPython:
         self._thread.start()
 
     def _run(self) -> None:
+        from kafka.errors import KafkaConnectionError
+
         while not self._stop.wait(0.005):
-            with self._lock:
+            with self._lock, contextlib.suppress(KafkaConnectionError):  # a server is away
                 batches = self.consumer.poll(timeout_ms=50)
                 self._found += [
                     (each.partition, each.offset) for batch in batches.values() for each in batch
