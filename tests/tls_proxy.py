@@ -26,6 +26,8 @@ class TlsProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="tls-proxy")
         self._tasks: set[asyncio.Task[None]] = set()
+        # Accepted, and no transport has them yet.
+        self._accepted: set[socket.socket] = set()
 
     def _run(self) -> None:
         self._loop.set_exception_handler(lambda *_: None)  # handshakes that fail on purpose
@@ -40,11 +42,20 @@ class TlsProxy:
         except (BlockingIOError, ConnectionAbortedError):
             return
         client.setblocking(False)
+        self._accepted.add(client)
         task = self._loop.create_task(self._serve(client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._close_unserved(client))
+
+    def _close_unserved(self, client: socket.socket) -> None:
+        """A task that is cancelled before it begins does nothing at all."""
+        if client in self._accepted:
+            self._accepted.discard(client)
+            client.close()
 
     async def _serve(self, client: socket.socket) -> None:
+        self._accepted.discard(client)
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)
         try:
