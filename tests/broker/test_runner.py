@@ -508,6 +508,9 @@ def test_ctrl_c_while_it_waits(broker: Broker) -> None:
 
     def interrupt() -> None:
         handled.wait(LONG_S)
+        # Not in the middle of its first wait, for which it opens a pipe.
+        while committed(broker) < 1:
+            time.sleep(0.005)
         os.kill(os.getpid(), signal.SIGINT)
 
     with in_thread(interrupt), pytest.raises(KeyboardInterrupt):
