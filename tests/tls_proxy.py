@@ -95,7 +95,6 @@ class TlsProxy:
     async def _end(self) -> None:
         self._loop.remove_reader(self._socket)
         self._socket.close()
-        await asyncio.sleep(0)  # who was accepted has a transport by now, which closes the socket
         me = asyncio.current_task()
         for _ in range(2):
             others = [each for each in asyncio.all_tasks() if each is not me]

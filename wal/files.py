@@ -86,10 +86,9 @@ class Files:
     def size(self, descriptor: int) -> int:
         return os.fstat(descriptor).st_size
 
-    def room_bytes(self, descriptor: int) -> tuple[int, int]:
-        """How much the file's disk has left for us, and how much it has in all."""
-        disk = os.fstatvfs(descriptor)
-        return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    def disk_bytes(self, descriptor: int) -> tuple[int, int]:
+        """`disk_bytes` of the disk that an open file is on."""
+        return disk_bytes(descriptor)
 
     def identity(self, descriptor: int) -> tuple[int, int]:
         """(st_dev, st_ino) of an open file."""
@@ -203,9 +202,10 @@ def has_room(path: str) -> bool:
     return is_below_limit and disk.f_bavail * disk.f_frsize >= NO_ROOM_BYTES
 
 
-def disk_bytes(path: str) -> tuple[int, int]:
-    """The size of the disk that a path is on, and what this user may still fill of it."""
-    disk = os.statvfs(path)
+def disk_bytes(place: str | int) -> tuple[int, int]:
+    """The size of the disk that a path or an open file is on, and what this user may still fill
+    of it."""
+    disk = os.statvfs(place)
     return disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
 
 

@@ -20,7 +20,7 @@ RESERVE_PART = 32
 def leave_reserve(files: Files, descriptor: int, size_bytes: int) -> None:
     """Raise OSError (ENOSPC) if `size_bytes` more in that file would take from the reserve."""
     try:
-        free_bytes, total_bytes = files.room_bytes(descriptor)
+        total_bytes, free_bytes = files.disk_bytes(descriptor)
     except OSError:
         return  # who cannot be asked will say so when it is full
     reserve_bytes = min(RESERVE_BYTES, total_bytes // RESERVE_PART)

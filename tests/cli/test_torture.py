@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -170,6 +171,13 @@ def is_at_work(scratch: Path) -> bool:
     return any(scratch.glob("*/*/*"))
 
 
+def told(word: str, process: subprocess.Popen[bytes]) -> str:
+    """What is said of a search that was stopped: whether a case had ended, time decides."""
+    is_anything_found = b"failed-writes" in pipe_of(process.stdout).read()
+    found = "that is what was found so far" if is_anything_found else "no case had ended"
+    return f"seawall: {word}; {found}\n"
+
+
 @pytest.mark.parametrize(
     ("number", "code", "word"),
     [
@@ -190,10 +198,7 @@ def test_a_search_that_is_stopped_leaves_nothing_behind(
             time.sleep(0.3)
         process.send_signal(number)
         assert process.wait(TIMEOUT_S) == code
-        said = pipe_of(process.stderr).read().decode()
-        is_anything_found = b"failed-writes" in pipe_of(process.stdout).read()
-        found = "that is what was found so far" if is_anything_found else "no case had ended"
-        assert said == f"seawall: {word}; {found}\n"
+        assert pipe_of(process.stderr).read().decode() == told(word, process)
     assert list(scratch.iterdir()) == []
 
 
@@ -205,8 +210,7 @@ def test_a_group_that_is_told_twice(scratch: Path) -> None:
         for _ in range(3):
             os.killpg(process.pid, signal.SIGINT)
         assert process.wait(TIMEOUT_S) == 130
-        [said] = pipe_of(process.stderr).read().splitlines()
-        assert said.startswith(b"seawall: interrupted; ")
+        assert pipe_of(process.stderr).read().decode() == told("interrupted", process)
     assert list(scratch.iterdir()) == []
 
 

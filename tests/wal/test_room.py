@@ -22,19 +22,20 @@ ALL = Rules(min_dirty_ratio=0.0, delete_retention_ms=1_000)
 
 
 class SmallDisk(FaultyFiles):
-    """A disk that has so much left, whatever is written to it."""
+    """A disk that has so much left of so much, whatever is written to it."""
 
     left: tuple[int, int] | OSError = (GIBIBYTE, GIBIBYTE)
 
-    def room_bytes(self, descriptor: int) -> tuple[int, int]:
+    def disk_bytes(self, descriptor: int) -> tuple[int, int]:
         if isinstance(self.left, OSError):
             raise self.left
-        return self.left
+        left, total = self.left
+        return total, left
 
 
 def test_what_a_disk_has_left(tmp_path: Path) -> None:
     descriptor = Descriptor(Files(), str(tmp_path / "file"), READ_WRITE | CREATE)
-    left, total = Files().room_bytes(descriptor.number)
+    total, left = Files().disk_bytes(descriptor.number)
     found = os.statvfs(tmp_path)
     assert total == found.f_blocks * found.f_frsize
     assert 0 < left <= total

@@ -146,12 +146,12 @@ def run_search(
     began_s = time.monotonic()
 
     def tell() -> None:
-        outcome.figures = dict(search.figures)
         outcome.seconds = time.monotonic() - began_s
         on_case(outcome)
 
     try:
         reason = _prepared(search)
+        outcome.figures = search.figures  # as they grow
         if reason:
             outcome.failures.append(Failure(case={}, reason=reason))
         for case in () if reason else search.cases():
