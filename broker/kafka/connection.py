@@ -73,6 +73,9 @@ class Connection(asyncio.Protocol):
         self._last_data_s = 0.0  # of what came when it was too late
         self._unwritable_since_s = 0.0
         self._ending_since_s: float | None = None
+        # What the transport had to send when that was last looked at, and when it became less.
+        self._to_send_bytes = 0
+        self._last_taken_s = 0.0
 
     # -- the transport's calls ---------------------------------------------------------
 
@@ -349,13 +352,9 @@ class Connection(asyncio.Protocol):
             # What is left to be sent may be too little for `pause_writing`.
             if self._ending_since_s is None:
                 self._ending_since_s = now_s
-            elif now_s - self._ending_since_s > settings.send_timeout_ms / 1000:
-                logger.warning("%s: closed: its responses are not read", self.peer)
-                self.abort()
+            self._check_taking(now_s, self._ending_since_s)
         elif not self._writable.is_set():
-            if now_s - self._unwritable_since_s > settings.send_timeout_ms / 1000:
-                logger.warning("%s: closed: its responses are not read", self.peer)
-                self.abort()
+            self._check_taking(now_s, self._unwritable_since_s)
         elif self._intake.buffered_bytes and not self._intake.is_waiting and not self._paused:
             if now_s - self._partial_since_s > settings.receive_timeout_ms / 1000:
                 logger.warning("%s: closed: half a request came, and no more", self.peer)
@@ -363,3 +362,16 @@ class Connection(asyncio.Protocol):
         elif self.is_idle and now_s - self._last_request_s > settings.connections_max_idle_ms / 1e3:
             logger.info("%s: closed: idle", self.peer)
             self.close()
+
+    def _check_taking(self, now_s: float, since_s: float) -> None:
+        """Close the connection if its client has taken nothing of its responses for too long.
+
+        One that is slow goes on: it would ask for the same again, and never come further.
+        """
+        size = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        if size < self._to_send_bytes:
+            self._last_taken_s = now_s
+        self._to_send_bytes = size
+        if now_s - max(since_s, self._last_taken_s) > self.node.settings.send_timeout_ms / 1000:
+            logger.warning("%s: closed: its responses are not read", self.peer)
+            self.abort()

@@ -111,7 +111,7 @@ class ServerSettings:
         30_000, 1, INT64_MAX, "How long a request may take to arrive once it began, in ms."
     )
     send_timeout_ms: int = _number(
-        30_000, 1, INT64_MAX, "How long a client may leave responses unread, in ms."
+        30_000, 1, INT64_MAX, "How long a client may read nothing of its responses, in ms."
     )
     group_initial_rebalance_delay_ms: int = _number(
         100,

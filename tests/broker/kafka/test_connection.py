@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import select
@@ -9,11 +10,12 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from brokers import eventually
-from wire import LONG_MS, Wire, batch, request_bytes
+from wire import LONG_MS, TIMEOUT_S, Wire, batch, request_bytes
 
 from seawall.broker import Broker
 from seawall.broker.kafka import server as server_module
@@ -212,6 +214,50 @@ def test_a_client_that_does_not_read_is_cut_off(serving: Serve) -> None:
     eventually(lambda: node_of(server).response_budget.used_bytes == 0)
     wire.close()
     other.close()
+
+
+def test_a_slow_client_is_not_cut_off_as_long_as_it_reads(
+    serving: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would ask for the same again, and be cut off again, for ever."""
+    monkeypatch.setattr(server_module, "SWEEP_INTERVAL_S", 3_600.0)  # the test looks, at times
+    node = node_of(server := serving(send_timeout_ms=30_000))
+    wire = Wire(server.address)
+    try:
+        for _ in range(4):
+            assert wire.produce("orders", batch(os.urandom(900_000))).error_code == 0
+        connection = next(iter(node.connections))
+        transport = connection._transport
+        assert transport is not None
+        for each in wire.socket, transport.get_extra_info("socket"):
+            for option in socket.SO_RCVBUF, socket.SO_SNDBUF:
+                each.setsockopt(socket.SOL_SOCKET, option, 1 << 16)
+        wire.send_fetch("orders", 0, max_bytes=1 << 30, partition_max_bytes=1 << 30)
+        eventually(lambda: transport.get_write_buffer_size() > 1 << 20)
+        began_s = node.loop.time()
+
+        def is_cut_off(after_s: float) -> bool:
+            looked: Future[bool] = Future()
+
+            def look() -> None:
+                connection.check_timeouts(began_s + after_s)
+                looked.set_result(transport.is_closing())
+
+            node.loop.call_soon_threadsafe(look)
+            return looked.result(TIMEOUT_S)
+
+        for after_s in 0, 20, 40, 60:
+            assert not is_cut_off(after_s)
+            before = transport.get_write_buffer_size()
+            while transport.get_write_buffer_size() >= before:
+                assert wire.socket.recv(1 << 16)
+        assert not is_cut_off(80)
+        # From here on it reads nothing; what the kernel still had room for, it may have taken.
+        times = itertools.count(111, 31)
+        eventually(lambda: is_cut_off(next(times)))
+        eventually(lambda: node.response_budget.used_bytes == 0)
+    finally:
+        wire.close()
 
 
 @pytest.mark.parametrize("ending", ["idle", "garbage", "half closed"])
