@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from seawall.broker.errors import BrokerError, OutcomeUnknown
+from seawall.broker.errors import BrokerClosed, BrokerError, OutcomeUnknown
 from seawall.broker.kafka import codes
 from seawall.broker.kafka.wakes import Wakes
 from seawall.broker.raw import Outcome, RawPlace, Stored, append_batches
@@ -114,9 +114,25 @@ class Lanes:
             logger.error("a produce request failed: %s", error)
 
     async def close(self) -> None:
-        """Wait for what was begun; what it stores is stored, whoever still listens."""
+        """Wait for what was begun; what it stores is stored, whoever still listens.
+
+        The rest is begun as long as the server may take to stop; then there may be hundreds of
+        rounds left, of clients that are gone.
+        """
+        giving_up = self._node.loop.call_at(self._node.grace_ends_s, self._give_up)
         while self._rounds:
             await asyncio.wait(self._rounds)
+        giving_up.cancel()
+
+    def _give_up(self) -> None:
+        """Begin no more rounds."""
+        for lane in self._lanes.values():
+            for entry in lane:
+                if not entry.outcome.done():
+                    entry.outcome.set_result(BrokerClosed(what="broker"))
+            lane.clear()
+        while self._ready:
+            del self._lanes[self._ready.popleft()]
 
 
 def _take(lane: deque[_Entry]) -> list[_Entry]:

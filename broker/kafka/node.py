@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
@@ -53,6 +54,8 @@ class Node:
         self.connections: set[Connection] = set()
         # Set when the server stops: who waits for long answers with what there is.
         self.stopping = asyncio.Event()
+        # Until when what was accepted may still be begun; known once the server stops.
+        self.grace_ends_s = math.inf
         # Where clients are told to connect to; known once the server listens.
         self.host = ""
         self.port = 0

@@ -91,6 +91,7 @@ class Server:
         if node is None or listener is None:
             return
         self._listener = None
+        node.grace_ends_s = node.loop.time() + self.settings.grace_ms / 1000
         node.stopping.set()
         try:
             await self._answer_all(node, listener)
@@ -110,7 +111,7 @@ class Server:
         await _some_turns()
         for connection in tuple(node.connections):
             connection.stop_reading()
-        deadline_s = node.loop.time() + self.settings.grace_ms / 1000
+        deadline_s = node.grace_ends_s
         while not all(each.is_idle for each in node.connections):
             if node.loop.time() >= deadline_s:
                 logger.warning("stopping: some requests were not answered in time")

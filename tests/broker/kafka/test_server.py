@@ -20,12 +20,14 @@ from seawall.broker import Broker
 from seawall.broker.compactor import Compactor
 from seawall.broker.errors import BrokerError, ServerRunning
 from seawall.broker.kafka import connection as connection_module
+from seawall.broker.kafka import lanes
 from seawall.broker.kafka import server as server_module
 from seawall.broker.kafka.addresses import is_loopback, join_address, split_address
 from seawall.broker.kafka.node import Node
 from seawall.broker.kafka.server import serve
 from seawall.broker.kafka.settings import ServerSettings, SettingError
 from seawall.broker.kafka.threaded import ServerThread
+from seawall.broker.raw import append_batches
 from seawall.broker.server_lease import ServerLease
 
 
@@ -277,6 +279,41 @@ def test_stopping_waits_for_the_disk_but_not_for_ever() -> None:
                 if is_answered:
                     assert wire.receive().responses[0].partition_responses[0].base_offset == 1
             wire.close()
+
+
+def test_what_has_not_begun_when_the_grace_is_over_is_not_begun(
+    serving: Callable[..., ServerThread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much waits for a slow disk: its clients are gone."""
+    entered, go_on, begun = threading.Event(), threading.Event(), []
+
+    def held(*args: Any, **kwargs: Any) -> Any:
+        begun.append(args)
+        entered.set()
+        assert go_on.wait(TIMEOUT_S)
+        return append_batches(*args, **kwargs)
+
+    monkeypatch.setattr(lanes, "append_batches", held)
+    monkeypatch.setattr(lanes, "ROUND_BYTES", 1)
+    server = serving(grace_ms=100)
+    wire = Wire(server.address)
+    try:
+        for _ in range(3):
+            wire.send_produce("orders", batch(b"a"))
+        assert entered.wait(TIMEOUT_S)
+        waiting = server.server.node.part(lanes.Lanes)._lanes
+        eventually(lambda: sum(map(len, waiting.values())) == 2)
+        with in_thread(server.stop):
+            try:
+                assert wire.is_closed()
+                eventually(lambda: not any(waiting.values()))
+            finally:
+                go_on.set()
+    finally:
+        go_on.set()
+        wire.close()
+    assert len(begun) == 1
+    assert server.broker.ends("orders", 0).durable_end == 1
 
 
 def test_parts_are_made_once_and_closed(server: ServerThread) -> None:
