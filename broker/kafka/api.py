@@ -31,6 +31,7 @@ class Api:
     message, where the response has no ``error_code`` at its top. ``is_pipelined``: a request
     may begin before those ahead of it on its connection are answered. ``is_long``: a response
     may be so long that a thread of the executor makes its bytes, so that the loop goes on.
+    ``is_of_coordinator``: members of groups ask it, who give up at codes that others bear with.
     """
 
     key: int
@@ -41,6 +42,7 @@ class Api:
     advertised_from: int | None = None
     is_pipelined: bool = False
     is_long: bool = False
+    is_of_coordinator: bool = False
 
     @property
     def advertised(self) -> tuple[int, int]:

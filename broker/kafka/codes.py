@@ -127,6 +127,24 @@ class KafkaError(Exception):
         self.code = code
 
 
+# What goes by: a full disk, a lock that another process keeps, a broker that is closed.
+_PASSING: Final = (
+    errors.StorageFull,
+    errors.LockTimeout,
+    errors.CatalogBusy,
+    errors.BrokerClosed,
+)
+
+
+def group_code_of(error: BaseException) -> int:
+    """The code where a coordinator answers: COORDINATOR_NOT_AVAILABLE for what goes by.
+
+    Consumers ask again then, and give up at others, however passing (``ConsumerCoordinator``).
+    Kafka's coordinator does the same (``GroupCoordinatorService.handleOperationException``).
+    """
+    return COORDINATOR_NOT_AVAILABLE if isinstance(error, _PASSING) else code_of(error)
+
+
 def code_of(error: BaseException) -> int:
     """The code that tells a client of this error; UNKNOWN_SERVER_ERROR for a bug."""
     if isinstance(error, KafkaError):

@@ -7,13 +7,18 @@ the order in which it came.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from seawall.broker.errors import BrokerError
 from seawall.broker.kafka.coordinator_store import CommitRequest, CommitResult
+
+logger = logging.getLogger("seawall.kafka")
 
 # In one transaction; the rest goes with the next.
 MOST_TOGETHER: Final = 1_000
+SHORTEST_SILENCE_S: Final = 10.0
 
 
 class CommitQueue:
@@ -28,6 +33,7 @@ class CommitQueue:
         self._store = store
         self._waiting: list[tuple[CommitRequest, asyncio.Future[CommitResult]]] = []
         self._storing: asyncio.Task[None] | None = None
+        self._told_s = -SHORTEST_SILENCE_S
 
     async def commit(self, request: CommitRequest) -> CommitResult:
         """Return once it is on disk. Raises what `store` raises."""
@@ -45,6 +51,7 @@ class CommitQueue:
                 try:
                     results = await self._store([request for request, _ in taken])
                 except Exception as error:  # noqa: BLE001 - whoever waits is told
+                    self._tell(error)
                     for _, waiter in taken:
                         if not waiter.done():
                             waiter.set_exception(error)
@@ -54,6 +61,13 @@ class CommitQueue:
                         waiter.set_result(result)
         finally:
             self._storing = None
+
+    def _tell(self, error: Exception) -> None:
+        """Say it in the log: clients try again in silence."""
+        now_s = self._loop.time()
+        if isinstance(error, BrokerError) and now_s - self._told_s >= SHORTEST_SILENCE_S:
+            self._told_s = now_s
+            logger.error("what groups have read could not be stored: %s", error)
 
     async def close(self) -> None:
         """Wait for what is under way."""

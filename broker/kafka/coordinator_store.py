@@ -177,7 +177,7 @@ class CoordinatorStore:
         except LogGone:
             return codes.UNKNOWN_TOPIC_OR_PARTITION
         except BrokerError as error:
-            return codes.code_of(error)
+            return codes.group_code_of(error)
         # Recovery takes a committed offset for proof that the log reached it.
         if not 0 <= offset <= durable_end:
             return codes.OFFSET_OUT_OF_RANGE

@@ -100,7 +100,7 @@ async def answer(call: Call, context: RequestContext) -> bytes | None:
 
 def _refused(call: Call, request: Any, error: Exception) -> bytes:
     """The response that tells of an error. Raises `Rejected` if there is no way to tell."""
-    code = codes.code_of(error)
+    code = (codes.group_code_of if call.api.is_of_coordinator else codes.code_of)(error)
     message = str(error)
     if not isinstance(error, BrokerError | codes.KafkaError):
         logger.error("%s version %d failed", call.api.name, call.version, exc_info=error)

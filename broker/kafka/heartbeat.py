@@ -22,4 +22,4 @@ async def handle(request: Any, context: RequestContext) -> Values:
     return {"error_code": code}
 
 
-API = Api(key=12, name="Heartbeat", versions=(0, 4), handle=handle)
+API = Api(key=12, name="Heartbeat", versions=(0, 4), handle=handle, is_of_coordinator=True)

@@ -70,4 +70,6 @@ def refuse(request: Any, code: int, message: str) -> Values:
     return told(JoinAnswer(code=code, member_id=request.member_id), int(request.__version__))
 
 
-API = Api(key=11, name="JoinGroup", versions=(0, 9), handle=handle, refuse=refuse)
+API = Api(
+    key=11, name="JoinGroup", versions=(0, 9), handle=handle, refuse=refuse, is_of_coordinator=True
+)

@@ -33,4 +33,4 @@ async def handle(request: Any, context: RequestContext) -> Values:
     }
 
 
-API = Api(key=13, name="LeaveGroup", versions=(0, 5), handle=handle)
+API = Api(key=13, name="LeaveGroup", versions=(0, 5), handle=handle, is_of_coordinator=True)

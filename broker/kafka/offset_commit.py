@@ -50,4 +50,11 @@ def _told(request: Any, code_of: Callable[[str, int], int]) -> Values:
     return by_partition(request, told)
 
 
-API = Api(key=8, name="OffsetCommit", versions=(2, 9), handle=handle, refuse=refuse)
+API = Api(
+    key=8,
+    name="OffsetCommit",
+    versions=(2, 9),
+    handle=handle,
+    refuse=refuse,
+    is_of_coordinator=True,
+)

@@ -32,7 +32,7 @@ async def handle(request: Any, context: RequestContext) -> Values:
         try:
             found = await context.run(store.fetch, each.group_id, _wanted(each.topics))
         except BrokerError as error:
-            answered.append(_refused(each, codes.code_of(error)))
+            answered.append(_refused(each, codes.group_code_of(error)))
         else:
             answered.append(
                 {"group_id": each.group_id, "error_code": codes.NONE, "topics": _topics(found)}
@@ -93,4 +93,6 @@ def refuse(request: Any, code: int, message: str) -> Values:
     return {"groups": [_refused(each, code) for each in groups]}
 
 
-API = Api(key=9, name="OffsetFetch", versions=(1, 9), handle=handle, refuse=refuse)
+API = Api(
+    key=9, name="OffsetFetch", versions=(1, 9), handle=handle, refuse=refuse, is_of_coordinator=True
+)

@@ -42,4 +42,4 @@ async def handle(request: Any, context: RequestContext) -> Values:
     }
 
 
-API = Api(key=14, name="SyncGroup", versions=(0, 5), handle=handle)
+API = Api(key=14, name="SyncGroup", versions=(0, 5), handle=handle, is_of_coordinator=True)
