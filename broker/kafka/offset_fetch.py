@@ -32,7 +32,7 @@ async def handle(request: Any, context: RequestContext) -> Values:
         try:
             found = await context.run(store.fetch, each.group_id, _wanted(each.topics))
         except BrokerError as error:
-            answered.append(_refused(each, codes.group_code_of(error)))
+            answered.append(_refused(each, _told(codes.group_code_of(error))))
         else:
             answered.append(
                 {"group_id": each.group_id, "error_code": codes.NONE, "topics": _topics(found)}
@@ -86,7 +86,15 @@ def _refused(request: Any, code: int) -> Values:
     }
 
 
+def _told(code: int) -> int:
+    """A code at which everybody asks again. librdkafka takes those of a coordinator that is not
+    there, or not any more, for the end: it never reads the partition, as long as it has it."""
+    passing = (codes.COORDINATOR_NOT_AVAILABLE, codes.NOT_COORDINATOR)
+    return codes.COORDINATOR_LOAD_IN_PROGRESS if code in passing else code
+
+
 def refuse(request: Any, code: int, message: str) -> Values:
+    code = _told(code)
     groups = getattr(request, "groups", None)
     if groups is None:
         return _refused(request, code)

@@ -8,6 +8,11 @@ from wire import Wire
 from wire_groups import WireMember
 
 from seawall.broker import Broker
+from seawall.broker.errors import LockTimeout, StorageFull
+from seawall.broker.kafka import codes
+from seawall.broker.kafka.codes import KafkaError
+from seawall.broker.kafka.coordinator import Coordinator
+from seawall.broker.kafka.coordinator_store import CoordinatorStore
 
 
 def fetched(topics: Any) -> dict[tuple[str, int], tuple[int, str]]:
@@ -84,3 +89,32 @@ def test_each_group_is_answered_for_once(committed: Wire) -> None:
     wanted = [{"group_id": "g", "topics": None}, {"group_id": "h", "topics": None}] * 50
     answer = committed.ask(9, 8, groups=wanted, require_stable=False)
     assert [each.group_id for each in answer.groups] == ["g", "h"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StorageFull(path="state.lmdb", reason="No space left on device"),
+        LockTimeout(path="state.lock", holder_pid=1, timeout_ms=1),
+        KafkaError(codes.NOT_COORDINATOR, "the server is stopping"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("where", ["store", "fetch"])
+def test_what_goes_by_has_a_code_at_which_clients_ask_again(
+    committed: Wire, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
+) -> None:
+    """At NOT_COORDINATOR, librdkafka's consumers keep the partition and never read it."""
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Coordinator if where == "store" else CoordinatorStore, where, fails)
+    wanted = [{"name": "orders", "partition_indexes": (0,)}]
+    for version in 1, 7:
+        answer = committed.ask(9, version, group_id="g", topics=wanted, require_stable=False)
+        assert answer.topics[0].partitions[0].error_code == 14
+    assert answer.error_code == 14
+    groups = [{"group_id": "g", "member_id": None, "member_epoch": -1, "topics": wanted}]
+    [group] = committed.ask(9, 9, groups=groups, require_stable=False).groups
+    assert group.error_code == 14
