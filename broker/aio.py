@@ -12,18 +12,17 @@ import contextlib
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from seawall.broker.aio_events import wait_until_set
+from seawall.broker.aio_events import in_executor, submit, wait_until_set
+from seawall.broker.aio_line import REFUSALS, Acknowledgement, Line
 from seawall.broker.broker import Broker
 from seawall.broker.consumer import DEFAULT_MAX_RECORDS
-from seawall.broker.delivery import RecordMetadata
-from seawall.broker.errors import BrokerClosed, BrokerError
+from seawall.broker.errors import BrokerClosed
 from seawall.broker.interface import AnyBatch, AnyBroker, AnyConsumer, AnyDelivery, AnyProducer
 from seawall.broker.producer import Headers, MustWait
 from seawall.wal.records import Record
@@ -33,29 +32,11 @@ if TYPE_CHECKING:
     from seawall.broker.handling import Handled
 
 Result = TypeVar("Result")
-Acknowledgement = asyncio.Future[RecordMetadata]
 
-# What `Producer.send` raises for a record.
-_REFUSALS = (BrokerError, TypeError, ValueError)
-# How many records that had to wait are sent before their futures hear of it.
-MOST_PER_TURN = 500
 # A member of a group that only waits has to poll now and then, to be known to be at work.
 LONGEST_WAIT_S = 5.0
 # How long a thread waits at a time for records that come over a network.
 SLICE_S = 0.1
-
-
-def _submit(executor: ThreadPoolExecutor, call: Callable[[], Result]) -> Future[Result]:
-    try:
-        return executor.submit(call)
-    except RuntimeError:  # it was shut down
-        raise BrokerClosed(what="broker") from None
-
-
-async def _in_executor(executor: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:
-    return await asyncio.wrap_future(_submit(executor, call))
-
-
 # How long leaving a producer waits for acknowledgements when its task was cancelled, as by Ctrl-C.
 CANCELLED_MS = 30_000
 
@@ -67,9 +48,7 @@ class AsyncProducer:
         self._producer: AnyProducer = broker.producer(**settings)
         self._executor = broker.executor
         self._waiting: dict[AnyBatch, list[tuple[Acknowledgement, AnyDelivery]]] = {}
-        # Records that could not be taken at once, and the task that sends them in turn.
-        self._line: deque[tuple[Acknowledgement, Callable[[], AnyDelivery]]] = deque()
-        self._sending: asyncio.Task[None] | None = None
+        self._line = Line(self._executor, self._follow)
 
     def send(
         self,
@@ -88,20 +67,20 @@ class AsyncProducer:
         the order of the calls, whether these are awaited or not.
         """
         future: Acknowledgement = asyncio.get_running_loop().create_future()
-        if self._sending is None:
+        if self._line.is_empty:
             try:
                 delivery = self._producer.put(
                     topic, value, key, headers, partition, timestamp, may_wait=False
                 )
             except MustWait:
                 pass
-            except _REFUSALS as error:
+            except REFUSALS as error:
                 future.set_exception(error)
                 return future
             else:
                 self._follow(future, delivery)
                 return future
-        self._line_up(
+        self._line.add(
             future,
             partial(
                 self._producer.send,
@@ -114,25 +93,6 @@ class AsyncProducer:
             ),
         )
         return future
-
-    def _line_up(self, future: Acknowledgement, send: Callable[[], AnyDelivery]) -> None:
-        self._line.append((future, send))
-        if self._sending is None:
-            self._sending = future.get_loop().create_task(self._send_in_turn())
-
-    async def _send_in_turn(self) -> None:
-        try:
-            while self._line:
-                turn = [self._line.popleft() for _ in range(min(len(self._line), MOST_PER_TURN))]
-                outcomes = await self._run(partial(_send_all, turn))
-                for (future, _), outcome in zip(turn, outcomes, strict=True):
-                    if isinstance(outcome, Exception):
-                        if not future.done():
-                            future.set_exception(outcome)
-                    elif outcome is not None:
-                        self._follow(future, outcome)
-        finally:
-            self._sending = None
 
     def _follow(self, future: Acknowledgement, delivery: AnyDelivery) -> None:
         """Have a future settled; one call-back per batch serves all its records."""
@@ -163,7 +123,7 @@ class AsyncProducer:
 
     async def flush(self, timeout_ms: float | None = None) -> None:
         """Return once the outcome of everything sent so far is known."""
-        await self._line_sent()
+        await self._line.sent()
         await self._run(partial(self._producer.flush, timeout_ms))
 
     async def close(self, timeout_ms: float | None = None) -> None:
@@ -172,19 +132,15 @@ class AsyncProducer:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if timeout_ms is None else timeout_ms / 1000):
-                    await self._line_sent()
+                    await self._line.sent()
         finally:
             if timeout_ms is not None:
                 timeout_ms = max(0.0, timeout_ms - (time.monotonic() - begun_s) * 1000)
             with contextlib.suppress(BrokerClosed):  # then the broker has closed it, too
                 await self._run(partial(self._producer.close, timeout_ms))
 
-    async def _line_sent(self) -> None:
-        if self._sending is not None:
-            await asyncio.shield(self._sending)
-
     async def _run(self, call: Callable[[], Result]) -> Result:
-        return await _in_executor(self._executor, call)
+        return await in_executor(self._executor, call)
 
     async def __aenter__(self) -> AsyncProducer:
         return self
@@ -200,19 +156,6 @@ class AsyncProducer:
             return
         with contextlib.suppress(TimeoutError):  # each report says what became of its record
             await self.close(CANCELLED_MS)
-
-
-def _send_all(
-    turn: Sequence[tuple[Acknowledgement, Callable[[], AnyDelivery]]],
-) -> list[AnyDelivery | Exception | None]:
-    """In a thread of the executor: send in order, for those who still want it."""
-    outcomes: list[AnyDelivery | Exception | None] = []
-    for future, send in turn:
-        try:
-            outcomes.append(None if future.cancelled() else send())
-        except _REFUSALS as error:
-            outcomes.append(error)
-    return outcomes
 
 
 class _Poll:
@@ -248,7 +191,7 @@ class AsyncConsumer:
         cls, broker: AnyBroker, topics: str | Sequence[str], **settings: Any
     ) -> AsyncConsumer:
         """A consumer; takes the settings of `Broker.consumer`."""
-        opening = _submit(broker.executor, partial(broker.consumer, topics, **settings))
+        opening = submit(broker.executor, partial(broker.consumer, topics, **settings))
         try:
             return cls(broker, await asyncio.wrap_future(opening))
         except asyncio.CancelledError:
@@ -324,7 +267,7 @@ class AsyncConsumer:
             self._consumer.place_to_run(),
             options,
             poll_in_turn=self._run,
-            execute=partial(_in_executor, self._executor),
+            execute=partial(in_executor, self._executor),
             changed=self._changed,
             wake=self._wake,
         )
@@ -363,12 +306,12 @@ class AsyncConsumer:
                 self._runner.expect_close()
             try:
                 with contextlib.suppress(BrokerClosed):  # then the broker has closed it, too
-                    await _in_executor(self._executor, self._consumer.close)
+                    await in_executor(self._executor, self._consumer.close)
             finally:
                 self._changed.set()
 
     async def _run(self, call: Callable[[], Result]) -> Result:
-        return await _in_executor(self._executor, partial(self._in_turn, call))
+        return await in_executor(self._executor, partial(self._in_turn, call))
 
     def _in_turn(self, call: Callable[[], Result]) -> Result:
         """In a thread of the executor."""

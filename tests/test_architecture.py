@@ -31,7 +31,7 @@ ONLY_IN = {
     "sqlite3": {"broker/catalog.py", "broker/catalog_connection.py", "broker/catalog_writes.py"},
     "inotify_simple": {"wal/watch.py"},
     "asyncio": {
-        *("broker/aio.py", "broker/aio_events.py", "broker/aio_runner.py"),
+        *("broker/aio.py", "broker/aio_events.py", "broker/aio_line.py", "broker/aio_runner.py"),
         *("broker/kafka", "cli"),
     },
     "confluent_kafka": {"broker/remote"},

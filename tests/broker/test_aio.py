@@ -130,7 +130,7 @@ def test_a_record_that_fits_needs_no_thread(
     async def work() -> None:
         async with AsyncProducer(broker) as producer:
             await producer.send("orders", b"finds the topic")
-            monkeypatch.setattr(producer, "_line_up", line_up)
+            monkeypatch.setattr(producer._line, "add", line_up)
             await producer.send("orders", b"x", key=b"k", headers={"a": b"1"})
 
     run(work())
