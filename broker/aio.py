@@ -182,7 +182,8 @@ class AsyncConsumer:
         self._closed = False
         # One thread at a time uses the consumer; what cancelled polls took goes back first.
         self._turn = threading.Lock()
-        self._given_up: list[_Poll] = []
+        # Those that have not handed out what they took: under way, or given up.
+        self._polls: list[_Poll] = []
         if self._watcher is not None:
             self._watcher.subscribe(self._wake)
 
@@ -225,12 +226,15 @@ class AsyncConsumer:
 
     async def _poll(self, max_records: int, slice_ms: float = 0) -> list[Record]:
         poll = _Poll()
+        self._polls.append(poll)
         try:
             return await self._run(partial(self._poll_in_thread, poll, max_records, slice_ms))
         except asyncio.CancelledError:
             poll.given_up = True
-            self._given_up.append(poll)
             raise
+        finally:
+            if not poll.given_up:
+                self._polls.remove(poll)
 
     def _poll_in_thread(self, poll: _Poll, max_records: int, slice_ms: float) -> list[Record]:
         if not poll.given_up:
@@ -306,9 +310,19 @@ class AsyncConsumer:
                 self._runner.expect_close()
             try:
                 with contextlib.suppress(BrokerClosed):  # then the broker has closed it, too
-                    await in_executor(self._executor, self._consumer.close)
+                    await in_executor(self._executor, self._close)
             finally:
                 self._changed.set()
+
+    def _close(self) -> None:
+        """In a thread of the executor. What polls have not handed out goes back before, or
+        ``enable_auto_commit`` would acknowledge it."""
+        if self._polls and self._turn.acquire(timeout=LONGEST_WAIT_S):
+            try:
+                self._give_back(self._polls.copy())
+            finally:
+                self._turn.release()
+        self._consumer.close()
 
     async def _run(self, call: Callable[[], Result]) -> Result:
         return await in_executor(self._executor, partial(self._in_turn, call))
@@ -316,9 +330,16 @@ class AsyncConsumer:
     def _in_turn(self, call: Callable[[], Result]) -> Result:
         """In a thread of the executor."""
         with self._turn:
-            while self._given_up:  # the earliest last, so that reading goes on there
-                self._consumer.give_back(self._given_up.pop().records)
+            if self._polls:
+                self._give_back([each for each in self._polls.copy() if each.given_up])
             return call()
+
+    def _give_back(self, polls: Sequence[_Poll]) -> None:
+        for each in reversed(polls):  # the earliest last, so that reading goes on there
+            records, each.records = each.records, []
+            self._consumer.give_back(records)
+            if each.given_up:
+                self._polls.remove(each)
 
     async def __aenter__(self) -> AsyncConsumer:
         return self

@@ -281,6 +281,53 @@ def test_a_cancelled_poll_loses_nothing(broker: Broker) -> None:
     run(work())
 
 
+@pytest.mark.parametrize("when", ["while it polls", "after it has polled", "not at all"])
+def test_what_a_cancelled_poll_took_is_not_acknowledged_by_closing(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    put(broker, *[b"%d" % number for number in range(10)])
+    begun, go_on = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        consumer = await AsyncConsumer.open(broker, "orders", group="g", enable_auto_commit=True)
+        inner = consumer._consumer
+        handed_out = len(await consumer.poll(3))
+        poll = inner.poll
+
+        def gated(*arguments: Any) -> Any:
+            try:
+                return poll(*arguments)
+            finally:
+                begun.set()
+                go_on.wait(60)
+
+        monkeypatch.setattr(inner, "poll", gated)
+        polling = asyncio.create_task(consumer.poll(4))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        if when == "not at all":
+            go_on.set()
+            handed_out += len(await polling)
+        else:
+            polling.cancel()
+        if when == "after it has polled":
+            await asyncio.wait([polling])
+            go_on.set()
+            while consumer._turn.locked():
+                await asyncio.sleep(0.001)
+        closing = asyncio.create_task(consumer.close())
+        await asyncio.sleep(0.01)
+        go_on.set()
+        await closing
+        assert 0 < handed_out < 10
+        assert broker.group_offsets("g") == {("orders", 0): handed_out}
+
+    try:
+        run(work())
+    finally:
+        go_on.set()
+
+
 def test_a_waiting_poll_can_be_cancelled(broker: Broker) -> None:
     async def work() -> None:
         async with await AsyncConsumer.open(broker, "orders") as consumer:
