@@ -306,13 +306,28 @@ class AsyncConsumer:
             self._closed = True
             if self._watcher is not None:
                 self._watcher.unsubscribe(self._wake)
-            if self._runner is not None and self._runner.is_in_handler():
-                self._runner.expect_close()
+            runner = self._runner
             try:
-                with contextlib.suppress(BrokerClosed):  # then the broker has closed it, too
-                    await in_executor(self._executor, self._close)
+                if runner is not None and runner.is_in_handler():
+                    runner.expect_close()
+                elif runner is not None:
+                    # Here, because handlers may need the threads that would wait for them.
+                    await runner.stop()
             finally:
-                self._changed.set()
+                await self._close_in_thread()
+
+    async def _close_in_thread(self) -> None:
+        try:
+            with contextlib.suppress(BrokerClosed):  # then the broker has closed it, too
+                closing = submit(self._executor, self._close)
+                try:
+                    await asyncio.wrap_future(closing)
+                except asyncio.CancelledError:
+                    if closing.cancelled():  # no thread was free; one will be
+                        submit(self._executor, self._close)
+                    raise
+        finally:
+            self._changed.set()
 
     def _close(self) -> None:
         """In a thread of the executor. What polls have not handed out goes back before, or

@@ -54,6 +54,8 @@ class AsyncRunner:
         self._execute = execute
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
+        # Set once it has come to its end, and no handler is at work any more.
+        self._have_ended = asyncio.Event()
 
     def is_in_handler(self) -> bool:
         """Whether it is one of the handlers that asks."""
@@ -62,6 +64,11 @@ class AsyncRunner:
     def expect_close(self) -> None:
         """A handler closes the consumer: that must not wait for the handler to end."""
         self._handling.closers += 1
+
+    async def stop(self) -> None:
+        """Have `run` return, and wait until its handlers have ended."""
+        self._handling.stop()
+        await self._have_ended.wait()
 
     async def run(self, handler: Handler) -> Handled:
         """Until a stop condition holds; see `Consumer.run`."""
@@ -185,6 +192,7 @@ class AsyncRunner:
                 if left:
                     await asyncio.wait(left)
             finally:
+                self._have_ended.set()
                 await self._give_back()
 
     async def _give_back(self) -> None:

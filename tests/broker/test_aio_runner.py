@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
-from brokers import LONG_S, closing_of_handlers, put, read_all, values
+from brokers import LONG_S, put, read_all, values
 
 from seawall.broker import AsyncConsumer, Broker, DeliveredRecord, Handled, Lag, Reject, RetryLater
+from seawall.broker.engine import EXECUTOR_THREADS
 from seawall.broker.errors import HandlerFailed, NotInGroup
 
 FAST: dict[str, Any] = {"retry_backoff_ms": 1, "retry_backoff_max_ms": 5, "ack_interval_ms": 20}
@@ -210,9 +211,15 @@ def test_what_does_not_finish_in_time_is_cancelled(
     assert committed(broker) == 0
 
 
-def test_close_ends_it(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+async def _is_told_to_end(consumer: AsyncConsumer) -> None:
+    runner = consumer._runner
+    assert runner is not None
+    while not runner._handling.is_stopping:
+        await asyncio.sleep(0.001)
+
+
+def test_close_ends_it(broker: Broker) -> None:
     put(broker, b"a", b"b")
-    closing = closing_of_handlers(monkeypatch)
 
     async def main() -> Handled:
         consumer = await AsyncConsumer.open(broker, "orders", group="g")
@@ -220,15 +227,64 @@ def test_close_ends_it(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
 
         async def handler(record: DeliveredRecord) -> None:
             began.set()
-            assert await asyncio.to_thread(closing.wait, LONG_S)
+            await _is_told_to_end(consumer)
 
         task = asyncio.create_task(consumer.run(handler, **FAST))
         await began.wait()
         await consumer.close()
         return await task
 
-    assert asyncio.run(main()) == Handled(handled=1)
+    assert asyncio.run(asyncio.wait_for(main(), LONG_S)) == Handled(handled=1)
     assert committed(broker) == 1
+
+
+def test_closing_many_leaves_their_handlers_a_thread(broker: Broker) -> None:
+    put(broker, b"a")
+    count = EXECUTOR_THREADS + 1
+
+    async def main() -> list[Handled]:
+        async def consume(group: str) -> Handled:
+            async def handler(record: DeliveredRecord) -> None:
+                began.release()
+                await _is_told_to_end(consumer)
+                # As producing does while the buffer is full, or writing a dead letter.
+                await asyncio.wrap_future(broker.executor.submit(int))
+
+            consumer = await AsyncConsumer.open(broker, "orders", group=group)
+            consumers.append(consumer)
+            return await consumer.run(handler, shutdown_timeout_ms=3_600_000, **FAST)
+
+        consumers: list[AsyncConsumer] = []
+        began = asyncio.Semaphore(0)
+        runs = [asyncio.create_task(consume(f"g{number}")) for number in range(count)]
+        for _ in range(count):
+            await began.acquire()
+        await asyncio.gather(*(each.close() for each in consumers))
+        return await asyncio.gather(*runs)
+
+    found = asyncio.run(asyncio.wait_for(main(), LONG_S))
+    assert found == [Handled(handled=1)] * count
+
+
+def test_a_closing_that_is_cancelled_leaves_the_group_all_the_same(broker: Broker) -> None:
+    gate = threading.Event()
+
+    async def main() -> None:
+        consumer = await AsyncConsumer.open(broker, "orders", group="g")
+        busy = [broker.executor.submit(gate.wait, LONG_S) for _ in range(EXECUTOR_THREADS)]
+        closing = asyncio.create_task(consumer.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        gate.set()
+        await asyncio.gather(*map(asyncio.wrap_future, busy))
+        while broker.group("g").members:
+            await asyncio.sleep(0.005)
+
+    try:
+        asyncio.run(asyncio.wait_for(main(), LONG_S))
+    finally:
+        gate.set()
 
 
 def test_a_handler_may_close_its_own_consumer(broker: Broker) -> None:
