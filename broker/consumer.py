@@ -27,6 +27,7 @@ from seawall.broker.errors import (
 )
 from seawall.broker.fetch import Fetcher
 from seawall.broker.running import Running
+from seawall.broker.threads import bounded_s
 from seawall.broker.translation import from_os_error, translate
 from seawall.wal import forks
 from seawall.wal.errors import WalError
@@ -104,7 +105,7 @@ class Consumer(Running, Closing):
                     deadline_s = now_s + timeout_ms / 1000
                 if now_s >= deadline_s:
                     return []
-            left_s = None if deadline_s is None else deadline_s - time.monotonic()
+            left_s = None if deadline_s is None else bounded_s(deadline_s - time.monotonic())
             self._engine.watcher.wait(generation, left_s)
 
     def _attend(self) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from seawall.broker.threads import bounded_s
 from seawall.wal.records import RecordTuple
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ class Delivery:
         batch.drive(batch, deadline)
         if batch.done:
             return
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        left = None if deadline is None else bounded_s(max(0.0, deadline - time.monotonic()))
         if not batch.wait(left):
             raise TimeoutError(
                 f"the record for {batch.queue.topic!r} was not acknowledged within {timeout} s"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from seawall.broker.threads import bounded_s
 from seawall.wal.backoff import Schedule
 from seawall.wal.records import Record
 
@@ -170,6 +171,11 @@ class HandlingOptions:
                 "retry_backoff_ms is 0 to retry_backoff_max_ms "
                 f"({self.retry_backoff_max_ms!r}), not {self.retry_backoff_ms!r}"
             )
+
+    @property
+    def shutdown_timeout_s(self) -> float:
+        """How long to wait for handlers that run, as locks take it."""
+        return bounded_s(self.shutdown_timeout_ms / 1000)
 
     def schedule(self) -> Schedule:
         """The waits between the deliveries of a record."""

@@ -137,7 +137,7 @@ class Handling(Outcomes):
         """Wait until nothing runs any more, as long as that may take; give what still does."""
         with self.lock:
             self.changed.wait_for(
-                lambda: self.dispatcher.running == 0, self.options.shutdown_timeout_ms / 1000
+                lambda: self.dispatcher.running == 0, self.options.shutdown_timeout_s
             )
             return self.dispatcher.running
 
@@ -214,7 +214,7 @@ class Handling(Outcomes):
             self.dispatcher.revoke(places)
             self.changed.wait_for(
                 lambda: self.dispatcher.running_in(places) <= own,
-                self.options.shutdown_timeout_ms / 1000,
+                self.options.shutdown_timeout_s,
             )
             left = self.dispatcher.running_in(places) - own
         if left > 0:

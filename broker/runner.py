@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from seawall.broker.errors import BrokerClosed
 from seawall.broker.handling import DeliveredRecord, Handled, HandlingOptions, check_handler
 from seawall.broker.handling_core import Handling
-from seawall.broker.threads import is_running
+from seawall.broker.threads import bounded_s, is_running
 
 if TYPE_CHECKING:
     from seawall.broker.dispatcher import Entry
@@ -118,7 +118,8 @@ class Runner:
                 if due_ms is None or due_ms == float("inf"):
                     self._work.wait()
                 else:
-                    self._work.wait(max(0.0, due_ms - handling.clock_ms()) / 1000)
+                    wait_ms = max(0.0, due_ms - handling.clock_ms())
+                    self._work.wait(bounded_s(wait_ms / 1000))
         return None
 
     def do(self, entry: Entry, handler: Handler) -> None:

@@ -19,7 +19,7 @@ from seawall.broker.delivery import Batch
 from seawall.broker.errors import BrokerError, BufferFull
 from seawall.broker.rounds import NumberedRound, Round
 from seawall.broker.routes import TopicPartition
-from seawall.broker.threads import is_running
+from seawall.broker.threads import bounded_s, is_running
 from seawall.broker.writing import new_writer
 from seawall.wal.errors import WalError
 
@@ -135,7 +135,7 @@ class Sender:
                 self._urgent.update(self._pending)
                 self._wake_thread()
                 left_s = deadline_s - time.monotonic()
-                if left_s <= 0 or not self._room.wait(left_s):
+                if left_s <= 0 or not self._room.wait(bounded_s(left_s)):
                     raise BufferFull(
                         buffer_bytes=self.buffer_bytes, max_block_ms=int(self._max_block_ms)
                     )
@@ -304,7 +304,7 @@ class Sender:
             else:
                 timeout_s = None
             self._parked, self._napping = timeout_s is None, timeout_s is not None
-            self._wake.wait(timeout_s)
+            self._wake.wait(None if timeout_s is None else bounded_s(timeout_s))
             self._parked = self._napping = False
             if timeout_s is None:
                 idle_since_s = time.monotonic()
@@ -327,7 +327,7 @@ class Sender:
         """
         if self._drainer == threading.get_ident():
             raise RuntimeError("a delivery callback cannot wait for other deliveries")
-        timeout_s = -1.0 if timeout_ms is None else timeout_ms / 1000
+        timeout_s = -1.0 if timeout_ms is None else bounded_s(timeout_ms / 1000)
         deadline_s = time.monotonic() + timeout_s
         late = TimeoutError(f"records are still on their way after {timeout_ms} ms")
         with self.lock:

@@ -1,4 +1,4 @@
-"""Threads that a signal's exception may interrupt just as they are started."""
+"""Threads that a signal's exception may interrupt just as they are started, and waiting."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import time
 
 # How long a thread may take from being made to running its first line.
 STARTING_S = 0.2
+
+
+def bounded_s(timeout_s: float) -> float:
+    """A time to wait as locks take it: they refuse more than some centuries, and infinity."""
+    return min(timeout_s, threading.TIMEOUT_MAX)
 
 
 def is_running(thread: threading.Thread) -> bool:
