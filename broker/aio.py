@@ -177,6 +177,8 @@ class AsyncConsumer:
         self._runner: AsyncRunner | None = None
         # Over a network nobody tells of new records: then a thread waits for them.
         self._watcher = broker.engine.watcher if isinstance(broker, Broker) else None
+        interval_ms = getattr(consumer, "max_poll_interval_ms", math.inf)  # only in a group
+        self._longest_wait_s = min(LONGEST_WAIT_S, interval_ms / 3_000)
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._closed = False
@@ -222,7 +224,7 @@ class AsyncConsumer:
                 return []
             if self._watcher is None:
                 continue
-            await wait_until_set(self._changed, min(left_s, LONGEST_WAIT_S))
+            await wait_until_set(self._changed, min(left_s, self._longest_wait_s))
 
     async def _poll(self, max_records: int, slice_ms: float = 0) -> list[Record]:
         poll = _Poll()

@@ -66,6 +66,7 @@ class GroupConsumer(GroupRunning):
         self._is_leaving = False
         self._auto_commit_due_s = time.monotonic() + options.auto_commit_interval_ms / 1000
         self._take(membership.join())
+        membership.polled_s = time.monotonic()  # from now on it may take so long to poll
 
     @property
     def member_id(self) -> str:

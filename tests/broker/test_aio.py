@@ -353,6 +353,35 @@ def test_a_poll_is_cancelled_in_the_moment_that_it_is_woken(broker: Broker) -> N
     run(work())
 
 
+def test_a_waiting_poll_polls_as_often_as_its_group_demands(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def wait(event: asyncio.Event, timeout_s: float) -> None:
+        waits.append(timeout_s)
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr("seawall.broker.aio.wait_until_set", wait)
+
+    async def work() -> None:
+        for settings in ({"group": "g", "max_poll_interval_ms": 3_000}, {"group": "g"}, {}):
+            async with await AsyncConsumer.open(broker, "orders", **settings) as consumer:
+                assert await consumer.poll(timeout_ms=60) == []
+            async with await AsyncConsumer.open(broker, "orders", **settings) as consumer:
+                waiting = asyncio.create_task(consumer.poll(timeout_ms=None))
+                before = len(waits)
+                while len(waits) < before + 2:
+                    await asyncio.sleep(0.001)
+                waiting.cancel()
+                await asyncio.wait([waiting])
+            found.append(waits[-1])
+
+    found: list[float] = []
+    run(work())
+    assert found == [1.0, 5.0, 5.0]
+
+
 async def _waits(consumer: AsyncConsumer) -> None:
     """Return once a poll has found nothing, and waits for a change."""
     while not consumer._changed._waiters:  # type: ignore[attr-defined]

@@ -371,6 +371,13 @@ def test_who_does_not_poll_is_taken_for_dead_and_comes_back(four: Broker) -> Non
     slow.close()
 
 
+def test_who_never_polls_does_not_keep_what_it_was_given(four: Broker) -> None:
+    idle = join(four, max_poll_interval_ms=300)
+    with join(four) as other:
+        until(lambda: len(numbers(other)) == 4, other)
+    idle.close()
+
+
 def test_a_callback_that_never_returns_is_no_polling(four: Broker) -> None:
     go_on = threading.Event()
     stuck = join(four, max_poll_interval_ms=300, on_revoked=lambda places: go_on.wait())
