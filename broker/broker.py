@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from seawall.broker.assignors import DEFAULT_ASSIGNOR
 from seawall.broker.closing import Closing
 from seawall.broker.engine import Engine, acquire_engine
-from seawall.broker.errors import BrokerClosed, BrokerError
+from seawall.broker.errors import BrokerClosed
 from seawall.broker.operating import Operating
 from seawall.broker.topics import create_topic, finish_unfinished
 from seawall.broker.translation import translated
@@ -365,20 +365,20 @@ class Broker(Operating, Closing):
     def close(self) -> None:
         """Flush and close all producers, close all consumers, let go of the directory.
 
-        Safe to call twice. Raises the first error of a producer's `flush`, after
-        everything is closed.
+        Safe to call twice. Raises the first error of a producer's `flush`, or of a
+        consumer's callback, after everything is closed.
         """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             users = list(self._users)
-        failed: BrokerError | None = None
+        failed: Exception | None = None
         try:
             for user in users:
                 try:
                     user.close()
-                except BrokerError as error:
+                except Exception as error:  # noqa: BLE001 - a callback's; raised below
                     failed = failed or error
         finally:
             with translated():

@@ -213,6 +213,23 @@ def test_close_raises_what_flush_raises_after_closing_everything(folder: str) ->
         assert values(read_all(again)) == [b"kept"]
 
 
+def test_close_closes_everything_though_a_callback_fails(folder: str) -> None:
+    def fail(places: object) -> None:
+        raise ArithmeticError("a mistake")
+
+    broker = Broker.open(folder)
+    broker.create_topic("orders")
+    for group in ("g", "h"):
+        broker.consumer("orders", group=group, on_revoked=fail).poll()
+    delivery = broker.producer(linger_ms=600_000).send("orders", b"x")
+    with pytest.raises(ArithmeticError):
+        broker.close()
+    assert delivery.done()
+    with Broker.open(folder) as again:
+        assert again.ends("orders", 0).durable_end == 1
+        assert [again.group(group).members for group in ("g", "h")] == [(), ()]
+
+
 def test_closing_a_producer_takes_it_off_the_brokers_list(broker: Broker) -> None:
     for _ in range(10):
         broker.producer().close()
