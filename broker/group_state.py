@@ -43,11 +43,12 @@ IsDead = Callable[[Member], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
-    """What a member has been given, and what its group has committed there."""
+    """What a member has been given, what its group has committed there, and who made way."""
 
     generation: int
     member: Member
     committed: Mapping[int, int]
+    gone: Sequence[Member] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +154,7 @@ class GroupState:
                 generation=begun.generation,
                 member=member,
                 committed=self._committed(transaction, group, member.owned),
+                gone=tuple(set(there).difference(others)),
             )
 
     def reconcile(self, group: str, member_id: str, gives_up: Sequence[int]) -> Joined:

@@ -144,6 +144,8 @@ class Membership:
             self.needs_attention = True  # the next poll tries again
             raise
         self._life = life
+        for each in joined.gone:
+            engine.lives.clear(each)
         self.needs_attention = False
         self._remember(joined)
         engine.keeper.add(self)

@@ -566,6 +566,21 @@ def test_a_static_member_keeps_what_it_has_while_it_is_away(
         assert numbers(consumer) == [2, 3]
 
 
+def test_nothing_is_left_of_members_that_others_took_the_place_of(four: Broker) -> None:
+    def files() -> int:
+        return len(os.listdir(os.path.join(four.path, "run", "members")))
+
+    for _ in range(3):
+        join(four, group_instance_id="me", session_timeout_ms=600_000).close()
+        assert files() == 1
+    for _ in range(3):
+        killed = join(four)
+        killed.membership.vanish()
+        assert files() == 2
+    join(four).close()
+    assert files() == 1
+
+
 def test_a_static_member_that_stays_away_is_taken_for_dead(four: Broker) -> None:
     clock = LateClock(four)
     away = join(four, session_timeout_ms=600_000, group_instance_id="away")
