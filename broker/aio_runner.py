@@ -54,8 +54,8 @@ class AsyncRunner:
         self._execute = execute
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
-        # Set once it has come to its end, and no handler is at work any more.
-        self._have_ended = asyncio.Event()
+        # Set once the handlers have ended, or were told to by being cancelled.
+        self._had_their_time = asyncio.Event()
 
     def is_in_handler(self) -> bool:
         """Whether it is one of the handlers that asks."""
@@ -66,9 +66,9 @@ class AsyncRunner:
         self._handling.closers += 1
 
     async def stop(self) -> None:
-        """Have `run` return, and wait until its handlers have ended."""
+        """Have `run` return, and wait for its handlers, ``shutdown_timeout_ms`` at the most."""
         self._handling.stop()
-        await self._have_ended.wait()
+        await self._had_their_time.wait()
 
     async def run(self, handler: Handler) -> Handled:
         """Until a stop condition holds; see `Consumer.run`."""
@@ -188,11 +188,11 @@ class AsyncRunner:
                 )
                 for task in left:
                     task.cancel()
+            self._had_their_time.set()
             try:
                 if left:
                     await asyncio.wait(left)
             finally:
-                self._have_ended.set()
                 await self._give_back()
 
     async def _give_back(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -236,6 +237,31 @@ def test_close_ends_it(broker: Broker) -> None:
 
     assert asyncio.run(asyncio.wait_for(main(), LONG_S)) == Handled(handled=1)
     assert committed(broker) == 1
+
+
+def test_close_does_not_wait_for_ever_for_a_handler_that_ignores_its_cancellation(
+    broker: Broker,
+) -> None:
+    put(broker, b"a")
+
+    async def main() -> None:
+        began, may_end = asyncio.Event(), asyncio.Event()
+
+        async def handler(record: DeliveredRecord) -> None:
+            began.set()
+            while not may_end.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await may_end.wait()
+
+        consumer = await AsyncConsumer.open(broker, "orders", group="g")
+        task = asyncio.create_task(consumer.run(handler, shutdown_timeout_ms=20, **FAST))
+        await began.wait()
+        await consumer.close()
+        assert not task.done()
+        may_end.set()
+        await task
+
+    asyncio.run(asyncio.wait_for(main(), LONG_S))
 
 
 def test_closing_many_leaves_their_handlers_a_thread(broker: Broker) -> None:
