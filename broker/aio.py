@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from seawall.broker.aio_events import in_executor, submit, wait_until_set
 from seawall.broker.aio_line import REFUSALS, Acknowledgement, Line
 from seawall.broker.broker import Broker
-from seawall.broker.consumer import DEFAULT_MAX_RECORDS
+from seawall.broker.consumer import DEFAULT_MAX_RECORDS, Consumer
 from seawall.broker.errors import BrokerClosed
 from seawall.broker.interface import AnyBatch, AnyBroker, AnyConsumer, AnyDelivery, AnyProducer
 from seawall.broker.producer import Headers, MustWait
@@ -188,6 +188,8 @@ class AsyncConsumer:
         self._polls: list[_Poll] = []
         if self._watcher is not None:
             self._watcher.subscribe(self._wake)
+        if isinstance(consumer, Consumer):
+            consumer.before_closing = self._take_back
 
     @classmethod
     async def open(
@@ -230,13 +232,12 @@ class AsyncConsumer:
         poll = _Poll()
         self._polls.append(poll)
         try:
-            return await self._run(partial(self._poll_in_thread, poll, max_records, slice_ms))
-        except asyncio.CancelledError:
+            records = await self._run(partial(self._poll_in_thread, poll, max_records, slice_ms))
+        except BaseException:
             poll.given_up = True
             raise
-        finally:
-            if not poll.given_up:
-                self._polls.remove(poll)
+        self._polls.remove(poll)
+        return records
 
     def _poll_in_thread(self, poll: _Poll, max_records: int, slice_ms: float) -> list[Record]:
         if not poll.given_up:
@@ -332,14 +333,18 @@ class AsyncConsumer:
             self._changed.set()
 
     def _close(self) -> None:
-        """In a thread of the executor. What polls have not handed out goes back before, or
-        ``enable_auto_commit`` would acknowledge it."""
+        """In a thread of the executor."""
+        self._take_back()
+        self._consumer.close()
+
+    def _take_back(self) -> None:
+        """What polls have not handed out goes back before the consumer closes, whoever does
+        that, or ``enable_auto_commit`` would acknowledge it."""
         if self._polls and self._turn.acquire(timeout=LONGEST_WAIT_S):
             try:
                 self._give_back(self._polls.copy())
             finally:
                 self._turn.release()
-        self._consumer.close()
 
     async def _run(self, call: Callable[[], Result]) -> Result:
         return await in_executor(self._executor, partial(self._in_turn, call))

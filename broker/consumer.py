@@ -71,6 +71,8 @@ class Consumer(Running, Closing):
         # What `poll` is not to read for now: `run` has enough of it.
         self.held_back: frozenset[TopicPartition] = frozenset()
         self.is_running = False
+        # For who reads in its name: what was not handed out goes back before it closes.
+        self.before_closing: Callable[[], object] = lambda: None
         self._closing = threading.Lock()
         forks.register(self)
 

@@ -338,6 +338,7 @@ class GroupConsumer(GroupRunning):
                 return
             self._is_leaving = True
         try:
+            self.before_closing()
             self._auto_commit(self._order)
             self._call(
                 self._options.on_revoked,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
@@ -326,6 +327,27 @@ def test_what_a_cancelled_poll_took_is_not_acknowledged_by_closing(
         run(work())
     finally:
         go_on.set()
+
+
+def test_nor_by_closing_the_broker(folder: str) -> None:
+    async def work() -> None:
+        consumer = await AsyncConsumer.open(broker, "orders", group="g", enable_auto_commit=True)
+        poll = asyncio.create_task(consumer.poll())
+        await asyncio.sleep(0)
+        deadline_s = time.monotonic() + 60
+        while not consumer._polls[0].records:  # and the loop hears nothing of it
+            assert time.monotonic() < deadline_s
+            time.sleep(0.001)
+        poll.cancel()
+        await asyncio.wait([poll])
+        assert poll.cancelled()
+
+    with Broker.open(folder) as broker:
+        broker.create_topic("orders")
+        put(broker, b"x")
+        run(work())
+    with Broker.open(folder) as broker:
+        assert broker.group_offsets("g") == {("orders", 0): 0}
 
 
 def test_a_waiting_poll_can_be_cancelled(broker: Broker) -> None:
