@@ -9,7 +9,7 @@ from seawall.broker import topics
 from seawall.broker.config import SETTINGS
 from seawall.broker.dead_letter_format import FULL, ORIGIN_ONLY, headers_of
 from seawall.broker.delivery import RecordMetadata
-from seawall.broker.errors import RecordTooLarge, UnknownTopic
+from seawall.broker.errors import BrokerClosed, RecordTooLarge, UnknownTopic
 from seawall.broker.handling import Failure
 from seawall.broker.producer import Producer
 from seawall.broker.routes import MOST_HEADERS, MOST_TIMESTAMP_MS
@@ -80,6 +80,7 @@ class DeadLetterWriter(Burying):
         self._engine = engine
         self._making = threading.Lock()
         self._producer: Producer | None = None
+        self._is_closed = False
 
     def write(self, record: Record, failure: Failure, attempts: int, topic: str) -> RecordMetadata:
         """Return once the dead letter is on disk. Raises what keeps it from that."""
@@ -88,6 +89,8 @@ class DeadLetterWriter(Burying):
 
     def _send(self, record: Record, headers: list[Header], topic: str) -> RecordMetadata:
         with self._making:
+            if self._is_closed:  # a worker that `run` did not wait for
+                raise BrokerClosed(what="consumer")
             if self._producer is None:
                 # Whoever sends asks for the result, so that nothing waits for so long.
                 self._producer = Producer(self._engine, linger_ms=LINGER_MS)
@@ -132,6 +135,7 @@ class DeadLetterWriter(Burying):
     def close(self) -> None:
         """Close the producer. Safe to call twice."""
         with self._making:
+            self._is_closed = True
             producer, self._producer = self._producer, None
         if producer is not None:
             producer.close()

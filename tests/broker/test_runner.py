@@ -37,6 +37,7 @@ from seawall.broker import (
     Reject,
     RetryLater,
 )
+from seawall.broker.dead_letter_writer import DeadLetterWriter
 from seawall.broker.errors import (
     BrokerClosed,
     GroupFenced,
@@ -339,6 +340,36 @@ def test_an_error_that_cannot_be_printed_is_one_like_any_other(
         return
     done = run(broker, handler, on_error=lambda record, error: on_error, **settings)
     assert (done.dead_lettered, done.skipped) == ((0, 1) if on_error else (1, 0))
+
+
+def test_a_dead_letter_that_run_does_not_wait_for_leaves_no_producer(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(broker, b"bad")
+    stop, ended = threading.Event(), threading.Event()
+    see_to_topic = DeadLetterWriter._see_to_topic
+
+    def wait(writer: DeadLetterWriter, record: Record, topic: str) -> None:
+        stop.set()
+        assert ended.wait(LONG_S)
+        see_to_topic(writer, record, topic)
+
+    def reject(record: DeliveredRecord) -> None:
+        raise Reject("no")
+
+    monkeypatch.setattr(DeadLetterWriter, "_see_to_topic", wait)
+    before = set(threading.enumerate())
+    try:
+        with broker.consumer("orders", group="g") as consumer:
+            consumer.run(reject, stop=stop, shutdown_timeout_ms=0, **FAST)
+            workers = [each for each in threading.enumerate() if "handler" in each.name]
+    finally:
+        ended.set()
+    for each in workers:
+        each.join(LONG_S)
+    left = set(threading.enumerate()) - before
+    assert [each.name for each in left if "producer" in each.name] == []
+    assert committed(broker) == 0
 
 
 def test_what_nobody_expected_ends_run_at_once(
