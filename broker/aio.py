@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +25,7 @@ from seawall.broker.consumer import DEFAULT_MAX_RECORDS, Consumer
 from seawall.broker.errors import BrokerClosed
 from seawall.broker.interface import AnyBatch, AnyBroker, AnyConsumer, AnyDelivery, AnyProducer
 from seawall.broker.producer import Headers, MustWait
+from seawall.broker.translation import translated
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ class AsyncConsumer:
         self._executor = broker.executor
         self._runner: AsyncRunner | None = None
         # Over a network nobody tells of new records: then a thread waits for them.
-        self._watcher = broker.engine.watcher if isinstance(broker, Broker) else None
+        self._engine = broker.engine if isinstance(broker, Broker) else None
+        self._watcher = self._engine.watcher if self._engine is not None else None
         interval_ms = getattr(consumer, "max_poll_interval_ms", math.inf)  # only in a group
         self._longest_wait_s = min(LONGEST_WAIT_S, interval_ms / 3_000)
         self._loop = asyncio.get_running_loop()
@@ -270,10 +272,12 @@ class AsyncConsumer:
         from seawall.broker.running import options_of
 
         options = options_of(**settings)
+        with translated():
+            executor = self._executor if self._engine is None else self._engine.run_executor
         runner = self._runner = AsyncRunner(
             self._consumer.place_to_run(),
             options,
-            poll_in_turn=self._run,
+            poll_in_turn=partial(self._run, executor=executor),
             execute=partial(in_executor, self._executor),
             changed=self._changed,
             wake=self._wake,
@@ -346,8 +350,10 @@ class AsyncConsumer:
             finally:
                 self._turn.release()
 
-    async def _run(self, call: Callable[[], Result]) -> Result:
-        return await in_executor(self._executor, partial(self._in_turn, call))
+    async def _run(
+        self, call: Callable[[], Result], *, executor: ThreadPoolExecutor | None = None
+    ) -> Result:
+        return await in_executor(executor or self._executor, partial(self._in_turn, call))
 
     def _in_turn(self, call: Callable[[], Result]) -> Result:
         """In a thread of the executor."""

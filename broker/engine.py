@@ -68,6 +68,7 @@ class Engine:
         self._producer_id_expiration_ms = 0
         self.changes = 0  # how often the catalogue was found changed
         self._executor: ThreadPoolExecutor | None = None
+        self._run_executor: ThreadPoolExecutor | None = None
         self._forked = False
         self._closed = False
         self.users = 0
@@ -220,6 +221,20 @@ class Engine:
                 self._executor = ThreadPoolExecutor(EXECUTOR_THREADS, "seawall-executor")
             return self._executor
 
+    @property
+    def run_executor(self) -> ThreadPoolExecutor:
+        """The threads that poll for `AsyncConsumer.run`. When partitions move they wait for
+        handlers, and those may need one of the others."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        self.check_usable()
+        with self._lock:
+            if self._run_executor is None:
+                if self._closed:
+                    raise BrokerClosed(what="broker")
+                self._run_executor = ThreadPoolExecutor(EXECUTOR_THREADS, "seawall-run")
+            return self._run_executor
+
     def _do_round(self, wait: Callable[[float], bool], is_timed: bool) -> float:
         from seawall.broker.cleaning import clean  # only whoever holds the lease needs it
 
@@ -255,14 +270,15 @@ class Engine:
             closing.callback(self.watcher.close)
             closing.callback(self.keeper.close)
             closing.callback(self.compactor.close)
-            if self._executor is not None:
-                closing.callback(self._executor.shutdown)
+            for executor in (self._executor, self._run_executor):
+                if executor is not None:
+                    closing.callback(executor.shutdown)
 
     def abandon(self) -> None:
         """In a forked child: let go of everything, touch nothing of the parent's."""
         self._forked = True
         self._lock = threading.Lock()
-        self._executor = None
+        self._executor = self._run_executor = None
         self.watcher.abandon()
         self.housekeeper.abandon()
         self.keeper.abandon()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
 from brokers import LONG_S, put, read_all, values
 
 from seawall.broker import AsyncConsumer, Broker, DeliveredRecord, Handled, Lag, Reject, RetryLater
+from seawall.broker.dispatcher import Place
 from seawall.broker.engine import EXECUTOR_THREADS
 from seawall.broker.errors import HandlerFailed, NotInGroup
+from seawall.broker.handling_core import Handling
 
 FAST: dict[str, Any] = {"retry_backoff_ms": 1, "retry_backoff_max_ms": 5, "ack_interval_ms": 20}
 
@@ -179,12 +181,12 @@ def test_a_turn_that_comes_after_its_end_takes_nothing(broker: Broker, turns: in
         async with await AsyncConsumer.open(broker, "orders", group="g") as consumer:
             run = consumer._run
 
-            async def cancelled_once(call: Callable[[], Any]) -> Any:
+            async def cancelled_once(call: Callable[[], Any], **settings: Any) -> Any:
                 if len(done) == turns and not late:
                     late.append(call)
                     raise asyncio.CancelledError
                 done.append(call)
-                return await run(call)
+                return await run(call, **settings)
 
             consumer._run = cancelled_once  # type: ignore[method-assign]
             with pytest.raises(asyncio.CancelledError):
@@ -290,6 +292,51 @@ def test_closing_many_leaves_their_handlers_a_thread(broker: Broker) -> None:
 
     found = asyncio.run(asyncio.wait_for(main(), LONG_S))
     assert found == [Handled(handled=1)] * count
+
+
+def test_partitions_of_many_that_move_leave_their_handlers_a_thread(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.add_partitions("orders", 2)
+    put(broker, b"a")
+    put(broker, b"b", partition=1)
+    waiting: list[object] = []
+    let_finish = Handling._let_finish
+
+    def wait(handling: Handling, places: Sequence[Place]) -> None:
+        waiting.append(handling)
+        let_finish(handling, places)
+
+    monkeypatch.setattr(Handling, "_let_finish", wait)
+
+    async def main() -> list[Handled]:
+        async def consume(group: str) -> Handled:
+            async def handler(record: DeliveredRecord) -> None:
+                began.release()
+                while len(waiting) < EXECUTOR_THREADS:
+                    await asyncio.sleep(0.005)
+                await asyncio.wrap_future(broker.executor.submit(int))
+
+            settings: dict[str, Any] = {"shutdown_timeout_ms": 3_600_000, "max_records": 2}
+            async with await AsyncConsumer.open(broker, "orders", group=group) as consumer:
+                return await consumer.run(handler, concurrency=2, **settings, **FAST)
+
+        began = asyncio.Semaphore(0)
+        groups = [f"g{number}" for number in range(EXECUTOR_THREADS)]
+        runs = [asyncio.create_task(consume(group)) for group in groups]
+        for _ in range(2 * len(groups)):
+            await began.acquire()
+        others = [
+            await asyncio.to_thread(broker.consumer, "orders", group=group) for group in groups
+        ]
+        try:
+            return await asyncio.gather(*runs)
+        finally:
+            for other in others:
+                await asyncio.to_thread(other.close)
+
+    found = asyncio.run(asyncio.wait_for(main(), LONG_S))
+    assert found == [Handled(handled=2)] * EXECUTOR_THREADS
 
 
 def test_a_closing_that_is_cancelled_leaves_the_group_all_the_same(broker: Broker) -> None:
