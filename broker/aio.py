@@ -274,7 +274,7 @@ class AsyncConsumer:
         options = options_of(**settings)
         with translated():
             executor = self._executor if self._engine is None else self._engine.run_executor
-        runner = self._runner = AsyncRunner(
+        runner = AsyncRunner(
             self._consumer.place_to_run(),
             options,
             poll_in_turn=partial(self._run, executor=executor),
@@ -282,10 +282,13 @@ class AsyncConsumer:
             changed=self._changed,
             wake=self._wake,
         )
+        if self._runner is None:  # else it is refused
+            self._runner = runner
         try:
             return await runner.run(handler)
         finally:
-            self._runner = None
+            if self._runner is runner:
+                self._runner = None
 
     async def seek(self, topic: str, partition: int, offset: int) -> None:
         """Read on from another offset; see `Consumer.seek`."""

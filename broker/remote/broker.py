@@ -23,7 +23,6 @@ from seawall.broker.closing import Closing
 from seawall.broker.consumer import check_auto_offset_reset
 from seawall.broker.errors import (
     BrokerClosed,
-    BrokerError,
     ForkedBroker,
     InvalidLocation,
     UnsupportedByLocation,
@@ -364,17 +363,21 @@ class RemoteBroker(DeadLetterKeeping, Closing):
         self.close()
 
     def close(self) -> None:
-        """Flush and close all producers, close all consumers. Safe to call twice."""
+        """Flush and close all producers, close all consumers. Safe to call twice.
+
+        Raises the first error of a producer's `flush`, or of a consumer's callback, after
+        everything is closed.
+        """
         with self._lock:
             users = list(self._users)
             if self._asking.unusable is not None:
                 return
-        failed: BrokerError | None = None
+        failed: Exception | None = None
         try:
             for user in users:
                 try:
                     user.close()
-                except BrokerError as error:
+                except Exception as error:  # noqa: BLE001 - a callback's; raised below
                     failed = failed or error
         finally:
             closed = BrokerClosed(what="broker")
