@@ -69,6 +69,7 @@ class RemoteConsumer(Troubles, Fetching, Running, Closing):
         self._at_end: dict[Place, int] = {}
         self._pending: deque[Record] = deque()
         self._behind: dict[Place, int] = {}
+        self._stopped: set[Place] = set()
         self._taken: list[Record] = []
         # What iteration has read, but not handed out yet.
         self._rest: deque[Record] = deque()
@@ -262,11 +263,10 @@ class RemoteConsumer(Troubles, Fetching, Running, Closing):
         self._forget_pending({place})
         self._positions[place] = self._expected[place] = self._behind[place] = offset
         self._at_end.pop(place, None)
-        wanted = TopicPartition(*place, offset)
         deadline_s = time.monotonic() + SEEK_S
         while True:
             try:
-                self.client.seek(wanted)
+                self._seek(self.client, place, offset)
                 self._behind.pop(place, None)
                 return
             except KafkaException as error:
@@ -281,6 +281,7 @@ class RemoteConsumer(Troubles, Fetching, Running, Closing):
         self._expected.update(offsets)
         for place in offsets:
             self._behind.pop(place, None)
+        self._stopped.difference_update(offsets)
 
     def _forget_pending(self, places: set[Place]) -> None:
         for name in ("_pending", "_rest"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,9 @@ class Fetching(ABC):
     # Whether something may have been thrown away; from where on what is read again.
     _is_interrupted: bool = False
     _behind: dict[Place, int]
+    # Out of range, without a rule for that: librdkafka has stopped reading them, and lets nobody
+    # seek in them.
+    _stopped: set[Place]
 
     @property
     @abstractmethod
@@ -154,10 +158,25 @@ class Fetching(ABC):
         for place, offset in list(self._behind.items()):
             if place in self._positions:
                 try:
-                    client.seek(TopicPartition(*place, offset))
+                    self._seek(client, place, offset)
                 except KafkaException as error:
                     failure = kafka_error(error)
                     if failure.code() in _NOT_YET:
                         continue
                     raise self._named(failure, *place) from error
             del self._behind[place]
+
+    def _seek(self, client: Client, place: Place, offset: int) -> None:
+        """Have a partition read from there on."""
+        if place in self._stopped:
+            self._assign_again(client, place, offset)
+            self._stopped.discard(place)
+        else:
+            client.seek(TopicPartition(*place, offset))
+
+    def _assign_again(self, client: Client, place: Place, offset: int) -> None:
+        """Have it read as if it was new."""
+        wanted = [TopicPartition(*place, offset)]
+        with suppress(KafkaException):  # an attempt before this one was interrupted
+            client.incremental_unassign(wanted)
+        client.incremental_assign(wanted)

@@ -177,6 +177,13 @@ class RemoteGroupConsumer(RemoteRunning):
         else:
             client.assign(partitions)
 
+    def _assign_again(self, client: Client, place: Place, offset: int) -> None:
+        if self._is_cooperative:
+            super()._assign_again(client, place, offset)
+        else:
+            offsets = {each: self._expected[each] for each in self._positions} | {place: offset}
+            client.assign([TopicPartition(*each, at) for each, at in offsets.items()])
+
     def _assigned(self, client: Client, partitions: list[TopicPartition]) -> None:
         places = [(each.topic, each.partition) for each in partitions]
         committed = self._where_the_group_is(client, places)

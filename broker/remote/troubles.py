@@ -45,7 +45,10 @@ class Troubles:
     _supervisor: Supervisor
     _topics: Topics
     _positions: dict[tuple[str, int], int]
+    _expected: dict[tuple[str, int], int]
     _at_end: dict[tuple[str, int], int]
+    _behind: dict[tuple[str, int], int]
+    _stopped: set[tuple[str, int]]
     _raised: Exception | None
     # When something came last, or was looked for.
     _heard_s: float
@@ -65,11 +68,17 @@ class Troubles:
         elif code in _UNKNOWN:
             self._raised = self._raised or self._gone(topic)
         elif code in _OUT_OF_RANGE and topic is not None and partition is not None:
+            place = topic, partition
+            if place not in self._expected:
+                return  # not ours any more
+            # Asked for again by the next poll, which tells again, as long as nobody seeks.
+            at = self._behind[place] = self._expected[place]
+            self._stopped.add(place)
             ends = self._topics.ends(topic, [partition])[partition]
             self._raised = self._raised or OffsetOutOfRange(
                 topic=topic,
                 partition=partition,
-                offset=self._positions.get((topic, partition), -1),
+                offset=at,
                 log_start=ends.log_start,
                 durable_end=ends.durable_end,
             )

@@ -444,6 +444,26 @@ def test_a_group_without_an_offset(broker: AnyBroker, topic: str, group: str) ->
     assert (caught.value.group, caught.value.topic) == (group, topic)
 
 
+@pytest.mark.parametrize("strategy", ["cooperative-sticky", "range"])
+def test_an_offset_that_is_gone_is_told_until_somebody_seeks(
+    broker: AnyBroker, topic: str, group: str, strategy: str
+) -> None:
+    fill(broker, topic, 10)
+    broker.reset_group(group, topic, {0: 2, 1: 0})
+    broker.delete_records(topic, {0: 5})
+    with broker.consumer(
+        topic, group=group, auto_offset_reset="error", partition_assignment_strategy=strategy
+    ) as consumer:
+        for _ in range(2):
+            with pytest.raises(errors.OffsetOutOfRange) as caught:
+                read(consumer, 1)
+            assert (caught.value.partition, caught.value.log_start) == (0, 5)
+        consumer.seek(topic, 0, 5)
+        assert values(read(consumer, 5)) == [b"5", b"6", b"7", b"8", b"9"]
+        consumer.ack()
+    assert broker.group_offsets(group)[topic, 0] == 10
+
+
 def test_groups_are_independent(broker: AnyBroker, topic: str) -> None:
     fill(broker, topic, 3)
     for group in (new_name(), new_name()):
