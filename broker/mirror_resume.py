@@ -82,8 +82,11 @@ def resume(
     at = source_next + removed, target_next + uncompared
     if at[1] < target_end:
         sides = Side(source, name, partition), Side(target, name, partition)
-        compacts = COMPACT in here.in_force.get("cleanup.policy", "")
-        tail = _Tail(*sides, *at, target_end, source_ends.durable_end, target.is_remote)
+        compacts, may_lose = (
+            COMPACT in each.in_force.get("cleanup.policy", "") for each in (here, there)
+        )
+        ends = target_end, source_ends.durable_end
+        tail = _Tail(*sides, *at, *ends, target.is_remote, may_lose)
         if keeps_offsets:
             going_on = tail.by_offset(may_lack=compacts)
         elif compacts:
@@ -110,6 +113,7 @@ class _Tail(NamedTuple):
     target_end: int
     source_end: int
     may_round: bool
+    target_compacts: bool
 
     def _copied(self) -> Iterator[Record]:
         return read(self.target, self.target_next, self.target_end)
@@ -122,12 +126,16 @@ class _Tail(NamedTuple):
         original = next(originals, None)
         for copied in self._copied():
             while original is not None and original.offset < copied.offset:
-                original = next(originals, None)  # removed from the target by its own settings
+                self._check_removed(original.offset)
+                original = next(originals, None)
             if original is None or original.offset > copied.offset:
                 if not may_lack and copied.offset >= self._source_start():
                     raise self._foreign(copied.offset, None, "the source has no record there")
                 continue
             self._check(original, copied)
+            original = next(originals, None)
+        if original is not None:
+            self._check_removed(original.offset)
         return self.target_end
 
     def by_count(self) -> int:
@@ -137,12 +145,16 @@ class _Tail(NamedTuple):
         expected, going_on = self.target_next, self.source_next
         for copied in self._copied():
             passed = copied.offset - expected + 1
+            if passed > 1:
+                self._check_removed(copied.offset - 1)
             expected += passed
             original = next(islice(originals, passed - 1, None), None)
             if original is None:
                 raise self._foreign(copied.offset, None, "the source has no more records")
             self._check(original, copied)
             going_on = original.offset + 1
+        if expected < self.target_end:
+            self._check_removed(self.target_end - 1)
         for original in islice(originals, self.target_end - expected):
             going_on = original.offset + 1
         return going_on
@@ -173,6 +185,19 @@ class _Tail(NamedTuple):
         differs = difference(original, copied, may_round=self.may_round)
         if differs:
             raise self._foreign(copied.offset, original.offset, f"{differs} (source / target)")
+
+    def _check_removed(self, offset: int) -> None:
+        """The target has no record there. Its own settings may have removed that; else it was
+        lost, as what was not durable yet may be when the power fails, and can't be put back."""
+        name, partition = self.target.topic, self.target.partition
+        if self.target_compacts or offset < self.target.broker.ends(name, partition).log_start:
+            return
+        raise MirrorConflict(
+            topic=name,
+            reason=f"partition {partition} of topic {name!r} has no record at offset {offset} at "
+            "the target, where one of the source's should be: the target has lost records; "
+            "delete the topic there to copy it anew",
+        )
 
     def _source_start(self) -> int:
         return self.source.broker.ends(self.source.topic, self.source.partition).log_start

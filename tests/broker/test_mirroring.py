@@ -19,7 +19,7 @@ from storage import memory_folder
 from seawall.broker import AnyBroker, Broker, MirrorProgress, Record, connect, errors, mirror
 from seawall.broker.mirror_checkpoint import CHECKPOINT_TOPIC
 from seawall.broker.mirror_read import Side, read
-from seawall.wal.records import empty_batch
+from seawall.wal.records import empty_batch, encode_batch
 
 
 @pytest.fixture(scope="module", params=locations.PLACES)
@@ -408,6 +408,30 @@ def test_a_target_that_lost_records(home: Broker, other: Broker) -> None:
     fill(home, "t", 50, 60)
     with pytest.raises(errors.ForeignRecord):
         mirror(home, other)
+
+
+@pytest.mark.parametrize("as_cluster", [False, True])
+@pytest.mark.parametrize("first", [10, 15])
+def test_a_target_that_lost_what_was_not_durable(
+    home: Broker, other: Broker, as_cluster: bool, first: int
+) -> None:
+    """The power failed: of what a mirror had written some was lost, and what came behind it was
+    not. Recovery leaves a hole there, which nobody can fill."""
+    home.create_topic("t")
+    fill(home, "t", 0, 10)
+    target = numbering(other) if as_cluster else other
+    mirror(home, target)
+    fill(home, "t", 10, 30)
+    there = [
+        encode_batch([(r.timestamp, r.key, r.value, r.headers)]) for r in contents(home, "t")[10:20]
+    ]
+    there[first - 10 : first - 7] = [empty_batch(0, 2, -1)]
+    log = other.engine.log(other.engine.partition_id("t", 0))
+    log.commit(log.append(there).next_offset)
+    with pytest.raises(errors.MirrorConflict, match="no record at offset"):
+        mirror(home, target)
+    other.delete_topic("t")
+    assert mirror(home, target, verify=True).difference is None
 
 
 def test_what_does_not_go_together(home: Broker, other: Broker, folder: str) -> None:
