@@ -64,10 +64,13 @@ class OffsetMap:
         if len(pairs) > MOST_PAIRS:
             self.pairs = [pairs[0], *pairs[1:-1:2], pairs[-1]]
 
-    def translate(self, offset: int, count: Callable[[int, int], int]) -> int:
+    def translate(
+        self, offset: int, count: Callable[[int, int], int], *, log_start: int = 0
+    ) -> int:
         """The target's offset for a position in the source; that of the last pair at the most.
 
-        `count(first, stop)` counts the source's records between two offsets.
+        `count(first, stop)` counts the source's records between two offsets: from the one where
+        the stretch begins, or, if the source begins behind that, at `log_start`, up to its end.
         """
         pairs = self.pairs
         at = bisect.bisect_right(pairs, offset, key=lambda pair: pair[0]) - 1
@@ -79,6 +82,8 @@ class OffsetMap:
         following = pairs[at + 1]
         if _shift(following) == target - source:
             return target + offset - source
+        if log_start > source:
+            return max(target, following[1] - count(offset, following[0]))
         return min(target + count(source, offset), following[1])
 
     def copied_before(self, target_offset: int) -> Pair:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from seawall.broker.errors import MirrorError
+from seawall.broker.errors import MirrorConflict, MirrorError, OffsetOutOfRange
 from seawall.broker.mirror_copy import DirectoryWriter, MirrorWriter
 from seawall.broker.mirror_read import POLL_RECORDS
 from seawall.broker.silence import Silence
@@ -81,7 +81,8 @@ class MirrorOptions:
 
 
 class Session:
-    """Copying a fixed set of partitions. ``places``: where each goes on at the source."""
+    """Copying a fixed set of partitions. ``places``: where each goes on at the source.
+    ``on_lost`` hears of so many offsets that the source has removed before they were copied."""
 
     def __init__(
         self,
@@ -90,12 +91,14 @@ class Session:
         writer: MirrorWriter,
         options: MirrorOptions,
         result: Mirrored,
+        on_lost: Callable[[Place, int], object],
     ) -> None:
         self._source = source
         self._target = target
         self._writer = writer
         self._options = options
         self._result = result
+        self._on_lost = on_lost
         self.places: dict[Place, int] = {}
         self.checkpoints: dict[Place, Checkpoint] = {}
         # Where each partition's copying ends; nowhere while it follows.
@@ -117,11 +120,37 @@ class Session:
         if not follow and not left:
             yield {}
             return
-        with self._source.consumer(names) as consumer:
-            for (topic, partition), offset in self.places.items():
-                if consumer.position(topic, partition) != offset:
-                    consumer.seek(topic, partition, offset)
+        with self._source.consumer(names, auto_offset_reset="error") as consumer:
+            for place, offset in list(self.places.items()):
+                if consumer.position(*place) != offset:
+                    self._go_to(consumer, place, offset)
             yield from self._loop(consumer, left, total)
+
+    def _go_to(self, consumer: AnyConsumer, place: Place, offset: int) -> None:
+        """Read on from there, or from where the source begins by now."""
+        while True:
+            try:
+                return consumer.seek(*place, offset)
+            except OffsetOutOfRange as error:
+                offset = self._pass_over(place, error)
+
+    def _pass_over(self, place: Place, error: OffsetOutOfRange) -> int:
+        """The source has removed what comes next: where it begins now."""
+        if error.offset > error.durable_end:
+            topic, partition = place
+            raise MirrorConflict(
+                topic=topic,
+                reason=f"partition {partition} of topic {topic!r} ends at offset "
+                f"{error.durable_end} at the source, but was copied up to {error.offset} already: "
+                "the source has lost records, or the topic was made anew; delete the topic at the "
+                "target to copy it anew",
+            )
+        begins = max(error.log_start, self.places[place])
+        self._on_lost(place, begins - self.places[place])
+        self.places[place] = begins
+        if isinstance(self._writer, DirectoryWriter):
+            self._writer.skip_to(place, begins)
+        return begins
 
     def _loop(
         self, consumer: AnyConsumer, left: set[Place], total: int
@@ -134,7 +163,13 @@ class Session:
             if self._options.should_stop():
                 self._result.was_stopped = True
                 break
-            records = consumer.poll(POLL_RECORDS, _POLL_MS)
+            try:
+                records = consumer.poll(POLL_RECORDS, _POLL_MS)
+            except OffsetOutOfRange as error:
+                place = str(error.topic), int(error.partition or 0)
+                self._go_to(consumer, place, self._pass_over(place, error))
+                yield self._checkpoint(consumer)
+                continue
             copied += self._write(records, left)
             now_s = time.monotonic()
             if records:

@@ -117,7 +117,9 @@ def _aligned(
     source_at, target_at = first
     if source_start > source_at:
         target_at = mapping.translate(
-            source_start, lambda begin, stop: sum(1 for _ in read(source, begin, stop))
+            source_start,
+            lambda begin, stop: sum(1 for _ in read(source, begin, stop)),
+            log_start=source_start,
         )
         source_at = source_start
     if target_start > target_at:

@@ -209,7 +209,7 @@ class _Run:
             there = [(e.name, n) for e in planned for n in range(e.target_partitions)]
             settle(self.target, there, QUIET_S)
         self.checkpoints.mark(is_running=True)
-        session = Session(self.source, self.target, writer, self.options, self.result)
+        session = Session(self.source, self.target, writer, self.options, self.result, self._lost)
         for each in planned:
             topics = self.source.topic(each.name), self.target.topic(each.name)
             for number in range(each.partitions):

@@ -333,6 +333,54 @@ def test_the_source_is_trimmed_between_two_runs(home: Broker, other: Broker) -> 
     assert any("removed 5 offsets" in note for note in done.notes)
 
 
+@pytest.mark.parametrize("as_cluster", [False, True])
+def test_the_source_is_trimmed_while_it_is_copied(
+    home: Broker, other: Broker, as_cluster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is read, and while it is."""
+    from seawall.broker import mirror_session
+
+    monkeypatch.setattr(mirror_session, "POLL_RECORDS", 3)
+    home.create_topic("t", 1, {"segment.bytes": 1 << 20})
+    value = b"x" * 100_000
+    with home.producer(linger_ms=0) as producer:
+        for _ in range(60):
+            producer.send("t", value).result(60)
+    run = mirror_session.Session.run
+
+    def trim_and_run(session: Any, names: Any) -> Any:
+        home.delete_records("t", {0: 2})
+        return run(session, names)
+
+    monkeypatch.setattr(mirror_session.Session, "run", trim_and_run)
+    target = numbering(other) if as_cluster else other
+    done = mirror(
+        home, target, on_progress=lambda _: home.delete_records("t", {0: 50}), verify=True
+    )
+    assert (done.records + done.lost, done.difference) == (60, None)
+    assert done.lost > 2
+    assert len(done.notes) == 2
+    # The offsets on both sides are known to go together behind the gap.
+    home.delete_records("t", {0: 55})
+    assert mirror(home, target, dry_run=True, verify=True).difference is None
+
+
+def test_a_stretch_with_holes_is_compared_behind_its_beginning(home: Broker, other: Broker) -> None:
+    """The source has removed the beginning of a stretch between two pairs of the checkpoint."""
+    home.create_topic("t")
+    for first in (0, 10, 20):
+        fill(home, "t", first, first + 10)
+        hole(home, "t", 3)
+    target = numbering(other)
+    assert mirror(home, target, verify=True).compared == 30
+    home.delete_records("t", {0: 17})
+    done = mirror(home, target, verify=True)
+    assert (done.compared, done.removed, done.difference) == (16, 17, None)
+    with other.producer() as producer:
+        producer.send("t", b"one too many")
+    assert mirror(home, target, dry_run=True, verify=True).difference is not None
+
+
 def test_compaction_between_two_runs(home: Broker, other: Broker) -> None:
     """Of what a killed mirror left, either side may have lost records since."""
     home.create_topic("t")
