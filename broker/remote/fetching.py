@@ -45,7 +45,7 @@ class Fetching(ABC):
     _is_interrupted: bool = False
     _behind: dict[Place, int]
     # Out of range, without a rule for that: librdkafka has stopped reading them, and lets nobody
-    # seek in them.
+    # seek in them. Until something comes of them.
     _stopped: set[Place]
 
     @property
@@ -98,6 +98,7 @@ class Fetching(ABC):
                 continue  # it comes again
             failure = message.error()
             if failure is not None:
+                expected.update(reached)
                 self._note(failure, message)
                 continue
             offset = message.offset()
@@ -117,6 +118,7 @@ class Fetching(ABC):
             )
         self._pending.extend(taken)
         expected.update(reached)
+        self._stopped.difference_update(reached.keys() - behind.keys())
         self._is_interrupted = False
 
     def _take(self, count: int) -> None:
@@ -169,8 +171,7 @@ class Fetching(ABC):
     def _seek(self, client: Client, place: Place, offset: int) -> None:
         """Have a partition read from there on."""
         if place in self._stopped:
-            self._assign_again(client, place, offset)
-            self._stopped.discard(place)
+            self._assign_again(client, place, offset)  # it may be stopped again at once
         else:
             client.seek(TopicPartition(*place, offset))
 

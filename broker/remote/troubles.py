@@ -75,6 +75,8 @@ class Troubles:
             at = self._behind[place] = self._expected[place]
             self._stopped.add(place)
             ends = self._topics.ends(topic, [partition])[partition]
+            if ends.log_start <= at <= ends.durable_end:
+                return  # somebody has sought meanwhile
             self._raised = self._raised or OffsetOutOfRange(
                 topic=topic,
                 partition=partition,

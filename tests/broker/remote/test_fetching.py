@@ -41,3 +41,29 @@ def test_an_offset_that_is_gone_without_a_group(
             consumer.seek("t", 0, 3)
             assert [each.value for each in consumer.poll(timeout_ms=60_000)] == [b"6", b"8"]
             assert consumer.position("t", 0) == 5
+
+
+def test_what_goes_while_it_is_read(broker: Broker) -> None:
+    """What was fetched before comes first, then the error, and who seeks reads on."""
+    broker.create_topic("t", 1, {"segment.bytes": 1 << 20})
+    with broker.producer(linger_ms=0) as producer:
+        for _ in range(120):
+            producer.send("t", b"x" * 10_000).result(60)
+    with (
+        ServerThread(broker, listen="127.0.0.1:0") as server,
+        connect(f"kafka://{server.address}?queued.max.messages.kbytes=64") as remote,
+        remote.consumer("t", auto_offset_reset="error", fetch_bytes=20_000) as consumer,
+    ):
+        found = consumer.poll(1, timeout_ms=60_000)
+        broker.delete_records("t", {0: 100})
+        deadline_s = time.monotonic() + 60
+        with pytest.raises(errors.OffsetOutOfRange) as caught:
+            while time.monotonic() < deadline_s:
+                found += consumer.poll(timeout_ms=1_000)
+        reached = len(found)
+        assert [each.offset for each in found] == list(range(reached))
+        assert (caught.value.offset, caught.value.log_start) == (reached, 100)
+        consumer.seek("t", 0, 100)
+        while len(found) < reached + 20 and time.monotonic() < deadline_s:
+            found += consumer.poll(timeout_ms=1_000)
+        assert [each.offset for each in found[reached:]] == list(range(100, 120))
