@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 INTERNAL_PREFIX: Final = "__"
 # What is said in full, because the default is not the same everywhere.
 _ALWAYS: Final = ("cleanup.policy", "retention.bytes", "retention.ms")
+_TIMESTAMP_TYPE: Final = "message.timestamp.type"
+_CREATE_TIME: Final = "CreateTime"
 # Records keep the timestamps that they have at the source, and who follows which replica is
 # the cluster's own.
-_NEVER: Final = ("message.timestamp.type", "replication.throttled.replicas")
+_NEVER: Final = (_TIMESTAMP_TYPE, "replication.throttled.replicas")
 _FOR_EVER: Final = {"cleanup.policy": DELETE, "retention.ms": "-1", "retention.bytes": "-1"}
 
 
@@ -59,7 +61,7 @@ def plan(
         )
     there = {each.name: each for each in target.topics()}
     chosen = select({each.name: each for each in source.topics()}, topics, exclude)
-    return [_planned(each, there.get(each.name)) for each in chosen]
+    return [_planned(each, there.get(each.name), is_remote=target.is_remote) for each in chosen]
 
 
 def select(
@@ -85,7 +87,7 @@ def select(
     return [topics[name] for name in sorted(names)]
 
 
-def _planned(source: TopicInfo, target: TopicInfo | None) -> PlannedTopic:
+def _planned(source: TopicInfo, target: TopicInfo | None, *, is_remote: bool) -> PlannedTopic:
     config = _config(source)
     partitions = len(source.partitions)
     notes: list[str] = []
@@ -100,11 +102,18 @@ def _planned(source: TopicInfo, target: TopicInfo | None) -> PlannedTopic:
                 f"{partitions} at the source, so that keys would go elsewhere; give the source "
                 f"as many, or delete it at the target, or leave it out with --exclude",
             )
+        if is_remote and _has_times_of_its_own(target):
+            raise MirrorConflict(
+                topic=source.name,
+                reason=f"topic {source.name!r} has {_TIMESTAMP_TYPE}=LogAppendTime at the target, "
+                f"so that records would lose their timestamps; set {_CREATE_TIME} there first: "
+                f"seawall -b TO topic alter {source.name} -c {_TIMESTAMP_TYPE}={_CREATE_TIME}",
+            )
         for key, value in config.items():
             other = target.in_force.get(key)
             if other not in (None, value, _FOR_EVER.get(key)):
                 notes.append(f"{key} is {other} at the target, {value} at the source")
-    if source.in_force.get("message.timestamp.type", "CreateTime") != "CreateTime":
+    if _has_times_of_its_own(source):
         notes.append("message.timestamp.type stays CreateTime: records keep their timestamps")
     return PlannedTopic(
         name=source.name,
@@ -113,6 +122,11 @@ def _planned(source: TopicInfo, target: TopicInfo | None) -> PlannedTopic:
         config=config,
         notes=tuple(notes),
     )
+
+
+def _has_times_of_its_own(topic: TopicInfo) -> bool:
+    """Whether a server puts its own timestamps in the place of those that records come with."""
+    return topic.in_force.get(_TIMESTAMP_TYPE, _CREATE_TIME) != _CREATE_TIME
 
 
 def _config(source: TopicInfo) -> dict[str, str]:
@@ -133,7 +147,9 @@ def prepare(target: AnyBroker, planned: PlannedTopic) -> list[str]:
     notes: list[str] = []
     while True:
         try:
-            target.create_topic(planned.name, planned.partitions, config)
+            made = target.create_topic(planned.name, planned.partitions, config)
+            if target.is_remote and _has_times_of_its_own(made):  # the cluster's default
+                target.alter_topic(planned.name, {_TIMESTAMP_TYPE: _CREATE_TIME})
             return notes
         except UnsupportedByLocation:
             if config.get("cleanup.policy") != ACKNOWLEDGED:

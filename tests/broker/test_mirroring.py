@@ -496,6 +496,28 @@ def test_what_does_not_go_together(home: Broker, other: Broker, folder: str) -> 
     assert unknown.value.topic == "nope*"
 
 
+def test_timestamps_are_not_given_up(
+    home: Broker, other: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster whose topic, or whose default, puts in its own."""
+    home.create_topic("t")
+    fill(home, "t", 0, 10)
+    setting = "message.timestamp.type"
+    other.create_topic("t", 1, {setting: "LogAppendTime"})
+    with pytest.raises(errors.MirrorConflict, match="LogAppendTime at the target"):
+        mirror(home, numbering(other))
+    mirror(home, other, verify=True)  # a directory stores what it is given
+    other.delete_topic("t")
+    create = other.create_topic
+
+    def create_by_default(name: str, partitions: int, config: Any, **more: Any) -> Any:
+        return create(name, partitions, {setting: "LogAppendTime", **config}, **more)
+
+    monkeypatch.setattr(other, "create_topic", create_by_default)
+    assert mirror(home, numbering(other), verify=True).difference is None
+    assert other.topic("t").in_force[setting] == "CreateTime"
+
+
 def test_differences_are_named(home: Broker, other: Broker) -> None:
     for name, change in (("v", {"value": b"y"}), ("k", {"key": b"y"}), ("h", {"headers": None})):
         facts: dict[str, Any] = {"value": b"x", "key": b"x", "headers": {"x": b"x"}}
