@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -28,6 +29,8 @@ Place = tuple[str, int]
 
 # Why a partition cannot be sought in now, and can be a moment later.
 _NOT_YET = AWAY | {KafkaError._STATE, KafkaError._PREV_IN_PROGRESS}
+# In a call from Python itself, an error of confluent-kafka's here may come out of a later call.
+_headers = methodcaller("headers")
 
 
 class Fetching(ABC):
@@ -58,6 +61,9 @@ class Fetching(ABC):
 
     @abstractmethod
     def _note(self, error: KafkaError, message: Any) -> None: ...
+
+    @abstractmethod
+    def _note_names(self, place: Place, offset: int, error: SystemError) -> None: ...
 
     @abstractmethod
     def _named(
@@ -104,6 +110,13 @@ class Fetching(ABC):
             offset = message.offset()
             if offset < reached.get(place, expected.get(place, 1 << 63)):
                 continue  # not ours any more, or behind us
+            try:
+                headers = _headers(message)
+            except SystemError as error:
+                expected.update(reached)
+                self._note_names(place, offset, error)
+                behind[place] = offset  # it is told again, as long as nobody seeks
+                continue
             reached[place] = offset + 1
             taken.append(
                 Record(
@@ -113,7 +126,7 @@ class Fetching(ABC):
                     message.timestamp()[1],
                     message.key(),
                     message.value(),
-                    message.headers() or [],
+                    headers or [],
                 )
             )
         self._pending.extend(taken)

@@ -53,6 +53,19 @@ NEWS_S = 5.0
 GIVEN_UP_S = 0.5
 
 
+BAD_NAME = "the name of the header {!r} has a NUL or is not UTF-8, which librdkafka cannot send"
+
+
+def _is_sendable(name: str) -> bool:
+    """Whether a header may have this name: confluent-kafka crashes at others, or cuts them."""
+    if not name.isascii():
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            return False
+    return "\0" not in name
+
+
 class Route(NamedTuple):
     """What has to be known of a topic before a record is taken for it."""
 
@@ -152,6 +165,9 @@ class RemoteProducer(Flushing):
         if headers:
             header_tuple, header_bytes = as_header_tuple(headers)
             header_list = list(header_tuple)
+            for name, _ in header_list:
+                if not _is_sendable(name):
+                    raise InvalidRecord(reason=BAD_NAME.format(name), topic=topic)
             size += header_bytes
         if timestamp is None:
             timestamp = time.time_ns() // 1_000_000

@@ -58,7 +58,7 @@ class TopicChanges:
         check_topic_name(name)
         if not 1 <= partitions <= MOST_PARTITIONS:
             raise ValueError(f"a topic has 1 to {MOST_PARTITIONS} partitions, not {partitions}")
-        values = {key: str(value) for key, value in config.items() if value is not None}
+        values = _texts({key: value for key, value in config.items() if value is not None})
         unsure: list[bool] = []
         try:
             self._asking.ask(
@@ -112,9 +112,9 @@ class TopicChanges:
 
     def change_config(self, resource: Any, config: Configs, *, topic: str | None = None) -> None:
         """Set and take back settings. Raises `InvalidConfig`."""
-        for key, value in config.items():
-            kind = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
-            text = "" if value is None else str(value)
+        values = _texts(config)
+        for key, text in values.items():
+            kind = AlterConfigOpType.DELETE if config[key] is None else AlterConfigOpType.SET
             resource.add_incremental_config(ConfigEntry(key, text, incremental_operation=kind))
         if not config:
             return
@@ -126,7 +126,6 @@ class TopicChanges:
                 self._asking.facts(topic=topic),
             )
         except RemoteError as error:
-            values = {key: "" if value is None else str(value) for key, value in config.items()}
             raise self._about_config(error, values) from error
 
     def _about_config(self, error: RemoteError, values: Mapping[str, str]) -> BrokerError:
@@ -222,3 +221,18 @@ class TopicChanges:
             },
             self._asking.facts(topic=topic),
         )
+
+
+def _texts(config: Configs) -> dict[str, str]:
+    """Settings as they are sent; empty where there is None. Raises `InvalidConfig` for what
+    confluent-kafka would crash at, or cut."""
+    texts = {}
+    for key, value in config.items():
+        text = texts[key] = "" if value is None else str(value)
+        try:
+            is_text = b"\0" not in f"{key}{text}".encode()
+        except UnicodeEncodeError:
+            is_text = False
+        if not is_text:
+            raise InvalidConfig(key=key, value=text, allowed="UTF-8 without NUL in both")
+    return texts

@@ -96,6 +96,19 @@ class Troubles:
         else:
             self._raised = self._raised or self._named(error, topic, partition)
 
+    def _note_names(self, place: tuple[str, int], offset: int, error: SystemError) -> None:
+        """confluent-kafka cannot give the headers of a record."""
+        cause = error.__cause__
+        if not isinstance(cause, UnicodeDecodeError):
+            raise error
+        self._raised = self._raised or RecordDecodeError(
+            topic=place[0],
+            partition=place[1],
+            offset=offset,
+            next_offset=offset + 1,
+            reason=f"the name of a header is not UTF-8: {cause.object!r}",
+        )
+
     def _gone(self, topic: str | None) -> BrokerError | None:
         """The error if a topic is really gone: for a moment it may only not be known."""
         for each in {topic} if topic else {name for name, _ in self._positions}:

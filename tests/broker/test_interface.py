@@ -135,7 +135,12 @@ def test_names_are_checked(broker: AnyBroker, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "key"), [({"no.such.setting": 1}, "no.such.setting"), ({"retention.ms": "x"}, "")]
+    ("config", "key"),
+    [
+        ({"no.such.setting": 1}, "no.such.setting"),
+        ({"retention.ms": "x"}, ""),
+        ({"\udcff": 1}, "\udcff"),
+    ],
 )
 def test_settings_are_checked(broker: AnyBroker, config: dict[str, Any], key: str) -> None:
     name = new_name()

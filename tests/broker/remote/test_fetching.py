@@ -67,3 +67,25 @@ def test_what_goes_while_it_is_read(broker: Broker) -> None:
         while len(found) < reached + 20 and time.monotonic() < deadline_s:
             found += consumer.poll(timeout_ms=1_000)
         assert [each.offset for each in found[reached:]] == list(range(100, 120))
+
+
+def test_a_headers_name_that_is_not_utf_8(broker: Broker) -> None:
+    """Some clients write them. The records before it come, and who seeks reads on."""
+    broker.create_topic("t", 1)
+    with broker.producer() as producer:
+        for name in ("a", "\udcff", "\xfc"):
+            producer.send("t", b"v", headers=[(name, b"1")])
+    with (
+        ServerThread(broker, listen="127.0.0.1:0") as server,
+        connect(f"kafka://{server.address}") as remote,
+        remote.consumer("t") as consumer,
+    ):
+        [record] = consumer.poll(timeout_ms=60_000)
+        assert record.offset == 0
+        for _ in range(3):
+            with pytest.raises(errors.RecordDecodeError, match=r"b'\\xff'") as caught:
+                consumer.poll(timeout_ms=60_000)
+        assert (caught.value.offset, caught.value.next_offset) == (1, 2)
+        consumer.seek("t", 0, 2)
+        [record] = consumer.poll(timeout_ms=60_000)
+        assert record.headers == [("\xfc", b"1")]

@@ -17,6 +17,7 @@ from seawall.broker.errors import (
     BufferFull,
     ConnectionLost,
     ForkedBroker,
+    InvalidRecord,
     OutcomeUnknown,
     UnsupportedByLocation,
 )
@@ -35,6 +36,15 @@ def server(broker: Broker) -> Iterator[ServerThread]:
 def remote(server: ServerThread) -> Iterator[AnyBroker]:
     with connect(f"kafka://{server.address}", reconnect_backoff_max_ms=200) as opened:
         yield opened
+
+
+@pytest.mark.parametrize("name", ["\udcff", "a\0b"])
+def test_a_headers_name_that_cannot_be_sent(remote: AnyBroker, name: str) -> None:
+    """confluent-kafka would end the process, or cut the name."""
+    with remote.producer() as producer:
+        with pytest.raises(InvalidRecord, match="name of the header"):
+            producer.send("orders", b"x", headers=[("a", b"1"), (name, b"1")])
+        assert producer.send("orders", b"x", headers={"\xfc": b"1"}).result(PATIENCE_S).offset == 0
 
 
 def test_a_full_buffer(server: ServerThread, remote: AnyBroker) -> None:
