@@ -13,10 +13,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
-from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from seawall.broker.errors import BrokerClosed, BrokerError
 from seawall.broker.remote.errors import AWAY, kafka_error, lost_signal
@@ -29,8 +28,19 @@ Place = tuple[str, int]
 
 # Why a partition cannot be sought in now, and can be a moment later.
 _NOT_YET = AWAY | {KafkaError._STATE, KafkaError._PREV_IN_PROGRESS}
-# In a call from Python itself, an error of confluent-kafka's here may come out of a later call.
-_headers = methodcaller("headers")
+
+
+def _headers(messages: Sequence[Any]) -> list[Any]:
+    """The headers of each message, or the error that confluent-kafka makes of them. It does so
+    once for each; and called from Python itself, perhaps out of a later call."""
+    found: list[Any] = []
+    each = map(Message.headers, messages)
+    while True:
+        try:
+            found.extend(each)
+            return found
+        except SystemError as error:
+            found.append(error)
 
 
 class Fetching(ABC):
@@ -98,7 +108,7 @@ class Fetching(ABC):
             raise lost_signal(error) from None
         expected, behind, taken = self._expected, self._behind, []
         reached: dict[Place, int] = {}
-        for message in messages:
+        for message, headers in zip(messages, _headers(messages), strict=True):
             place = message.topic(), message.partition()
             if place in behind:
                 continue  # it comes again
@@ -110,11 +120,9 @@ class Fetching(ABC):
             offset = message.offset()
             if offset < reached.get(place, expected.get(place, 1 << 63)):
                 continue  # not ours any more, or behind us
-            try:
-                headers = _headers(message)
-            except SystemError as error:
+            if type(headers) is SystemError:
                 expected.update(reached)
-                self._note_names(place, offset, error)
+                self._note_names(place, offset, headers)
                 behind[place] = offset  # it is told again, as long as nobody seeks
                 continue
             reached[place] = offset + 1
