@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from seawall.broker.config import COMPACT
-from seawall.broker.mirror_read import Side, difference, read
+from seawall.broker.mirror_read import PROVENANCE_PREFIX, Side, difference, read
 
 if TYPE_CHECKING:
     from seawall.broker.mirror_checkpoint import OffsetMap, Pair
@@ -175,7 +175,8 @@ def _last_values(records: Iterator[Record], may_round: bool) -> Last:
             last.pop(record.key, None)
             continue
         timestamp = max(record.timestamp, 1) if may_round else record.timestamp
-        text = repr((record.value, timestamp)).encode()
+        headers = [each for each in record.headers if not each[0].startswith(PROVENANCE_PREFIX)]
+        text = repr((record.value, timestamp, headers)).encode()
         last[record.key] = record.offset, hashlib.sha256(text).digest()
     return last
 

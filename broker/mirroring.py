@@ -145,9 +145,11 @@ class _Run:
             for number in range(each.partitions):
                 place = each.name, number
                 ends = self.source.ends(*place)
-                if place in known:
+                if number >= each.target_partitions:
+                    known.pop(place, None)  # it was copied to what is gone
+                elif place in known:
                     self.known[place] = known[place]
-                elif number < each.target_partitions:
+                else:
                     first = ends.log_start, self.target.ends(*place).log_start
                     self.known[place] = Checkpoint("", "", OffsetMap([first]))
                 at = known[place].mapping.last[0] if place in known else ends.log_start

@@ -535,6 +535,31 @@ def test_differences_are_named(home: Broker, other: Broker) -> None:
 # -- what it chooses ---------------------------------------------------------------------
 
 
+def test_headers_differ_in_a_compacted_topic(home: Broker, other: Broker) -> None:
+    for broker, content in ((home, b"1"), (other, b"2")):
+        broker.create_topic("t", 1, {"cleanup.policy": "compact"})
+        with broker.producer() as producer:
+            producer.send("t", b"v", key=b"k", headers={"a": content}, timestamp=FIRST_MS)
+    found = mirror(home, other, dry_run=True, verify=True).difference
+    assert found is not None
+    assert "b'k'" in found.what
+    other.delete_topic("t")
+    assert mirror(home, other, verify=True, provenance=True).difference is None
+
+
+def test_a_topic_that_was_deleted_at_the_target_is_a_difference(
+    home: Broker, other: Broker
+) -> None:
+    home.create_topic("t")
+    fill(home, "t", 0, 10)
+    mirror(home, other)
+    other.delete_topic("t")
+    looked = mirror(home, other, dry_run=True, verify=True)
+    assert looked.left == {"t": 10}
+    assert looked.difference is not None
+    assert "no such partition" in looked.difference.what
+
+
 def test_topics_are_chosen(home: Broker, other: Broker) -> None:
     for name in ("orders", "orders.dlq", "returns", "__own", CHECKPOINT_TOPIC):
         home.create_topic(name)
