@@ -7,7 +7,8 @@ A step is one of a workload (see
     close
     trap      call, pattern, nth, steps     where to stop: see `stopping`
     hold      group, topic                  join a group, and stay in it until
-    ack_held  …                             in that group, acknowledge what comes next
+    take_held …                             in that group, take what comes next
+    ack_held  …                             in that group, acknowledge what was taken last
     let       …                             leave it
     describe  group                         gives the pid of its holder, 0 if none
     wait      topic, partition, timeout_ms  gives how many records came in that time
@@ -23,6 +24,7 @@ import ctypes
 import os
 import resource
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from seawall.broker.broker import Broker
@@ -36,6 +38,7 @@ from seawall.broker.torture.performer import Performer, Step
 from seawall.broker.torture.stopping import StoppingFiles, Trap, watch_transactions
 from seawall.broker.translation import translated
 from seawall.wal.files import Files
+from seawall.wal.records import Record
 from seawall.wal.torture.processes import die_with_parent
 
 OPEN_TIMEOUT_MS = 10_000
@@ -79,6 +82,7 @@ class _Acting:
         self._files = files
         self._performer: Performer | None = None
         self._held: Consumer | None = None
+        self._taken: Sequence[Record] = ()
         self._lock_timeout_ms = LOCK_TIMEOUT_MS
         self._open_timeout_ms = OPEN_TIMEOUT_MS
         self._is_quiet = False
@@ -138,6 +142,7 @@ class _Acting:
 
     def _do_hold(self, step: Step) -> int:
         self._held = join(self.performer, step["group"], step["topic"])
+        self._taken = ()
         return len(self._held.assignment())
 
     def _do_let(self, step: Step) -> None:
@@ -158,14 +163,19 @@ class _Acting:
             self.performer.see(records)
             return len(records)
 
+    def _do_take_held(self, step: Step) -> int:
+        self._taken = self._holder().poll(timeout_ms=0)
+        self.performer.see(self._taken)
+        return len(self._taken)
+
     def _do_ack_held(self, step: Step) -> int:
-        performer, held = self.performer, self._held
-        if held is None:
+        acknowledge_some(self.performer, self._holder(), step["group"], self._taken)
+        return len(self._taken)
+
+    def _holder(self) -> Consumer:
+        if self._held is None:
             raise ChildFailed("no group is held")
-        records = held.poll(timeout_ms=0)
-        performer.see(records)
-        acknowledge_some(performer, held, step["group"], records)
-        return len(records)
+        return self._held
 
     def _do_limit(self, step: Step) -> None:
         # Python ignores SIGXFSZ, so a write beyond it fails with EFBIG.

@@ -144,6 +144,7 @@ def _go_on(scene: Scene, living: Sequence[Actor]) -> None:
 
 def _both_hold(scene: Scene, holder: Actor, other: Actor) -> None:
     """If another process is given what a member has, that member must be fenced."""
+    scene.attempt(holder, {"op": "take_held", "group": "search"})  # a poll later would find out
     joined = scene.attempt(other, scene.step("hold", group="search"))
     acked = scene.attempt(holder, {"op": "ack_held", "group": "search"})
     scene.attempt(other, {"op": "let"})

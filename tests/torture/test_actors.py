@@ -85,9 +85,11 @@ def test_it_holds_a_group_until_told(children: Children, actor: Actor, folder: s
     assert other.must({"op": "describe", "group": "billing"}).found == actor.pid
     reply = other.do({"op": "reset", **PLACE, "part": 0, "group": "billing"})
     assert (reply.error, reply.holder_pid) == ("GroupBusy", actor.pid)
+    assert actor.must({"op": "take_held", "group": "billing"}).found == 3
     assert actor.must({"op": "ack_held", "group": "billing"}).found == 3
     actor.must({"op": "let"})
     other.must({"op": "hold", "group": "billing", "topic": "orders"})
+    assert other.must({"op": "take_held", "group": "billing"}).found == 0
     assert other.must({"op": "ack_held", "group": "billing"}).found == 0
     other.must({"op": "let"})
     other.end()
