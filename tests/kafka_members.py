@@ -20,6 +20,9 @@ from typing import Any, Protocol
 
 SESSION_MS = 180_000
 KILLED_SESSION_MS = 1_500
+# How long the others wait for one that was lost: aiokafka and kafka-python forget who they are
+# when a commit comes too late for its generation, and join as somebody else.
+REBALANCE_TIMEOUT_MS = 20_000
 HEARTBEAT_MS = 150
 BACKOFF_MS = 100
 
@@ -115,6 +118,7 @@ class KafkaPython:
             enable_auto_commit=False,
             **{
                 "session_timeout_ms": SESSION_MS,
+                "max_poll_interval_ms": REBALANCE_TIMEOUT_MS,
                 "heartbeat_interval_ms": HEARTBEAT_MS,
                 "reconnect_backoff_ms": BACKOFF_MS,
                 "reconnect_backoff_max_ms": BACKOFF_MS,
@@ -189,6 +193,7 @@ class Aiokafka:
             enable_auto_commit=False,
             **{
                 "session_timeout_ms": SESSION_MS,
+                "rebalance_timeout_ms": REBALANCE_TIMEOUT_MS,
                 "heartbeat_interval_ms": HEARTBEAT_MS,
                 "retry_backoff_ms": BACKOFF_MS,
                 "fetch_max_wait_ms": 50,

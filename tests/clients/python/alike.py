@@ -8,6 +8,9 @@ from typing import Any
 from agent import Agent, to_bytes, to_text
 
 HEARTBEAT_INTERVAL_MS = 1_000
+# aiokafka and kafka-python forget who they are when a commit comes too late for its generation,
+# and join as somebody else. So long the others wait then for the one that is lost.
+REBALANCE_TIMEOUT_MS = 30_000
 REQUEST_TIMEOUT_MS = 60_000
 
 

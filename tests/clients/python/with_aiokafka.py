@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListen
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
-from alike import Alike, as_said, as_sent, lag_of, session_settings
+from alike import REBALANCE_TIMEOUT_MS, Alike, as_said, as_sent, lag_of, session_settings
 
 PATIENCE_S = 60
 
@@ -81,7 +81,9 @@ class Aiokafka(Alike):
             return {"records": records}
 
     async def member(self, topic: str, group: str, session_timeout_ms: int) -> dict[str, Any]:
-        consumer = self._consumer(group, **session_settings(session_timeout_ms))
+        settings = session_settings(session_timeout_ms)
+        settings["rebalance_timeout_ms"] = REBALANCE_TIMEOUT_MS
+        consumer = self._consumer(group, **settings)
         consumer.subscribe([topic], listener=self.listener(ConsumerRebalanceListener))
         async with consumer:
             while not self.is_called_away():

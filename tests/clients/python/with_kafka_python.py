@@ -8,7 +8,7 @@ from typing import Any
 
 import kafka
 from agent import Unsupported
-from alike import Alike, as_said, as_sent, lag_of, session_settings
+from alike import REBALANCE_TIMEOUT_MS, Alike, as_said, as_sent, lag_of, session_settings
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition, codec
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
@@ -84,7 +84,9 @@ class KafkaPython(Alike):
             consumer.close()
 
     def member(self, topic: str, group: str, session_timeout_ms: int) -> dict[str, Any]:
-        consumer = self._consumer(group, **session_settings(session_timeout_ms))
+        settings = session_settings(session_timeout_ms)
+        settings["max_poll_interval_ms"] = REBALANCE_TIMEOUT_MS
+        consumer = self._consumer(group, **settings)
         consumer.subscribe([topic], listener=self.listener(ConsumerRebalanceListener))
         # Join with the topic known. Otherwise the first assignment may be empty, the join that
         # mends this is forgotten if it outlasts one poll, and the member never reads.
