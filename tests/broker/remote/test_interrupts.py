@@ -194,5 +194,17 @@ def test_closing_while_partitions_come_raises_nothing(remote: AnyBroker) -> None
                 return len(first.assignment()) == len(second.assignment()) == 1
 
             until(shared)
-        # Its client joins and is given both; it hears of that when it polls, or closes.
-        until(lambda: [len(e.assignment) for e in remote.group("billing").members] == [2])
+        # Its client joins and is given both; it hears of that when it polls, or closes. But the
+        # client does not join before the consumer has heard of all that came while they shared.
+        polled_s = time.monotonic()
+
+        def given_both() -> bool:
+            nonlocal polled_s
+            if [len(each.assignment) for each in remote.group("billing").members] == [2]:
+                return True
+            if time.monotonic() - polled_s > 3:
+                first.poll(timeout_ms=0)
+                polled_s = time.monotonic()
+            return False
+
+        until(given_both)
