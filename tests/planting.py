@@ -135,21 +135,21 @@ main()
 """
 
 
-def search(root: Path, name: str, budget_s: float) -> dict[str, Any]:
+def search(root: Path, name: str, budget_s: float, seed: int = 0) -> dict[str, Any]:
     """What came of a quick search, with the code below `root`, until its first failure.
 
     That is an `Outcome` as a dict. Raises `RuntimeError` if the search itself did not work.
     """
     with tempfile.TemporaryDirectory(dir=MEMORY) as memory:
-        return _searched(root, name, memory, budget_s)
+        return _searched(root, name, memory, budget_s, seed)
 
 
-def _searched(root: Path, name: str, memory: str, budget_s: float) -> dict[str, Any]:
+def _searched(root: Path, name: str, memory: str, budget_s: float, seed: int) -> dict[str, Any]:
     task = {
         "name": name,
         "scratch": str(root),
         "memory": memory,
-        "seed": 0,
+        "seed": seed,
         "full": False,
         "case": None,
         "stop_at_first": True,

@@ -12,6 +12,8 @@ from seawall.broker.torture.matrix import SEARCHES
 
 # The longest takes a hundredth of it where nothing else runs.
 BUDGET_S = 900.0
+# What clients do at random in a few seconds is not the same twice, and less on a busy machine.
+SEEDS = {"network": 5, "histories": 5}
 
 # What a harness for this engine must find at the least.
 MUST_BE_PLANTED = {
@@ -38,9 +40,12 @@ MUST_BE_PLANTED = {
 @pytest.mark.parametrize("planted", [pytest.param(each, id=each.name) for each in all_planted()])
 def test_a_planted_bug_is_caught(planted: Planted, tmp_path: Path) -> None:
     planted.apply(copy_code(tmp_path))
-    outcome = search(tmp_path, planted.search, BUDGET_S)
-    if outcome["unavailable"]:
-        pytest.skip(outcome["unavailable"])
+    for seed in range(SEEDS.get(planted.search, 1)):
+        outcome = search(tmp_path, planted.search, BUDGET_S, seed)
+        if outcome["unavailable"]:
+            pytest.skip(outcome["unavailable"])
+        if outcome["failures"]:
+            break
     assert outcome["failures"], f"{planted.search} finds nothing in {outcome['cases']} cases"
     reason = outcome["failures"][0]["reason"]
     assert is_broken_promise(reason), f"not a promise, but the patch itself is broken: {reason}"
