@@ -63,6 +63,8 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         self._worker: asyncio.Task[None] | None = None
         self._busy = False
+        self._is_alone = False  # the present request goes on with its client only
+        self._has_ended = False  # nothing more comes from the client
         self._closing = False
         self._paused = False
         self._has_small = False  # one that is parsed and not counted
@@ -103,8 +105,13 @@ class Connection(asyncio.Protocol):
         self._take_frames()
 
     def eof_received(self) -> bool:
-        """A client that says no more is gone, as Kafka sees it."""
-        return False
+        """A client that says no more is gone, as Kafka sees it.
+
+        What it has produced is stored all the same: with ``acks=0`` nobody waits for an end.
+        """
+        self._has_ended = True
+        self._arrived.set()
+        return not (self._is_alone or self._closing or self._intake.is_waiting)
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -131,9 +138,8 @@ class Connection(asyncio.Protocol):
 
     def _take_frames(self) -> None:
         """Hand over the frames that are whole, as far as there is memory for them."""
-        most = self.node.settings.max_in_flight_requests
         try:
-            while not (self._closing or self._broken) and self.in_flight < most:
+            while not (self._closing or self._broken or self._is_full):
                 frame = self._intake.take()
                 if frame is None:
                     break
@@ -160,14 +166,13 @@ class Connection(asyncio.Protocol):
 
     def _regulate(self) -> None:
         """Read from the socket, or do not."""
+        if self._has_ended:
+            self._arrived.set()
         transport = self._transport
         if transport is None or self._closing:
             return
         should_pause = (
-            self._intake.is_waiting
-            or self._broken
-            or self.node.stopping.is_set()
-            or self.in_flight >= self.node.settings.max_in_flight_requests
+            self._intake.is_waiting or self._broken or self.node.stopping.is_set() or self._is_full
         )
         if should_pause and not self._paused:
             self._paused = True
@@ -183,6 +188,8 @@ class Connection(asyncio.Protocol):
         try:
             while not self._closing:
                 while not self._requests:
+                    if self._has_ended and not self._is_full:
+                        return await self._end()
                     self._arrived.clear()
                     await self._arrived.wait()
                 frame = self._requests.popleft()
@@ -199,6 +206,12 @@ class Connection(asyncio.Protocol):
             logger.exception("%s: closed: an unexpected error", self.peer)
             self.close()
 
+    async def _end(self) -> None:
+        """Close, once what runs is so far that it is finished also without its client."""
+        await asyncio.sleep(0)  # in which whatever was begun asks for its turn
+        async with self.in_turn:
+            self.close()
+
     async def _handle(self, frame: bytes) -> None:
         call = dispatch.parse(frame, self.node.apis)
         parsed_bytes = 0
@@ -207,9 +220,14 @@ class Connection(asyncio.Protocol):
         is_pipelined = isinstance(call, Call) and call.api.is_pipelined
         if not is_pipelined:
             await self._settled.wait()
+            if self._has_ended:
+                self.close()
+                return
+        self._is_alone = True
         await self._writable.wait()
         parsed_bytes = await self._begin_parsing(parsed_bytes)
         if isinstance(call, Call) and is_pipelined:
+            self._is_alone = False
             task = self._loop.create_task(self._answer(call))
             task.add_done_callback(lambda _: self._end_parsing(parsed_bytes))
             self._running.append(task)
@@ -219,6 +237,7 @@ class Connection(asyncio.Protocol):
         try:
             answer = Answer(call, 0) if isinstance(call, bytes) else await self._answer(call)
         finally:
+            self._is_alone = False
             self._end_parsing(parsed_bytes)
         self._intake.release()
         self._send(answer)
@@ -287,6 +306,10 @@ class Connection(asyncio.Protocol):
     def in_flight(self) -> int:
         """Requests that wait, or run beside others."""
         return len(self._requests) + len(self._running)
+
+    @property
+    def _is_full(self) -> bool:
+        return self.in_flight >= self.node.settings.max_in_flight_requests
 
     @property
     def is_idle(self) -> bool:

@@ -18,6 +18,7 @@ from wire import TIMEOUT_S, Wire, batch, batches_in
 from seawall.broker import Broker
 from seawall.broker.errors import OutOfOrderSequence
 from seawall.broker.kafka import lanes
+from seawall.broker.kafka.connection import Connection
 from seawall.broker.kafka.threaded import ServerThread
 from seawall.broker.raw import RawPlace, append_batches
 from seawall.wal.records import HEADER_BYTES, encode_batch, parse_header
@@ -331,6 +332,39 @@ def test_a_refused_batch_hinders_no_other_of_its_round(broker: Broker) -> None:
     assert isinstance(gap, OutOfOrderSequence)
     assert (again.base_offset, duplicate.base_offset, plain.base_offset) == (3, 0, 4)
     assert broker.ends("orders", 0).durable_end == 5
+
+
+@pytest.mark.parametrize("in_flight", [1, 64])
+def test_what_a_client_sent_before_it_left_is_stored(
+    serving: Callable[..., ServerThread], monkeypatch: pytest.MonkeyPatch, in_flight: int
+) -> None:
+    """With ``acks=0`` it has nothing to wait for, and many end right after they have sent."""
+    left, go_on = threading.Event(), threading.Event()
+    topics, eof_received = Broker.topics, Connection.eof_received
+
+    def held(broker: Broker) -> Any:
+        assert go_on.wait(60)
+        return topics(broker)
+
+    def leaving(connection: Connection) -> bool:
+        left.set()
+        return eof_received(connection)
+
+    monkeypatch.setattr(Broker, "topics", held)
+    monkeypatch.setattr(Connection, "eof_received", leaving)
+    server = serving(max_in_flight_requests=in_flight)
+    wire = Wire(server.address)
+    try:
+        for _ in range(5):
+            wire.send_produce("orders", batch(b"a"), acks=0)
+        wire.close()
+        if in_flight > 5:  # else nothing is read of its end before there is room
+            assert left.wait(60)
+    finally:
+        go_on.set()
+        wire.close()
+    eventually(lambda: server.broker.ends("orders", 0).durable_end == 5)
+    eventually(lambda: not server.server.node.connections)
 
 
 def test_what_a_client_sent_is_counted_until_it_is_stored_although_it_is_gone(
