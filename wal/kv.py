@@ -14,12 +14,16 @@ its users is settled here and in ``kv_view`` and ``kv_folder``, once:
 * The lock table's blocks are reserved: it is written through a map, so that a full
   disk would otherwise end the process with SIGBUS.
 * An environment that is opened twice in one process loses its locks: that is refused.
+* A process that was killed while it read would hold back every page that is freed from then
+  on, for as long as anybody has the environment open. So writers look for such (each commit
+  takes four pages at least: 16 KiB, for ever).
 
 Lock order: our thread lock, our flock, LMDB's lock; the gate is held for moments only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -50,6 +54,8 @@ from seawall.wal.kv_view import DATA_NAME, ReadTransaction, WriteTransaction, tr
 from seawall.wal.locks import FileLock
 
 BEGIN_ATTEMPTS = 3
+# How often a process that writes looks for readers that were killed.
+READER_CHECK_INTERVAL_S = 1.0
 
 
 class _Reading:
@@ -110,6 +116,7 @@ class Environment:
         self._closed = False
         self._gate = threading.Condition(threading.Lock())
         self._active = 0  # transactions of this process; guarded by the gate
+        self._reader_check_s = 0.0  # when the next one is due
         self._environment: lmdb.Environment | None = None
         try:
             if not files.is_directory(path):
@@ -170,10 +177,18 @@ class Environment:
         self._check_usable()
         self._lock.acquire()
         try:
+            self._check_readers()
             return self._begin(write=True)
         except BaseException:
             self._lock.release()
             raise
+
+    def _check_readers(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._reader_check_s:
+            self._reader_check_s = now_s + READER_CHECK_INTERVAL_S
+            with contextlib.suppress(WalError):
+                self.reader_check()
 
     def _begin(self, *, write: bool) -> lmdb.Transaction[bytes]:
         attempt = 1

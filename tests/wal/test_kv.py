@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seawall.wal import kv
 from seawall.wal.errors import (
     DirectoryUnusable,
     EnvironmentDamaged,
@@ -439,18 +440,55 @@ def test_a_killed_writer_leaves_nothing(environment: Environment, path: Path) ->
     assert everything(environment) == {b"mine": b""}
 
 
-def test_a_killed_reader_is_cleared(environment: Environment, path: Path) -> None:
-    source = """
+READER = """
 environment = opened()
 with environment.read() as view:
+    before = view.get(b"k")
     say("inside")
     sys.stdin.readline()
+    assert view.get(b"k") == before
+environment.close()
 """
-    child = start(source, path)
+
+
+def test_a_killed_reader_is_cleared(environment: Environment, path: Path) -> None:
+    child = start(READER, path)
     assert heard(child) == "inside"
     assert environment.reader_check() == 0
     finish(child, None)
     assert environment.reader_check() == 1
+
+
+def test_a_killed_reader_does_not_make_it_grow_for_ever(
+    environment: Environment, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv, "READER_CHECK_INTERVAL_S", 0.0)
+    child = start(READER, path)
+    assert heard(child) == "inside"
+    finish(child, None)
+
+    def size_after(commits: int) -> int:
+        for number in range(commits):
+            with environment.write() as transaction:
+                transaction.put(b"k", b"%d" % number)
+        return (path / "data.mdb").stat().st_size
+
+    size_bytes = size_after(20)
+    assert size_after(40) == size_bytes
+
+
+def test_a_reader_that_lives_is_left_alone(
+    environment: Environment, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv, "READER_CHECK_INTERVAL_S", 0.0)
+    with environment.write() as transaction:
+        transaction.put(b"k", b"v")
+    child = start(READER, path)
+    assert heard(child) == "inside"
+    for number in range(20):
+        with environment.write() as transaction:
+            transaction.put(b"k", b"%d" % number)
+    finish(child)
 
 
 def test_growth_by_another_process_is_followed(path: Path) -> None:
