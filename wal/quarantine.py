@@ -6,6 +6,7 @@ it was made, which log and segment it is from, and at which position.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from seawall.wal.files import (
@@ -41,16 +42,23 @@ class Quarantine:
         stem = os.path.join(self.path, f"{now_ms}-{log}-{segment:020d}-{position}")
         target, path = self._create(stem)
         try:
-            copied = position
-            while copied < end:
-                block = read_anyway(self._files, descriptor, min(BLOCK_BYTES, end - copied), copied)
-                if not block:
-                    break
-                write_fully(self._files, target, block, copied - position)
-                copied += len(block)
-            self._files.sync(target)
-        finally:
-            self._files.close(target)
+            try:
+                copied = position
+                while copied < end:
+                    size_bytes = min(BLOCK_BYTES, end - copied)
+                    block = read_anyway(self._files, descriptor, size_bytes, copied)
+                    if not block:
+                        break
+                    write_fully(self._files, target, block, copied - position)
+                    copied += len(block)
+                self._files.sync(target)
+            finally:
+                self._files.close(target)
+        except OSError:
+            # Half a copy is of no use, and on a full disk it would take what others need.
+            with contextlib.suppress(OSError):
+                self._files.unlink(path)
+            raise
         self._files.sync_directory(self.path)
         return path
 

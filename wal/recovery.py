@@ -23,7 +23,8 @@ What the disk does not give back is not valid either. But it cannot be copied to
 quarantine, so it is never moved or cut off: where the table says HOLE or TORN, or nothing
 valid follows, the verdict is UNREADABLE, nothing is changed, and the log takes no records
 (its row is fenced, so that the next sole opener looks again) until the file can be read or
-`repair` is told to give those bytes up. Below the floor it is DAMAGE.
+`repair` is told to give those bytes up. Below the floor it is DAMAGE. A log is left in the same
+way (NO_ROOM) if there is no room to mend it: readers, and all other logs, may make some.
 
 The next offset is the end of the scan or the floor, whichever is greater; if the scan
 ended below the floor, appends go on in a new segment that is named by it.
@@ -38,7 +39,7 @@ from dataclasses import dataclass, field, replace
 from seawall.wal.context import LogContext
 from seawall.wal.ends import FENCED, EndsRow
 from seawall.wal.errors import ValueDamaged
-from seawall.wal.files import CREATE, READ_WRITE, Descriptor, make_directory
+from seawall.wal.files import CREATE, NO_ROOM_ERRNOS, READ_WRITE, Descriptor, make_directory
 from seawall.wal.index import Checkpoint, Found
 from seawall.wal.quarantine import Quarantine
 from seawall.wal.records import HEADER_BYTES
@@ -56,6 +57,7 @@ class Verdict(enum.Enum):
     TORN = "torn tail"
     MISSING = "missing"
     UNREADABLE = "unreadable"
+    NO_ROOM = "no room"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +188,7 @@ class _Judge:
         self._gives_up_unreadable = gives_up_unreadable
         self._descriptor = Descriptor(context.files, context.segment_path(segment), READ_WRITE)
         self._size = context.files.size(self._descriptor.number)
+        self._identity = context.files.identity(self._descriptor.number)
 
     def run(self, checkpoint: Checkpoint | None, *, cache_is_certain: bool) -> Recovered:
         walk = Walk(
@@ -195,7 +198,13 @@ class _Judge:
             limit=self._size,
             start=self._start(checkpoint),
         )
-        gaps = [step for step in walk if isinstance(step, Gap)]
+        gaps: list[Gap] = []
+        durable = Found(walk.result.next_offset, walk.result.position)
+        for step in walk:
+            if isinstance(step, Gap):
+                gaps.append(step)
+            elif step.header.base_offset < self._floor:
+                durable = Found(step.header.next_offset, step.position + step.header.size_bytes)
         findings = [self._judged(gap) for gap in gaps if not gap.is_zero]
         end = walk.result
         is_too_early = end.next_offset < self._floor
@@ -211,8 +220,19 @@ class _Judge:
         refusal = self._refusal(findings, kept_bytes if writes_anew else 0)
         if refusal is not None:
             return Recovered(self._fenced_row(gaps, end), [refusal])
-        findings = [self._with_copy(finding) for finding in findings]
-        position = self._mend(findings, kept_bytes, writes_anew=writes_anew)
+        try:
+            findings = [self._with_copy(finding) for finding in findings]
+            position = self._mend(findings, kept_bytes, writes_anew=writes_anew)
+        except OSError as error:
+            is_replaced = self._files.path_identity(self._descriptor.path) != self._identity
+            if is_replaced or error.errno not in NO_ROOM_ERRNOS or self._gives_up_unreadable:
+                raise
+            row = self._fenced_row(gaps, end)
+            if not cache_is_certain and self._floor <= durable.offset < row.next_offset:
+                # What lies behind may be nowhere but in the cache.
+                row = self._row(*durable, flags=FENCED)
+            reason = f"there is no room to mend it ({error.strerror or error})"
+            return Recovered(row, [self._of_all(Verdict.NO_ROOM, self._size, reason)])
         if is_too_early:
             row = _new_segment(self._context, self._log_start, self._floor)
         else:
@@ -224,9 +244,8 @@ class _Judge:
         beginning = Found(self._segment, 0)
         if checkpoint is None or checkpoint.segment != self._segment:
             return beginning
-        if self._gives_up_unreadable:
-            return beginning  # wherever it is, it is in the way of writing anew
-        if not 0 < checkpoint.position <= self._size:
+        # What cannot be read is in the way of writing anew, wherever it is.
+        if self._gives_up_unreadable or not 0 < checkpoint.position <= self._size:
             return beginning
         try:
             before = self._context.index.at_or_before(
@@ -258,10 +277,7 @@ class _Judge:
         is_moved = gap.behind is None or verdict is Verdict.HOLE
         if is_moved and not gap.is_readable and not is_given_up:
             verdict = Verdict.UNREADABLE
-        if gap.behind is not None:
-            next_offset = gap.behind.header.base_offset
-        else:
-            next_offset = max(gap.offset, self._floor)
+        next_offset = gap.behind.header.base_offset if gap.behind else max(gap.offset, self._floor)
         return Finding(
             verdict=verdict,
             path=self._descriptor.path,
@@ -284,14 +300,18 @@ class _Judge:
         trouble = unreadable(self._files, self._descriptor.number, 0, copied_bytes)
         if not trouble:
             return None
+        reason = f"it must be written anew, and part of it cannot be read: {trouble}"
+        return self._of_all(Verdict.UNREADABLE, copied_bytes, reason)
+
+    def _of_all(self, verdict: Verdict, end: int, reason: str) -> Finding:
         return Finding(
-            verdict=Verdict.UNREADABLE,
+            verdict=verdict,
             path=self._descriptor.path,
             position=0,
-            end=copied_bytes,
+            end=end,
             offset=self._segment,
             next_offset=self._floor,
-            reason=f"it must be written anew, and part of it cannot be read: {trouble}",
+            reason=reason,
         )
 
     def _fenced_row(self, gaps: list[Gap], end: Scanned) -> EndsRow:

@@ -9,6 +9,7 @@ Whatever a hole takes the place of has to be in ``quarantine/`` before.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -48,22 +49,29 @@ def write_anew(
     Without a `source` there is nothing to copy. All of it is durable when this returns.
     """
     files = context.files
-    target = files.open(path + ASIDE_SUFFIX, READ_WRITE | CREATE | TRUNCATE)
+    aside = path + ASIDE_SUFFIX
+    target = files.open(aside, READ_WRITE | CREATE | TRUNCATE)
     try:
-        copied = written = 0
-        for hole in holes:
+        try:
+            copied = written = 0
+            for hole in holes:
+                if source is not None:
+                    written = _copy(context, source, target, copied, hole.position, written)
+                for batch in _hole_batches(hole, context.now_ms()):
+                    write_fully(files, target, batch, written)
+                    written += len(batch)
+                copied = hole.end
             if source is not None:
-                written = _copy(context, source, target, copied, hole.position, written)
-            for batch in _hole_batches(hole, context.now_ms()):
-                write_fully(files, target, batch, written)
-                written += len(batch)
-            copied = hole.end
-        if source is not None:
-            written = _copy(context, source, target, copied, end, written)
-        files.sync(target)
-    finally:
-        files.close(target)
-    files.rename(path + ASIDE_SUFFIX, path)
+                written = _copy(context, source, target, copied, end, written)
+            files.sync(target)
+        finally:
+            files.close(target)
+        files.rename(aside, path)
+    except OSError:
+        # If the disk is full, it must not stay so because of this.
+        with contextlib.suppress(OSError):
+            files.unlink(aside)
+        raise
     files.sync_directory(context.folder)
     return written
 

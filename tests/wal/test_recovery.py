@@ -349,16 +349,66 @@ def test_recovery_may_fail_anywhere_and_be_done_again(
         store.crash()
 
 
-def test_a_full_disk_at_recovery_cuts_nothing(make_store: MakeStore) -> None:
-    store = damaged_store(make_store, store_root := make_store().root + "/full")
+@pytest.mark.parametrize("where", ["quarantine", ".rewrite"])
+def test_a_full_disk_at_recovery_changes_nothing_and_opens(
+    make_store: MakeStore, folder: str, where: str
+) -> None:
+    store = damaged_store(make_store, os.path.join(folder, "full"))
     before = content(store.path())
     files = store.files
     assert isinstance(files, FaultyFiles)
-    files.fail("pwrite", where="quarantine", error=errno.ENOSPC)
+    files.fail("pwrite", where=where, error=errno.ENOSPC, times=1_000_000)
+    for lost_row in (False, False, True):
+        if lost_row:
+            store.crash()
+            os.unlink(store.ends_path)
+        store.reopen(reboot=not lost_row)
+        (finding,) = store.findings
+        assert (finding.verdict, finding.path) == (Verdict.NO_ROOM, store.path())
+        assert content(store.path()) == before
+        # Nothing half made is left that would take room.
+        assert not [name for name in os.listdir(store.folder) if name.endswith(".rewrite")]
+        assert where != "quarantine" or quarantined(store) == []
+        assert store.values() == ([] if lost_row else EXPECTED[:2])
+        with pytest.raises(LogFenced):
+            store.append(b"e")
+    files.heal()
+    store.reopen()
+    assert store.values() == EXPECTED
+    store.assert_works(*EXPECTED)
+
+
+def test_a_full_disk_shows_only_what_was_durable_if_the_cache_may_lie(
+    make_store: MakeStore,
+) -> None:
+    store = filled(make_store, *VALUES, checkpoint_at=2)
+    files = store.files
+    assert isinstance(files, FaultyFiles)
+    store.crash()
+    os.unlink(store.ends_path)
+    files.fail("pwrite", where=".rewrite", error=errno.ENOSPC, times=1_000_000)
+    store.open()
+    assert store.values() == list(VALUES[:2])
+    with pytest.raises(LogFenced):
+        store.append(b"e")
+    files.heal()
+    store.reopen()
+    store.assert_works(*VALUES)
+
+
+def test_a_full_disk_after_the_swap_is_no_reason_to_believe_the_old_file(
+    make_store: MakeStore, folder: str
+) -> None:
+    store = damaged_store(make_store, os.path.join(folder, "full"))
+    files = store.files
+    assert isinstance(files, FaultyFiles)
+    files.fail("sync_directory", where="logs", error=errno.ENOSPC)
     with pytest.raises(OSError):
         store.reopen(reboot=True)
-    assert content(store.path()) == before
-    assert store_root == store.root
+    files.heal()
+    store.reopen()
+    assert store.values() == EXPECTED
+    store.assert_works(*EXPECTED)
 
 
 # -- rows that are older than the log ----------------------------------------------------
