@@ -33,7 +33,8 @@ from seawall.broker.config import ACKNOWLEDGED, COMPACT, TopicConfig
 from seawall.broker.errors import UnknownPartition
 from seawall.broker.pace import Pace
 from seawall.broker.translation import translated
-from seawall.wal.errors import LogGone, OffsetOutOfRange
+from seawall.wal.compaction import FENCE
+from seawall.wal.errors import LogFenced, LogGone, OffsetOutOfRange
 from seawall.wal.inventory import SegmentInfo
 
 if TYPE_CHECKING:
@@ -206,10 +207,16 @@ def trim(
     log_start = going[-1][0].end_offset if going else facts.log_start
     if not dry_run:
         if going and going[-1][0].is_active:
-            log.roll()
-            # Something may have been appended to it just before.
-            facts = _facts(engine, info, log, pace)
-            going, holds = decide(facts)
+            try:
+                log.roll()
+            except LogFenced:
+                # It stays until the log is opened afresh; those before it need not.
+                going = [each for each in going if not each[0].is_active]
+                holds = [Hold(rule=FENCE)]
+            else:
+                # Something may have been appended to it just before.
+                facts = _facts(engine, info, log, pace)
+                going, holds = decide(facts)
         log_start = _remove(engine, log, facts, going, pace)
         if going and going[-1][0].end_offset > log_start:
             # A group came in between, and what it has not acknowledged stays.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -15,7 +16,7 @@ from brokers import broker_on, drain, put, read_all, values
 from storage import Child, FaultyFiles
 
 from seawall.broker import Broker
-from seawall.broker.errors import DirectoryError, DirectoryUnusable, LockTimeout
+from seawall.broker.errors import DirectoryError, DirectoryUnusable, LockTimeout, LogFenced
 from seawall.broker.opening import MOST_NAME_CHARACTERS, folder_name
 from seawall.broker.translation import translated
 from seawall.wal.files import Files
@@ -68,6 +69,32 @@ def test_a_folder_that_belongs_to_nothing_is_put_aside(folder: str) -> None:
         assert os.listdir(Path(folder, "logs")) == ["1-orders-0"]
         [kept] = Path(folder, "quarantine").iterdir()
         assert (kept / "00000000000000000000.log").read_bytes() == b"somebody's"
+
+
+def test_no_room_to_mend_one_log_keeps_nobody_from_the_others(
+    folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Broker.open(folder) as broker:
+        for topic in ("orders", "mails"):
+            broker.create_topic(topic)
+            put(broker, b"x", topic=topic)
+    shutil.rmtree(Path(folder, "run"))
+    files = FaultyFiles(Files().boot_id())
+    files.fail("pwrite", where="orders-0/", error=errno.ENOSPC)
+    with broker_on(files, folder) as broker:
+        assert "no room" in caplog.text
+        assert values(read_all(broker)) == [b"x"]
+        put(broker, b"y", topic="mails")
+        with broker.producer() as producer, pytest.raises(LogFenced):
+            producer.send("orders", b"y").result()
+        with broker.consumer("orders", group="g") as consumer:
+            consumer.ack(consumer.poll()[-1])
+    caplog.clear()
+    with broker_on(files, folder) as broker:
+        put(broker, b"y")
+        assert values(read_all(broker)) == [b"x", b"y"]
+        assert values(read_all(broker, "mails")) == [b"x", b"y"]
+    assert caplog.text == ""
 
 
 def test_a_log_folder_that_is_gone(folder: str, caplog: pytest.LogCaptureFixture) -> None:

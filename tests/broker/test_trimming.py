@@ -308,6 +308,19 @@ def test_everything_too_old_goes_by_a_roll(broker: Broker, folder: str) -> None:
     assert values(read_all(broker)) == [b"new"]
 
 
+def test_of_a_fenced_log_all_but_the_newest_segment_goes(broker: Broker, folder: str) -> None:
+    fill(broker, cleanup_policy="delete")
+    before = files(folder)
+    log = broker.engine.log(broker.topic("orders").partitions[0].id)
+    log._appender.fence()
+    [found] = broker.compact()
+    assert found.removed[0].segments == len(before) - 1
+    assert found.held_by == (Hold(rule="failed sync"),)
+    assert files(folder) == before[-1:]
+    assert broker.ends("orders", 0).log_start == found.log_start > 0
+    assert broker.compact()[0].removed == ()
+
+
 def test_what_comes_during_the_roll_stays(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(broker, 5, cleanup_policy="delete")
     log = broker.engine.log(broker.topic("orders").partitions[0].id)
