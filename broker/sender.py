@@ -72,7 +72,7 @@ class Sender:
         )
         self._on_change = on_change
         self._changes = engine.changes
-        self._drain_lock = threading.Lock()
+        self._drain_lock = threading.RLock()  # only its owner can release it: see `drive`
         # Partitions with batches that nobody has taken yet, in the order they got them.
         self._pending: dict[TopicPartition, None] = {}
         self._urgent: set[TopicPartition] = set()
@@ -150,12 +150,16 @@ class Sender:
         """Somebody wants this batch's outcome: write it now, or have it written."""
         if self._forked is not None:
             raise self._forked  # nobody in this process will write it
-        if self._drain_lock.acquire(blocking=False):
-            try:
-                while not batch.taken and self.unusable is None and batch.queue.resend is None:
-                    self._drain([batch.queue])
+        if self._drainer != threading.get_ident():
+            try:  # a signal's handler may raise just after it was taken
+                if self._drain_lock.acquire(blocking=False):
+                    while not batch.taken and self.unusable is None and batch.queue.resend is None:
+                        self._drain([batch.queue])
             finally:
-                self._drain_lock.release()
+                try:
+                    self._drain_lock.release()
+                except RuntimeError:
+                    pass  # another thread has it
         if not batch.done:
             self.hurry(batch)
 
@@ -228,7 +232,7 @@ class Sender:
                 if size > queue.route.round_bytes and each.batches:
                     return each
                 batch.taken = True
-                if not batch.done:
+                if batch.records and not batch.done:  # none: `send` was interrupted
                     each.batches.append(batch)
                 queue.batches.popleft()
             self._pending.pop(queue, None)
@@ -321,10 +325,7 @@ class Sender:
     # -- ending ----------------------------------------------------------------------
 
     def drain_all(self, timeout_ms: float | None) -> None:
-        """Write what waits now; raises `TimeoutError`.
-
-        Not what others send in the meantime: it might never end.
-        """
+        """Write what waits now, not what others send meanwhile. Raises `TimeoutError`."""
         if self._drainer == threading.get_ident():
             raise RuntimeError("a delivery callback cannot wait for other deliveries")
         timeout_s = -1.0 if timeout_ms is None else bounded_s(timeout_ms / 1000)
@@ -332,9 +333,9 @@ class Sender:
         late = TimeoutError(f"records are still on their way after {timeout_ms} ms")
         with self.lock:
             last = [queue.batches[-1] for queue in self._pending if queue.batches]
-        if not self._drain_lock.acquire(timeout=timeout_s):
-            raise late
         try:
+            if not self._drain_lock.acquire(timeout=timeout_s):
+                raise late
             with self.lock:  # now that nobody is writing any of it
                 last += [each.batches[-1] for queue in self._pending if (each := queue.resend)]
             while self._rounds or not all(batch.done for batch in last):
@@ -348,7 +349,10 @@ class Sender:
                     if self.unusable is not None:
                         raise self.unusable
         finally:
-            self._drain_lock.release()
+            try:
+                self._drain_lock.release()
+            except RuntimeError:
+                pass  # another thread has it still
 
     def stop(self, reason: BrokerError) -> None:
         """Accept nothing more, end the thread, fail what was not written."""
@@ -390,6 +394,6 @@ class Sender:
         self._forked = reason
         self._stop = True
         self._thread = None
-        self._drain_lock = threading.Lock()
+        self._drain_lock = threading.RLock()
         self.lock = threading.Lock()
         self._wake = self._room = threading.Condition(self.lock)

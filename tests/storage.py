@@ -14,10 +14,12 @@ import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from seawall.wal import forks
@@ -556,3 +558,29 @@ def void(_: object) -> None:
 
 
 NO_ROOM = errno.ENOSPC
+
+
+class InterruptAt:
+    """Raises KeyboardInterrupt at the n-th place in some modules where Python may deliver a
+    signal: after a call, and at the beginning of a function. A ``with`` statement and the
+    lock that it takes by itself are one step.
+    """
+
+    def __init__(self, at: int, *modules: str) -> None:
+        self.at = at
+        self.places = 0
+        self._modules = modules
+
+    def __enter__(self) -> InterruptAt:
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        sys.setprofile(None)
+
+    def _profile(self, frame: FrameType, event: str, argument: object) -> None:
+        if event in ("call", "c_return") and frame.f_code.co_filename.endswith(self._modules):
+            self.places += 1
+            if self.places == self.at:
+                sys.setprofile(None)
+                raise KeyboardInterrupt

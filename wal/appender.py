@@ -94,7 +94,7 @@ class Appender(Holder):
         Raises `AppendLockTimeout`, `StorageFull`, `WriteFailed`, `LogFenced`, `LogGone`,
         `LogStateLost`, or `SyncFailed` from beginning a segment: nothing was appended then.
         """
-        with self._lock:
+        with self._lock.surely, self._lock:
             row = self._row_for_append()
             return Appended(row.next_offset, self._append(row, batches).next_offset)
 
@@ -103,7 +103,7 @@ class Appender(Holder):
 
         Gives the row after; raises what `append` does, and what `choose` does.
         """
-        with self._lock:
+        with self._lock.surely, self._lock:
             row = self._row_for_append()
             batches = choose(row)
             return self._append(row, batches) if batches else row
@@ -130,7 +130,7 @@ class Appender(Holder):
 
     def roll(self) -> None:
         """Begin a new segment, unless the newest one is empty."""
-        with self._lock:
+        with self._lock.surely, self._lock:
             row = self._row_for_append()
             if row.position:
                 self._roll(row)
@@ -281,30 +281,32 @@ class Appender(Holder):
         self._check_fence(row)
         active = self._active
         if active is None or active.segment != row.segment:
+            with self._lock.surely:
+                self._acquire_to_publish()
+                try:
+                    row = context.row()
+                    self._check_fence(row)
+                    active = self._open_active(row)
+                except WriteError as error:
+                    path = context.segment_path(row.segment)
+                    raise SyncFailed(path=path, reason=str(error)) from error
+                finally:
+                    self._lock.release()
+        self._sync_descriptor(active.descriptor, None)
+        with self._lock.surely:
             self._acquire_to_publish()
             try:
-                row = context.row()
-                self._check_fence(row)
-                active = self._open_active(row)
-            except WriteError as error:
-                path = context.segment_path(row.segment)
-                raise SyncFailed(path=path, reason=str(error)) from error
+                before = now = context.row()
+                self._check_fence(now)
+                # Not if somebody has moved the end back: the caller sees that from the result.
+                if now.reaches(row) and row.position > now.durable_position:
+                    now = now.published(row.next_offset, row.position)
+                    try:
+                        self._write_row(before, now)
+                    except WriteError as error:
+                        raise SyncFailed(path=context.ends.path, reason=str(error)) from error
             finally:
                 self._lock.release()
-        self._sync_descriptor(active.descriptor, None)
-        self._acquire_to_publish()
-        try:
-            before = now = context.row()
-            self._check_fence(now)
-            # Not if somebody has moved the end back: the caller sees that from the result.
-            if now.reaches(row) and row.position > now.durable_position:
-                now = now.published(row.next_offset, row.position)
-                try:
-                    self._write_row(before, now)
-                except WriteError as error:
-                    raise SyncFailed(path=context.ends.path, reason=str(error)) from error
-        finally:
-            self._lock.release()
         return now.durable_offset
 
     def _sync_descriptor(self, descriptor: Descriptor, locked_row: EndsRow | None) -> None:
@@ -339,7 +341,7 @@ class Appender(Holder):
 
         Raises `OffsetOutOfRange` above the durable end.
         """
-        with self._lock:
+        with self._lock.surely, self._lock:
             row = self._context.row()
             if offset > row.durable_offset:
                 raise OffsetOutOfRange(
@@ -351,12 +353,12 @@ class Appender(Holder):
     def fence(self) -> None:
         """Have no process append any more, because something is not certain to be on disk."""
         self._fenced = True
-        with contextlib.suppress(WalError), self._lock:
+        with contextlib.suppress(WalError), self._lock.surely, self._lock:
             self._set_fence(self._context.row())
 
     def mark_deleted(self) -> None:
         """Have every process refuse this log from now on."""
-        with self._lock:
+        with self._lock.surely, self._lock:
             try:
                 row = self._context.row()
             except LogGone:

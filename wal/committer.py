@@ -11,6 +11,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+# How long a follower sleeps at the most before it looks whether anybody leads.
+LOOK_INTERVAL_S = 1.0
+
 
 class Committer:
     """Waits for durability of one log, for any number of threads.
@@ -21,7 +24,10 @@ class Committer:
 
     def __init__(self, sync: Callable[[int], int]) -> None:
         self._sync = sync
-        self._changed = threading.Condition()
+        # Entered by itself: a Condition's own methods are Python's, and an interrupt at their
+        # first step would leave it locked.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._syncing = False
         self._durable_end = 0
 
@@ -35,9 +41,10 @@ class Committer:
         durable_end = 0
         leads = False
         try:
-            with self._changed:
+            with self._lock:
                 while self._durable_end < next_offset and self._syncing:
-                    self._changed.wait()
+                    # It looks by itself, should the leader be interrupted before it tells.
+                    self._changed.wait(LOOK_INTERVAL_S)
                 if self._durable_end >= next_offset:
                     return self._durable_end
                 # Inside the try: an interrupt at any later moment hands the lead back.
@@ -45,8 +52,10 @@ class Committer:
             durable_end = self._sync(next_offset)
         finally:
             if leads:
-                with self._changed:
-                    self._syncing = False
-                    self._durable_end = max(self._durable_end, durable_end)
+                # Without a call, at which a signal's handler could raise.
+                if durable_end > self._durable_end:
+                    self._durable_end = durable_end
+                self._syncing = False
+                with self._lock:
                     self._changed.notify_all()
         return durable_end

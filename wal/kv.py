@@ -27,6 +27,7 @@ import contextlib
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import lmdb
@@ -50,40 +51,12 @@ from seawall.wal.kv_folder import (
     os_error,
     reserve_readers,
 )
-from seawall.wal.kv_view import DATA_NAME, ReadTransaction, WriteTransaction, translate
+from seawall.wal.kv_view import DATA_NAME, Reading, Writing, translate
 from seawall.wal.locks import FileLock
 
 BEGIN_ATTEMPTS = 3
 # How often a process that writes looks for readers that were killed.
 READER_CHECK_INTERVAL_S = 1.0
-
-
-class _Reading:
-    __slots__ = ("_environment", "_transaction")
-
-    def __init__(self, environment: Environment) -> None:
-        self._environment = environment
-
-    def __enter__(self) -> ReadTransaction:
-        self._transaction = self._environment._begin(write=False)
-        return ReadTransaction(self._environment.path, self._transaction)
-
-    def __exit__(self, *exc: object) -> None:
-        self._environment._end_read(self._transaction)
-
-
-class _Writing:
-    __slots__ = ("_environment", "_transaction")
-
-    def __init__(self, environment: Environment) -> None:
-        self._environment = environment
-
-    def __enter__(self) -> WriteTransaction:
-        self._transaction = self._environment._begin_write()
-        return WriteTransaction(self._environment.path, self._transaction)
-
-    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        self._environment._end_write(self._transaction, commit=kind is None)
 
 
 class Environment:
@@ -114,8 +87,7 @@ class Environment:
         self._pid = os.getpid()
         self._forked = False
         self._closed = False
-        self._gate = threading.Condition(threading.Lock())
-        self._active = 0  # transactions of this process; guarded by the gate
+        self._begin_gate()
         self._reader_check_s = 0.0  # when the next one is due
         self._environment: lmdb.Environment | None = None
         try:
@@ -158,30 +130,42 @@ class Environment:
         except lmdb.Error as error:
             raise translate(error, self.path) from error
 
+    def _begin_gate(self) -> None:
+        # Entered by itself, and not through the Condition: see `Committer`.
+        self._gate_lock = threading.Lock()
+        self._gate = threading.Condition(self._gate_lock)
+        # By their ids, those that have a transaction in this process; guarded by the gate.
+        self._inside: set[int] = set()
+        self._writer: Callable[[], Writing | None] = lambda: None
+        self._writer_id = 0
+        self._writing: lmdb.Transaction[bytes] | None = None
+
     # -- transactions ----------------------------------------------------------------
 
-    def read(self) -> _Reading:
+    def read(self) -> Reading:
         """``with environment.read() as view:`` Keep it short: it holds old pages back."""
-        return _Reading(self)
+        return Reading(self)
 
-    def write(self) -> _Writing:
+    def write(self) -> Writing:
         """``with environment.write() as transaction:`` One synced transaction.
 
         An error inside the block leaves everything as it was, and so do `LockTimeout`,
         `StorageFull` and `WriteFailed`. After `SyncFailed` it is unknown whether the
         changes survive a power cut. Not to be nested: the inner one would time out.
         """
-        return _Writing(self)
+        return Writing(self)
 
-    def _begin_write(self) -> lmdb.Transaction[bytes]:
+    def begin_write(self, writer: Writing) -> lmdb.Transaction[bytes]:
+        """For `Writing`, which gives it back whatever happens."""
         self._check_usable()
+        if self._lock.is_mine and self._writer() is None:
+            self._undo()  # its owner is gone: a signal's handler kept it from ending
+        reference, user = weakref.ref(writer), id(writer)
         self._lock.acquire()
-        try:
-            self._check_readers()
-            return self._begin(write=True)
-        except BaseException:
-            self._lock.release()
-            raise
+        self._writer, self._writer_id = reference, user
+        self._check_readers()
+        self._writing = self.begin(user, write=True)
+        return self._writing
 
     def _check_readers(self) -> None:
         now_s = time.monotonic()
@@ -190,15 +174,17 @@ class Environment:
             with contextlib.suppress(WalError):
                 self.reader_check()
 
-    def _begin(self, *, write: bool) -> lmdb.Transaction[bytes]:
+    def begin(self, user: int, *, write: bool) -> lmdb.Transaction[bytes]:
+        """For `Reading` and `Writing`, whose ids these are."""
         attempt = 1
         while True:
-            environment = self._enter()
+            environment = None
             try:
+                environment = self._enter(user)
                 return environment.begin(write=write)
             except BaseException as error:
-                self._leave()
-                if not isinstance(error, lmdb.Error):
+                self.leave(user)
+                if environment is None or not isinstance(error, lmdb.Error):
                     raise
                 if attempt == BEGIN_ATTEMPTS or not self._repair(environment, error):
                     raise translate(error, self.path) from error
@@ -217,33 +203,47 @@ class Environment:
             return False
         return True
 
-    def _end_read(self, transaction: lmdb.Transaction[bytes]) -> None:
+    def end_read(self, user: int, transaction: lmdb.Transaction[bytes] | None) -> None:
+        """For `Reading`."""
         if self._forked:  # its slot in the lock table is the parent's
             forks.keep_for_ever(transaction)
             return
         try:
-            transaction.abort()
+            if transaction is not None:
+                transaction.abort()
         finally:
-            self._leave()
+            self.leave(user)
 
-    def _end_write(self, transaction: lmdb.Transaction[bytes], *, commit: bool) -> None:
+    def end_write(self, writer: Writing, *, commit: bool) -> None:
+        """For `Writing`."""
         if self._forked:  # it is the parent's, to commit or to abort
-            forks.keep_for_ever(transaction)
+            forks.keep_for_ever(self._writing)
             if commit:
                 self._check_usable()
             return
         try:
-            try:
-                if commit:
-                    transaction.commit()
-                else:
-                    transaction.abort()
-            finally:
-                self._leave()
+            if commit and self._writing is not None:
+                self._writing.commit()
+                self._writing = None
         except lmdb.Error as error:
+            self._writing = None
+            self.leave(id(writer))  # to open it again, nobody may be inside
             raise self._commit_failed(error) from error
         finally:
-            self._lock.release()
+            self.give_back(writer)
+
+    def give_back(self, writer: Writing) -> None:
+        """Undo what was begun and not ended, if anything. It may be called again."""
+        if self._writer() is writer and not self._forked:
+            self._undo()
+
+    def _undo(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            with contextlib.suppress(lmdb.Error):
+                writing.abort()
+        self.leave(self._writer_id)
+        self._lock.release()
 
     def _commit_failed(self, error: lmdb.Error) -> WalError:
         """What to call a failed commit: nothing changed, or unknown.
@@ -279,26 +279,27 @@ class Environment:
         if self._closed:
             raise HandleClosed(what=f"environment {self.path!r}")
 
-    def _enter(self) -> lmdb.Environment:
+    def _enter(self, user: int) -> lmdb.Environment:
         self._check_usable()
-        with self._gate:
+        with self._gate_lock:
             self._check_usable()
             if self._environment is None:  # an earlier attempt to open it again failed
                 self._environment = self._open()
-            self._active += 1
+            self._inside.add(user)
             return self._environment
 
-    def _leave(self) -> None:
-        with self._gate:
-            self._active -= 1
-            if not self._active:
+    def leave(self, user: int) -> None:
+        """The reverse of `_enter`; it may be called again."""
+        with self._gate_lock:
+            self._inside.discard(user)
+            if not self._inside:
                 self._gate.notify_all()
 
     def _with_none_active(self, action: Callable[[], None]) -> None:
         """Do what pulls the map away under transactions, once there are none."""
         deadline = time.monotonic() + self._timeout_ms / 1000
-        with self._gate:
-            while self._active:
+        with self._gate_lock:
+            while self._inside:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise LockTimeout(
@@ -322,13 +323,13 @@ class Environment:
 
     def reader_check(self) -> int:
         """Free the slots of readers whose process is gone, and say how many there were."""
-        environment = self._enter()
+        user = object()
         try:
-            return environment.reader_check()
+            return self._enter(id(user)).reader_check()
         except lmdb.Error as error:
             raise translate(error, self.path) from error
         finally:
-            self._leave()
+            self.leave(id(user))
 
     def verify(self) -> Iterator[str]:
         """Read every entry, while others use it too, and say which ones are damaged."""
@@ -367,7 +368,8 @@ class Environment:
         if self._forked:
             return
         self._forked = True
-        self._gate = threading.Condition(threading.Lock())
+        forks.keep_for_ever(self._writing)
+        self._begin_gate()
         _disclaim(self)
         if self._environment is not None:
             forks.keep_for_ever(self._environment)

@@ -16,6 +16,7 @@ import errno
 import os
 import struct
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import google_crc32c
 import lmdb
@@ -30,6 +31,9 @@ from seawall.wal.errors import (
     WriteFailed,
 )
 from seawall.wal.files import NO_ROOM_ERRNOS, has_room
+
+if TYPE_CHECKING:
+    from seawall.wal.kv import Environment
 
 _KEY_LENGTH = struct.Struct(">H")
 _CRC = struct.Struct(">I")
@@ -187,6 +191,57 @@ class WriteTransaction(ReadTransaction):
         except lmdb.Error as error:
             raise translate(error, self._path) from error
         return count
+
+
+class Reading:
+    """A ``with`` block that reads. Whatever a signal's handler raises in it, and in its last
+    steps, it ends; but for one at the very first step of its end, after which the transaction
+    lives as long as the exception's traceback."""
+
+    __slots__ = ("_environment", "_transaction")
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._transaction: lmdb.Transaction[bytes] | None = None
+
+    def __enter__(self) -> ReadTransaction:
+        try:
+            self._transaction = self._environment.begin(id(self), write=False)
+            return ReadTransaction(self._environment.path, self._transaction)
+        except BaseException:
+            self._environment.end_read(id(self), self._transaction)
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self._environment.end_read(id(self), self._transaction)
+        except BaseException:
+            self._environment.leave(id(self))
+            raise
+
+
+class Writing:
+    """A ``with`` block that writes, and ends as `Reading` does."""
+
+    __slots__ = ("__weakref__", "_environment")
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+
+    def __enter__(self) -> WriteTransaction:
+        environment = self._environment
+        try:
+            return WriteTransaction(environment.path, environment.begin_write(self))
+        except BaseException:
+            environment.give_back(self)
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        try:
+            self._environment.end_write(self, commit=kind is None)
+        except BaseException:
+            self._environment.give_back(self)
+            raise
 
 
 def translate(error: lmdb.Error, path: str) -> WalError:

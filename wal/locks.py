@@ -11,11 +11,13 @@ time): when a wait runs out, ``/proc/locks`` is asked.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
 import threading
 import time
+import weakref
 
 from seawall.wal.backoff import Schedule
 from seawall.wal.errors import (
@@ -54,7 +56,11 @@ class FileLock(Holder):
     ) -> None:
         self._files = files
         self._error = error
-        self._threads = threading.Lock()
+        # Only its owner can release it: so a thread that a signal's handler interrupts can tell
+        # whether it had it already. It is not taken twice: see `acquire`.
+        self._threads = threading.RLock()
+        self._owner = 0
+        self.surely = _Surely(self)
         self.path = path
         self.timeout_ms = timeout_ms
         self._pid = os.getpid()
@@ -67,22 +73,29 @@ class FileLock(Holder):
         self._held: Descriptor | None = None
 
     def acquire(self) -> None:
-        """Take the lock, or raise after ``timeout_ms``."""
+        """Take the lock, or raise after ``timeout_ms``. At once if this thread has it."""
         descriptor = self._descriptor or self._open_again()
         self.was_used = True
-        threads = self._threads
-        if not threads.acquire(blocking=False):
-            deadline = time.monotonic() + self.timeout_ms / 1000
-            if not threads.acquire(timeout=self.timeout_ms / 1000):
-                raise self._timed_out(descriptor)
-        else:
-            deadline = 0.0
+        threads, me = self._threads, threading.get_ident()
+        if self._owner == me:
+            raise self._timed_out(descriptor)
+        deadline = 0.0
         try:
+            if not threads.acquire(blocking=False):
+                deadline = time.monotonic() + self.timeout_ms / 1000
+                if not threads.acquire(timeout=self.timeout_ms / 1000):
+                    raise self._timed_out(descriptor)
+        except BaseException:
+            # Perhaps just after it was taken.
+            with contextlib.suppress(RuntimeError):
+                threads.release()
+            raise
+        try:
+            self._owner, self._held = me, descriptor
             if not self._files.try_lock(descriptor.number):
                 self._wait(descriptor, deadline or time.monotonic() + self.timeout_ms / 1000)
-            self._held = descriptor
         except BaseException:
-            threads.release()
+            self.release()
             raise
 
     def _open_again(self) -> Descriptor:
@@ -103,20 +116,30 @@ class FileLock(Holder):
         """See `Holder`."""
         self._descriptor = None
 
-    def release(self) -> None:
-        """Free the lock."""
-        held, self._held = self._held, None
+    @property
+    def is_mine(self) -> bool:
+        """Whether this thread holds it."""
+        return self._owner == threading.get_ident()
+
+    def release(self, *exc: object) -> None:
+        """Free the lock, unless this thread has freed it already."""
+        if self._owner != threading.get_ident():
+            return
+        held = self._held
         try:
             if held is not None:
-                self._files.unlock(held.number)
+                try:
+                    self._files.unlock(held.number)
+                except BaseException:
+                    self._files.unlock(held.number)  # a signal's handler may have come before it
+                    raise
         finally:
+            self._held, self._owner = None, 0
             self._threads.release()
 
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *exc: object) -> None:
-        self.release()
+    # Not by way of other functions: an interrupt between them would leave it locked.
+    __enter__ = acquire
+    __exit__ = release
 
     def _wait(self, descriptor: Descriptor, deadline: float) -> None:
         for attempt in itertools.count():
@@ -155,7 +178,36 @@ class FileLock(Holder):
         for each in (descriptor, held):
             if each is not None:
                 each.abandon()
-        self._threads = threading.Lock()
+        self._threads, self._owner = threading.RLock(), 0
+
+
+class _Surely:
+    """``with lock.surely, lock:`` frees it whenever one signal's handler raises.
+
+    An interrupt at the first step of ``__exit__`` keeps that from doing anything; then this
+    one's turn comes. What the handler itself does with the lock of the thread that it has
+    interrupted is refused, and frees nothing.
+    """
+
+    __slots__ = ("_lock", "_nested")
+
+    def __init__(self, lock: FileLock) -> None:
+        self._lock = weakref.ref(lock)
+        self._nested = 0  # counted by the owner only
+
+    def __enter__(self) -> None:
+        lock = self._lock()
+        if lock is not None and lock._owner == threading.get_ident():
+            self._nested += 1
+
+    def __exit__(self, *exc: object) -> None:
+        lock = self._lock()
+        if lock is None or lock._owner != threading.get_ident():
+            return
+        if self._nested:
+            self._nested -= 1
+        else:
+            lock.release()
 
 
 def lock_holder(files: Files, descriptor: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -19,7 +20,7 @@ from brokers import (
     read_all,
     values,
 )
-from storage import FaultyFiles
+from storage import FaultyFiles, InterruptAt
 
 from seawall.broker import Broker
 from seawall.broker.errors import (
@@ -62,6 +63,27 @@ def test_an_interrupt_anywhere_in_a_round_leaves_no_record_without_an_outcome(
     assert at > 40
     # Whatever was reported as stored is stored; what is unknown may be.
     assert len(read_all(broker)) >= stored + at
+
+
+def test_an_interrupt_anywhere_in_sending_leaves_a_producer_that_works(broker: Broker) -> None:
+    modules = ("broker/sender.py", "broker/producer.py", "broker/delivery.py")
+    at = places = 0
+    with broker.producer(linger_ms=60_000) as producer:
+        while places >= at:
+            at += 1
+            interrupt = InterruptAt(at, *modules)
+            with contextlib.suppress(KeyboardInterrupt, BrokerError), interrupt:
+                producer.send("orders", b"x").result()
+            places = interrupt.places
+            # From any thread, and nobody but the record that was interrupted is to suffer.
+            assert producer.send("orders", b"y").result(LONG_S).offset >= 0
+            with in_thread(lambda: producer.send("orders", b"z").result(LONG_S)):
+                pass
+        assert at > 20
+        with contextlib.suppress(OutcomeUnknown):  # of the records that were interrupted
+            producer.flush(timeout_ms=1000 * LONG_S)
+    got = values(read_all(broker))
+    assert (got.count(b"y"), got.count(b"z")) == (at, at)
 
 
 def test_ctrl_c_while_the_lock_is_not_free(folder: str) -> None:

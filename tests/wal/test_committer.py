@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
 import pytest
-from storage import Crash
+from storage import Crash, InterruptAt
 
 from seawall.wal.committer import Committer
 
@@ -144,3 +145,25 @@ def test_the_end_of_a_log_that_has_less() -> None:
     disk = Disk()
     disk.end = 5
     assert Committer(disk.sync).commit(6) == 5
+
+
+def test_an_interrupt_anywhere_hands_the_lead_back() -> None:
+    at = places = 0
+    while places >= at:
+        at += 1
+        disk = Disk()
+        committer = Committer(disk.sync)
+        disk.end = 1
+        interrupt = InterruptAt(at, "wal/committer.py", "test_committer.py")
+        with contextlib.suppress(KeyboardInterrupt), interrupt:
+            committer.commit(1)
+        places = interrupt.places
+        disk.end = 2
+        others = [threading.Thread(target=committer.commit, args=(2,)) for _ in range(2)]
+        for thread in others:
+            thread.start()
+        for thread in others:
+            thread.join(60)
+            assert not thread.is_alive()
+        assert committer.commit(2) == 2
+    assert at > 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -17,6 +18,7 @@ import lmdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from storage import InterruptAt
 
 from seawall.wal import kv
 from seawall.wal.errors import (
@@ -719,3 +721,38 @@ with environment.write() as transaction:
             os.waitpid(grandchild, 0)  # adopted
         except ChildProcessError:
             pass
+
+
+# -- a signal's handler that raises ------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["read", "write"])
+def test_an_interrupt_anywhere_lets_everybody_go_on(environment: Environment, kind: str) -> None:
+    modules = ("wal/kv.py", "wal/kv_view.py", "wal/locks.py", "wal/files.py")
+    at = places = 0
+    while places >= at:
+        at += 1
+        interrupt = InterruptAt(at, *modules)
+        with contextlib.suppress(KeyboardInterrupt), interrupt:
+            if kind == "read":
+                with environment.read() as view:
+                    view.get(b"k")
+            else:
+                with environment.write() as transaction:
+                    transaction.put(b"k", b"%d" % at)
+        places = interrupt.places
+        with environment.write() as transaction:
+            transaction.put(b"n", b"%d" % at)
+        assert everything(environment)[b"n"] == b"%d" % at
+    assert at > 10
+
+
+def test_nothing_is_taken_from_whoever_writes_by_a_handler_that_wants_to_write(
+    environment: Environment,
+) -> None:
+    with environment.write() as transaction:
+        for _ in range(2):
+            with pytest.raises(LockTimeout), environment.write():
+                raise AssertionError("begun twice")
+        transaction.put(b"k", b"v")
+    assert everything(environment) == {b"k": b"v"}

@@ -7,11 +7,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
-from storage import Child, Crash, FaultyFiles
+from storage import Child, Crash, FaultyFiles, InterruptAt
 
 from seawall.wal import locks
 from seawall.wal.errors import AppendLockTimeout, ForkedHandle, HandleClosed, LockTimeout
@@ -217,3 +216,49 @@ def test_a_child_cannot_use_its_parents_lock_nor_keep_it_alive(path: str) -> Non
     lock.close()
     os.kill(int(said[2]), signal.SIGKILL)
     os.close(child._reader)
+
+
+# -- a signal's handler that raises ------------------------------------------------------
+
+
+def test_an_interrupt_anywhere_leaves_the_lock_free(path: str) -> None:
+    lock, other = make(path), make(path, timeout_ms=0)
+    at = places = 0
+    while places >= at:
+        at += 1
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            InterruptAt(at, "wal/locks.py", "wal/files.py") as interrupt,
+            lock.surely,
+            lock,
+        ):
+            pass
+        places = interrupt.places
+        with other:  # another open file, as another process has it
+            pass
+        with in_thread(lock.acquire, lock.release):
+            pass
+    assert at > 10
+
+
+@contextlib.contextmanager
+def in_thread(*steps: Callable[[], object]) -> Iterator[None]:
+    """Take some steps in another thread; fails if one of them does."""
+    done = []
+    thread = threading.Thread(target=lambda: done.extend([step() for step in steps]))
+    thread.start()
+    yield
+    thread.join()
+    assert len(done) == len(steps)
+
+
+def test_what_a_handler_wants_of_a_lock_that_its_thread_has_is_refused(path: str) -> None:
+    lock, other = make(path), make(path, timeout_ms=0)
+    with lock.surely, lock:
+        for _ in range(2):
+            with pytest.raises(AppendLockTimeout), lock.surely, lock:
+                raise AssertionError("taken twice")
+        with pytest.raises(AppendLockTimeout):
+            other.acquire()
+    with other:
+        pass
