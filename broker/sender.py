@@ -171,10 +171,9 @@ class Sender:
                 self._wake_thread()
 
     def _drain(self, queues: Sequence[TopicPartition]) -> None:
-        """Write one round of what gathered in `queues`. Holds the drain lock.
-
-        Whatever is raised in here (a signal's exception too), every batch that was taken
-        gets an outcome, because nobody else knows of it any more.
+        """Write one round of what gathered in `queues`. Holds the drain lock. Whatever is
+        raised in here (a signal's exception too), every batch that was taken gets an outcome,
+        because nobody else knows of it any more.
         """
         self._drainer = threading.get_ident()
         try:
@@ -190,8 +189,10 @@ class Sender:
                 if each.log is not None:
                     self._writer.commit(each, each.log)
         finally:
-            self._settle_interrupted()
-            self._drainer = 0
+            try:
+                self._settle_interrupted()
+            finally:
+                self._drainer = 0
 
     def _look_for_changes(self) -> None:
         try:

@@ -14,9 +14,8 @@ its users is settled here and in ``kv_view`` and ``kv_folder``, once:
 * The lock table's blocks are reserved: it is written through a map, so that a full
   disk would otherwise end the process with SIGBUS.
 * An environment that is opened twice in one process loses its locks: that is refused.
-* A process that was killed while it read would hold back every page that is freed from then
-  on, for as long as anybody has the environment open. So writers look for such (each commit
-  takes four pages at least: 16 KiB, for ever).
+* A process that was killed while it read would hold back the pages of all later commits (16 KiB
+  each, at least) as long as anybody has the environment open. So writers look for such.
 
 Lock order: our thread lock, our flock, LMDB's lock; the gate is held for moments only.
 """
@@ -29,6 +28,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 import lmdb
 
@@ -51,7 +51,7 @@ from seawall.wal.kv_folder import (
     os_error,
     reserve_readers,
 )
-from seawall.wal.kv_view import DATA_NAME, Reading, Writing, translate
+from seawall.wal.kv_view import DATA_NAME, Reading, Writing, block, is_running, translate
 from seawall.wal.locks import FileLock
 
 BEGIN_ATTEMPTS = 3
@@ -134,10 +134,11 @@ class Environment:
         # Entered by itself, and not through the Condition: see `Committer`.
         self._gate_lock = threading.Lock()
         self._gate = threading.Condition(self._gate_lock)
-        # By their ids, those that have a transaction in this process; guarded by the gate.
-        self._inside: set[int] = set()
+        # Who has a transaction in this process, and in which thread; guarded by the gate.
+        self._inside: dict[int, int] = {}
         self._writer: Callable[[], Writing | None] = lambda: None
         self._writer_id = 0
+        self._block: FrameType | None = None
         self._writing: lmdb.Transaction[bytes] | None = None
 
     # -- transactions ----------------------------------------------------------------
@@ -151,20 +152,20 @@ class Environment:
 
         An error inside the block leaves everything as it was, and so do `LockTimeout`,
         `StorageFull` and `WriteFailed`. After `SyncFailed` it is unknown whether the
-        changes survive a power cut. Not to be nested: the inner one would time out.
+        changes survive a power cut. Not to be nested: the inner one gets `LockTimeout`.
         """
         return Writing(self)
 
     def begin_write(self, writer: Writing) -> lmdb.Transaction[bytes]:
         """For `Writing`, which gives it back whatever happens."""
         self._check_usable()
-        if self._lock.is_mine and self._writer() is None:
-            self._undo()  # its owner is gone: a signal's handler kept it from ending
-        reference, user = weakref.ref(writer), id(writer)
+        if self._lock.is_mine and (self._writer() is None or not is_running(self._block)):
+            self._undo()  # a signal's handler kept it from ending
+        named = weakref.ref(writer), id(writer), block()
         self._lock.acquire()
-        self._writer, self._writer_id = reference, user
+        self._writer, self._writer_id, self._block = named
         self._check_readers()
-        self._writing = self.begin(user, write=True)
+        self._writing = self.begin(id(writer), write=True)
         return self._writing
 
     def _check_readers(self) -> None:
@@ -210,7 +211,8 @@ class Environment:
             return
         try:
             if transaction is not None:
-                transaction.abort()
+                with contextlib.suppress(lmdb.Error):  # closed before it, by this thread
+                    transaction.abort()
         finally:
             self.leave(user)
 
@@ -238,7 +240,7 @@ class Environment:
             self._undo()
 
     def _undo(self) -> None:
-        writing, self._writing = self._writing, None
+        writing, self._writing, self._block = self._writing, None, None
         if writing is not None:
             with contextlib.suppress(lmdb.Error):
                 writing.abort()
@@ -285,13 +287,13 @@ class Environment:
             self._check_usable()
             if self._environment is None:  # an earlier attempt to open it again failed
                 self._environment = self._open()
-            self._inside.add(user)
+            self._inside[user] = threading.get_ident()
             return self._environment
 
     def leave(self, user: int) -> None:
         """The reverse of `_enter`; it may be called again."""
         with self._gate_lock:
-            self._inside.discard(user)
+            self._inside.pop(user, None)
             if not self._inside:
                 self._gate.notify_all()
 
@@ -341,12 +343,15 @@ class Environment:
             yield error.reason
 
     def close(self) -> None:
-        """Close it, once no transaction of this process is open. Safe to call twice.
-
-        Raises `LockTimeout`, and leaves it open, if one stays open too long.
-        """
+        """Close it, once no other thread has a transaction open. Safe to call twice. Raises
+        `LockTimeout`, and leaves it open, if one stays open too long."""
         if self._forked or self._closed:
             return
+        if self._lock.is_mine:
+            self._undo()
+        for user, thread in list(self._inside.items()):
+            if thread == threading.get_ident():
+                self.leave(user)
         self._with_none_active(self._close)
 
     def _close(self) -> None:
@@ -360,11 +365,9 @@ class Environment:
         self._lock.close()
 
     def abandon(self) -> None:
-        """In a forked child: never use it again, and undo nothing that is the parent's.
-
-        LMDB does not notice a fork: in the child its close, and even its destructor,
-        would end transactions of the parent. So the object is kept for ever.
-        """
+        """In a forked child: never use it again, and undo nothing that is the parent's. LMDB
+        does not notice a fork: in the child its close, and even its destructor, would end
+        transactions of the parent. So the object is kept for ever."""
         if self._forked:
             return
         self._forked = True

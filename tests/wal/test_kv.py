@@ -756,3 +756,17 @@ def test_nothing_is_taken_from_whoever_writes_by_a_handler_that_wants_to_write(
                 raise AssertionError("begun twice")
         transaction.put(b"k", b"v")
     assert everything(environment) == {b"k": b"v"}
+
+
+def test_what_the_closing_thread_did_not_get_to_end_keeps_nothing_open(path: Path) -> None:
+    """A signal's handler raised at the first step of the end, and its traceback is kept."""
+    for kind in ("read", "write"):
+        environment = open_environment(path)
+        left = environment.read() if kind == "read" else environment.write()
+        left.__enter__()
+        environment.close()
+        del left
+    again = open_environment(path)
+    with again.write() as transaction:
+        transaction.put(b"k", b"v")
+    again.close()
