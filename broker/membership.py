@@ -20,6 +20,7 @@ from seawall.broker.group_format import Member
 from seawall.broker.group_state import Commit, Joined
 from seawall.broker.liveness import NS_PER_MS
 from seawall.broker.rebalance import takeable
+from seawall.broker.translation import translated
 
 if TYPE_CHECKING:
     from seawall.broker.engine import Engine
@@ -117,7 +118,8 @@ class Membership:
         starts = self._find_starts()
         self.end_life()
         self.member_id = f"{settings.client_id}-{uuid.uuid4().hex}"
-        life = engine.lives.begin(self.member_id)
+        with translated():  # run/ may have been removed
+            life = engine.lives.begin(self.member_id)
         try:
             joined = engine.groups.join(
                 self.group,

@@ -19,6 +19,7 @@ from storage import Child
 from seawall.broker import Broker, Consumer
 from seawall.broker.errors import (
     BrokerClosed,
+    DirectoryUnusable,
     FencedInstanceId,
     GroupBusy,
     GroupFenced,
@@ -693,3 +694,14 @@ def test_threads_that_acknowledge_share_their_syncs(
     assert sizes == [1, 7]
     for consumer in consumers:
         consumer.close()
+
+
+def test_a_run_folder_that_was_removed_is_named_by_who_joins_again(broker: Broker) -> None:
+    engine = broker.engine
+    with broker.consumer("orders", group="g") as consumer:
+        consumer.poll()
+        member = consumer.membership
+        engine.groups.leave("g", member.member_id, engine.layout(), engine.lives.is_dead)
+        shutil.rmtree(Path(engine.path, "run"))
+        with pytest.raises(DirectoryUnusable):
+            eventually(consumer.poll)
