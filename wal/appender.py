@@ -94,7 +94,7 @@ class Appender(Holder):
         Raises `AppendLockTimeout`, `StorageFull`, `WriteFailed`, `LogFenced`, `LogGone`,
         `LogStateLost`, or `SyncFailed` from beginning a segment: nothing was appended then.
         """
-        with self._lock.surely, self._lock:
+        with self._lock.guarded(), self._lock:
             row = self._row_for_append()
             return Appended(row.next_offset, self._append(row, batches).next_offset)
 
@@ -103,7 +103,7 @@ class Appender(Holder):
 
         Gives the row after; raises what `append` does, and what `choose` does.
         """
-        with self._lock.surely, self._lock:
+        with self._lock.guarded(), self._lock:
             row = self._row_for_append()
             batches = choose(row)
             return self._append(row, batches) if batches else row
@@ -130,7 +130,7 @@ class Appender(Holder):
 
     def roll(self) -> None:
         """Begin a new segment, unless the newest one is empty."""
-        with self._lock.surely, self._lock:
+        with self._lock.guarded(), self._lock:
             row = self._row_for_append()
             if row.position:
                 self._roll(row)
@@ -185,7 +185,9 @@ class Appender(Holder):
         active.allocated_bytes = active.written_bytes = position
         try:
             self._files.truncate(active.descriptor.number, position)
-        except OSError:
+        except OSError as error:
+            if error.errno is None:
+                raise  # a signal handler's: whoever appends next looks what is there, and cuts
             self._fenced = True
             with contextlib.suppress(WalError):
                 self._set_fence(self._context.row())
@@ -227,7 +229,7 @@ class Appender(Holder):
         try:
             self._files.sync_directory(self._context.folder)
         except OSError as error:
-            if error.errno in TOO_MANY_ERRNOS:
+            if error.errno is None or error.errno in TOO_MANY_ERRNOS:
                 raise  # nothing was synced, and so nothing was lost
             with contextlib.suppress(WalError):
                 self._set_fence(row)
@@ -270,6 +272,10 @@ class Appender(Holder):
         the outcome for everything above the durable end is unknown. `PublishTimeout`
         if the append lock was not free to publish it.
         """
+        with self._lock.guarded():
+            return self._sync(next_offset)
+
+    def _sync(self, next_offset: int) -> int:
         context = self._context
         appended = self._appended
         if appended is not None and appended.next_offset >= next_offset:
@@ -314,6 +320,8 @@ class Appender(Holder):
         try:
             self._files.sync(descriptor.number)
         except OSError as error:
+            if error.errno is None:
+                raise  # a signal handler's TimeoutError: the sync itself has not failed
             with contextlib.suppress(WalError):
                 self.fence() if locked_row is None else self._set_fence(locked_row)
             raise SyncFailed(path=descriptor.path, reason=error.strerror or str(error)) from error
@@ -341,7 +349,7 @@ class Appender(Holder):
 
         Raises `OffsetOutOfRange` above the durable end.
         """
-        with self._lock.surely, self._lock:
+        with self._lock.guarded(), self._lock:
             row = self._context.row()
             if offset > row.durable_offset:
                 raise OffsetOutOfRange(
@@ -353,12 +361,12 @@ class Appender(Holder):
     def fence(self) -> None:
         """Have no process append any more, because something is not certain to be on disk."""
         self._fenced = True
-        with contextlib.suppress(WalError), self._lock.surely, self._lock:
+        with contextlib.suppress(WalError), self._lock.guarded(), self._lock:
             self._set_fence(self._context.row())
 
     def mark_deleted(self) -> None:
         """Have every process refuse this log from now on."""
-        with self._lock.surely, self._lock:
+        with self._lock.guarded(), self._lock:
             try:
                 row = self._context.row()
             except LogGone:
