@@ -27,7 +27,7 @@ from seawall.broker.errors import (
     SyncFailed,
 )
 from seawall.broker.producer_ids import LAST_EPOCH, ProducerId
-from seawall.broker.rounds import NumberedRound, interrupted, named
+from seawall.broker.rounds import NumberedRound, interrupted, is_interruption, named
 from seawall.broker.routes import TopicPartition
 from seawall.broker.writing import Writer
 from seawall.wal.appender import Appended
@@ -81,7 +81,9 @@ class IdempotentWriter(Writer[NumberedRound]):
         each.log = None
         try:
             log, appended = self._appended(each)
-        except Exception as error:  # noqa: BLE001 - whoever waits gets to know, whatever it is
+        except Exception as error:
+            if is_interruption(error):
+                raise
             self._failed(each, named(error, each.queue))
             return
         each.appended = appended
@@ -140,7 +142,9 @@ class IdempotentWriter(Writer[NumberedRound]):
     def commit(self, each: NumberedRound, log: Log) -> None:
         try:
             self._sync(each, log)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
+            if is_interruption(error):
+                raise
             self._failed(each, named(error, each.queue))
         else:
             self._succeeded(each)

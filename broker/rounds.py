@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 
 from seawall.broker.delivery import Batch
@@ -98,6 +99,19 @@ def named(error: Exception, queue: TopicPartition) -> BrokerError:
     unexpected = BrokerError(f"{type(error).__name__}: {error}")
     unexpected.__cause__ = error
     return unexpected
+
+
+def is_interruption(error: Exception) -> bool:
+    """Whether a signal handler has raised this, in the middle of what this thread writes.
+
+    Signals come to the main thread, in any line. Such an error is neither seawall's nor the
+    operating system's: a handler's `TimeoutError` is an `OSError`, but has no errno.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    if isinstance(error, OSError):
+        return error.errno is None
+    return not isinstance(error, BrokerError | WalError)
 
 
 def interrupted(queue: TopicPartition) -> OutcomeUnknown:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from seawall.broker.delivery import Batch
 from seawall.broker.errors import BrokerError
-from seawall.broker.rounds import NumberedRound, Round, interrupted, named
+from seawall.broker.rounds import NumberedRound, Round, interrupted, is_interruption, named
 from seawall.broker.routes import TopicPartition
 from seawall.wal.errors import HandleClosed, LogGone
 from seawall.wal.log import Log
@@ -96,7 +96,9 @@ class PlainWriter(Writer[Round]):
                 partition_id = self._new_partition_id(each.queue)
                 log = self._engine.log(partition_id)
                 appended = log.append(encoded)
-        except Exception as error:  # noqa: BLE001 - whoever waits gets to know, whatever it is
+        except Exception as error:
+            if is_interruption(error):
+                raise
             self._settle(each.batches, -1, named(error, each.queue))
             return
         if self._waits_for_sync:
@@ -108,7 +110,9 @@ class PlainWriter(Writer[Round]):
     def commit(self, each: Round, log: Log) -> None:
         try:
             self._sync(each, log)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
+            if is_interruption(error):
+                raise
             self._settle(each.batches, -1, named(error, each.queue))
         else:
             self._settle(each.batches, each.appended.base_offset, None)

@@ -78,6 +78,8 @@ class LogContext:
         try:
             row = self.ends.read(self.partition_id)
         except OSError as error:
+            if error.errno is None:
+                raise  # a signal handler's
             raise LogStateLost(path=self.ends.path, partition_id=self.partition_id) from error
         if row is None:
             if not self.files.exists(self.folder):
@@ -89,7 +91,12 @@ class LogContext:
 
 
 def write_error(error: OSError, path: str, position: int = 0) -> WalError:
-    """The named error for a write that failed with `error`."""
+    """The named error for a write that failed with `error`.
+
+    Raises `error` itself if it has no errno: then a signal handler has raised it.
+    """
+    if error.errno is None:
+        raise error
     reason = error.strerror or str(error)
     if error.errno in NO_ROOM_ERRNOS:
         return StorageFull(path=path, reason=reason)

@@ -216,6 +216,8 @@ def _sync_names(context: LogContext, hands: Hands) -> None:
     try:
         context.files.sync_directory(context.folder)
     except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler's; what a process that was killed here leaves is known
         if error.errno not in TOO_MANY_ERRNOS:  # else nothing was synced, and so nothing lost
             hands.fence()
         reason = f"the names in it could not be synced: {error.strerror or error}"
