@@ -70,7 +70,10 @@ def create(
     """Create a topic, and the broker's directory if that is new."""
     settings = dict(setting(text, "-c ") for text in config or [])
     with open_broker(broker, create=True) as opened:
-        topic = opened.create_topic(name, partitions, settings, if_not_exists=if_not_exists)
+        try:
+            topic = opened.create_topic(name, partitions, settings, if_not_exists=if_not_exists)
+        except ValueError as error:
+            raise CommandFailed(f"-p: {error}") from error
         if not quiet:
             say(f"topic {name!r} has {counted(len(topic.partitions), 'partition')}")
 
