@@ -55,10 +55,13 @@ class Active:
             self._grow(end)
 
     def _grow(self, target: int) -> None:
-        files, descriptor = self._context.files, self.descriptor.number
-        size_bytes = target - self.allocated_bytes
-        leave_reserve(files, descriptor, size_bytes)
-        files.allocate(descriptor, self.allocated_bytes, size_bytes)
+        files, descriptor, allocated = (
+            self._context.files,
+            self.descriptor.number,
+            self.allocated_bytes,
+        )
+        leave_reserve(files, descriptor, target - allocated)
+        files.allocate(descriptor, allocated, target - allocated)
         self.allocated_bytes = target
 
     def write_again(self, row: EndsRow) -> bool:

@@ -94,7 +94,7 @@ class Appender(Holder):
         Raises `AppendLockTimeout`, `StorageFull`, `WriteFailed`, `LogFenced`, `LogGone`,
         `LogStateLost`, or `SyncFailed` from beginning a segment: nothing was appended then.
         """
-        with self._lock.guarded(), self._lock:
+        with self._lock.surely, self._lock:
             row = self._row_for_append()
             return Appended(row.next_offset, self._append(row, batches).next_offset)
 
@@ -103,7 +103,7 @@ class Appender(Holder):
 
         Gives the row after; raises what `append` does, and what `choose` does.
         """
-        with self._lock.guarded(), self._lock:
+        with self._lock.surely, self._lock:
             row = self._row_for_append()
             batches = choose(row)
             return self._append(row, batches) if batches else row
@@ -130,7 +130,7 @@ class Appender(Holder):
 
     def roll(self) -> None:
         """Begin a new segment, unless the newest one is empty."""
-        with self._lock.guarded(), self._lock:
+        with self._lock.surely, self._lock:
             row = self._row_for_append()
             if row.position:
                 self._roll(row)
@@ -272,10 +272,6 @@ class Appender(Holder):
         the outcome for everything above the durable end is unknown. `PublishTimeout`
         if the append lock was not free to publish it.
         """
-        with self._lock.guarded():
-            return self._sync(next_offset)
-
-    def _sync(self, next_offset: int) -> int:
         context = self._context
         appended = self._appended
         if appended is not None and appended.next_offset >= next_offset:
@@ -349,7 +345,7 @@ class Appender(Holder):
 
         Raises `OffsetOutOfRange` above the durable end.
         """
-        with self._lock.guarded(), self._lock:
+        with self._lock.surely, self._lock:
             row = self._context.row()
             if offset > row.durable_offset:
                 raise OffsetOutOfRange(
@@ -361,12 +357,12 @@ class Appender(Holder):
     def fence(self) -> None:
         """Have no process append any more, because something is not certain to be on disk."""
         self._fenced = True
-        with contextlib.suppress(WalError), self._lock.guarded(), self._lock:
+        with contextlib.suppress(WalError), self._lock.surely, self._lock:
             self._set_fence(self._context.row())
 
     def mark_deleted(self) -> None:
         """Have every process refuse this log from now on."""
-        with self._lock.guarded(), self._lock:
+        with self._lock.surely, self._lock:
             try:
                 row = self._context.row()
             except LogGone:

@@ -28,7 +28,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from types import FrameType
 
 import lmdb
 
@@ -51,7 +50,7 @@ from seawall.wal.kv_folder import (
     os_error,
     reserve_readers,
 )
-from seawall.wal.kv_view import DATA_NAME, Reading, Writing, block, is_running, translate
+from seawall.wal.kv_view import DATA_NAME, Reading, Writing, translate
 from seawall.wal.locks import FileLock
 
 BEGIN_ATTEMPTS = 3
@@ -138,7 +137,6 @@ class Environment:
         self._inside: dict[int, int] = {}
         self._writer: Callable[[], Writing | None] = lambda: None
         self._writer_id = 0
-        self._block: FrameType | None = None
         self._writing: lmdb.Transaction[bytes] | None = None
 
     # -- transactions ----------------------------------------------------------------
@@ -159,11 +157,11 @@ class Environment:
     def begin_write(self, writer: Writing) -> lmdb.Transaction[bytes]:
         """For `Writing`, which gives it back whatever happens."""
         self._check_usable()
-        if self._lock.is_mine and (self._writer() is None or not is_running(self._block)):
-            self._undo()  # a signal's handler kept it from ending
-        named = weakref.ref(writer), id(writer), block()
+        if self._lock.is_mine and self._writer() is None:
+            self._undo()  # its owner is gone: a signal's handler kept it from ending
+        named = weakref.ref(writer), id(writer)
         self._lock.acquire()
-        self._writer, self._writer_id, self._block = named
+        self._writer, self._writer_id = named
         self._check_readers()
         self._writing = self.begin(id(writer), write=True)
         return self._writing
@@ -240,7 +238,7 @@ class Environment:
             self._undo()
 
     def _undo(self) -> None:
-        writing, self._writing, self._block = self._writing, None, None
+        writing, self._writing = self._writing, None
         if writing is not None:
             with contextlib.suppress(lmdb.Error):
                 writing.abort()

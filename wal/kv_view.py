@@ -12,14 +12,10 @@ that sits under a key which is not its own is found as well.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import struct
-import sys
 from collections.abc import Iterator
-from inspect import CO_GENERATOR
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import google_crc32c
@@ -199,8 +195,9 @@ class WriteTransaction(ReadTransaction):
 
 class Reading:
     """A ``with`` block that reads. Whatever a signal's handler raises in it, and in its last
-    steps, it ends; but for one at the very first step of its end. What that leaves ends with
-    the exception's traceback, with the next block that writes, or when all is closed."""
+    steps, it ends; but for one at the very first step of its end. What that leaves goes with the
+    exception's traceback (of a writer: when its thread writes again), or when that thread closes
+    the environment."""
 
     __slots__ = ("_environment", "_transaction")
 
@@ -246,26 +243,6 @@ class Writing:
         except BaseException:
             self._environment.give_back(self)
             raise
-
-
-def block() -> FrameType:
-    """The function that enters a ``with`` block just now, be it by way of others."""
-    frame = sys._getframe(1)
-    while (before := frame.f_back) is not None and (
-        frame.f_code.co_flags & CO_GENERATOR
-        or frame.f_code.co_name in ("begin_write", "__enter__")
-        or frame.f_code.co_filename == contextlib.__file__
-    ):
-        frame = before
-    return frame
-
-
-def is_running(frame: FrameType | None) -> bool:
-    """Whether this thread is in a function, or in what it called."""
-    at: FrameType | None = sys._getframe(1)
-    while at is not None and at is not frame:
-        at = at.f_back
-    return at is not None
 
 
 def translate(error: lmdb.Error, path: str) -> WalError:

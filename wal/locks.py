@@ -17,7 +17,7 @@ import os
 import random
 import threading
 import time
-from typing import Any
+import weakref
 
 from seawall.wal.backoff import Schedule
 from seawall.wal.errors import (
@@ -56,8 +56,11 @@ class FileLock(Holder):
     ) -> None:
         self._files = files
         self._error = error
-        # Re-entrant only because such a lock knows whose it is; it is never taken twice.
-        self._threads: Any = threading.RLock()
+        # Only its owner can release it: so a thread that a signal's handler interrupts can tell
+        # whether it had it already. It is not taken twice: see `acquire`.
+        self._threads = threading.RLock()
+        self._owner = 0
+        self.surely = _Surely(self)
         self.path = path
         self.timeout_ms = timeout_ms
         self._pid = os.getpid()
@@ -73,9 +76,8 @@ class FileLock(Holder):
         """Take the lock, or raise after ``timeout_ms``. At once if this thread has it."""
         descriptor = self._descriptor or self._open_again()
         self.was_used = True
-        threads = self._threads
-        if self.is_own():
-            # By this very thread, which a signal handler has interrupted in the middle of it.
+        threads, me = self._threads, threading.get_ident()
+        if self._owner == me:
             raise self._timed_out(descriptor)
         deadline = 0.0
         try:
@@ -83,17 +85,17 @@ class FileLock(Holder):
                 deadline = time.monotonic() + self.timeout_ms / 1000
                 if not threads.acquire(timeout=self.timeout_ms / 1000):
                     raise self._timed_out(descriptor)
+        except BaseException:
+            # Perhaps just after it was taken.
+            with contextlib.suppress(RuntimeError):
+                threads.release()
+            raise
+        try:
+            self._owner, self._held = me, descriptor
             if not self._files.try_lock(descriptor.number):
                 self._wait(descriptor, deadline or time.monotonic() + self.timeout_ms / 1000)
         except BaseException:
-            # A signal's exception may come right behind either of the calls that took it, and
-            # everybody would wait for a lock that nobody knows to have.
-            if self.is_own():
-                try:
-                    self._files.unlock(descriptor.number)
-                finally:
-                    self._held = None
-                    threads.release()
+            self.release()
             raise
 
     def _open_again(self) -> Descriptor:
@@ -139,17 +141,6 @@ class FileLock(Holder):
     __enter__ = acquire
     __exit__ = release
 
-    def guarded(self) -> Guard:
-        """``with lock.guarded(), lock:`` For what a signal's exception may come out of.
-
-        It may come at the very beginning of `release`, which then frees nothing.
-        """
-        return Guard(self)
-
-    def is_own(self) -> bool:
-        """Whether this thread has it."""
-        return bool(self._threads._is_owned())
-
     def _wait(self, descriptor: Descriptor, deadline: float) -> None:
         for attempt in itertools.count():
             left = deadline - time.monotonic()
@@ -187,24 +178,36 @@ class FileLock(Holder):
         for each in (descriptor, held):
             if each is not None:
                 each.abandon()
-        self._threads = threading.RLock()
+        self._threads, self._owner = threading.RLock(), 0
 
 
-class Guard:
-    """Sees to it that whoever takes a lock inside has not got it any more outside."""
+class _Surely:
+    """``with lock.surely, lock:`` frees it whenever one signal's handler raises.
 
-    __slots__ = ("_lock", "_was_own")
+    An interrupt at the first step of ``__exit__`` keeps that from doing anything; then this
+    one's turn comes. What the handler itself does with the lock of the thread that it has
+    interrupted is refused, and frees nothing.
+    """
+
+    __slots__ = ("_lock", "_nested")
 
     def __init__(self, lock: FileLock) -> None:
-        self._lock = lock
-        self._was_own = lock.is_own()  # by what a signal handler has interrupted
+        self._lock = weakref.ref(lock)
+        self._nested = 0  # counted by the owner only
 
     def __enter__(self) -> None:
-        pass
+        lock = self._lock()
+        if lock is not None and lock._owner == threading.get_ident():
+            self._nested += 1
 
     def __exit__(self, *exc: object) -> None:
-        if not self._was_own and self._lock.is_own():
-            self._lock.release()
+        lock = self._lock()
+        if lock is None or lock._owner != threading.get_ident():
+            return
+        if self._nested:
+            self._nested -= 1
+        else:
+            lock.release()
 
 
 def lock_holder(files: Files, descriptor: int) -> int:

@@ -6,7 +6,6 @@ import errno
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -247,10 +246,7 @@ def test_an_attempt_that_may_have_stored_it_is_not_forgotten(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last attempt stored nothing, but the first one may have."""
-    with (
-        ThreadPoolExecutor(1) as holder,
-        broker_on(FaultyFiles(), folder, lock_timeout_ms=50) as broker,
-    ):
+    with broker_on(FaultyFiles(), folder, lock_timeout_ms=50) as broker:
         broker.create_topic("orders")
         with idempotent(broker) as producer:
             producer.send("orders", b"a").result()
@@ -258,7 +254,7 @@ def test_an_attempt_that_may_have_stored_it_is_not_forgotten(
             lock = FileLock(Files(), path, timeout_ms=60_000)  # as another process has it
 
             def too_late() -> PublishTimeout:
-                holder.submit(lock.acquire).result()  # before anybody can try again
+                lock.acquire()  # before anybody can try again
                 return publish_timeout()
 
             stumbling = Stumbling(monkeypatch, "commit", too_late, 1)
@@ -273,7 +269,7 @@ def test_an_attempt_that_may_have_stored_it_is_not_forgotten(
                 with pytest.raises(OutcomeUnknown, match=r"them, and then.* locked"):
                     sent.result(timeout=LONG_S)
             finally:
-                holder.submit(lock.release).result()
+                lock.abandon()
         log_of(broker).sync()
         assert values(read_all(broker)) == [b"a", b"b"]
 

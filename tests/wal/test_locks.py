@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from types import FrameType
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from storage import Child, Crash, FaultyFiles, InterruptAt
@@ -221,57 +219,47 @@ def test_a_child_cannot_use_its_parents_lock_nor_keep_it_alive(path: str) -> Non
     os.close(child._reader)
 
 
-class Interruption:
-    """Raises KeyboardInterrupt at the n-th place in `locks` where Python may deliver a signal."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-        self.places = 0
-
-    def __enter__(self) -> None:
-        sys.setprofile(self.profile)
-
-    def __exit__(self, *exc: object) -> None:
-        sys.setprofile(None)
-
-    def profile(self, frame: FrameType, event: str, argument: object) -> None:
-        if event in ("call", "c_return") and frame.f_code.co_filename == locks.__file__:
-            self.places += 1
-            if self.places == self.at:
-                sys.setprofile(None)
-                raise KeyboardInterrupt
+# -- a signal's handler that raises ------------------------------------------------------
 
 
 def test_an_interrupt_anywhere_leaves_the_lock_free(path: str) -> None:
     lock, other = make(path), make(path, timeout_ms=0)
-    places = 0
-    while True:
-        places += 1
-        interruption = Interruption(places)
-        try:
-            with interruption, lock.guarded(), lock:
-                pass
-        except KeyboardInterrupt:
+    at = places = 0
+    while places >= at:
+        at += 1
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            InterruptAt(at, "wal/locks.py", "wal/files.py") as interrupt,
+            lock.surely,
+            lock,
+        ):
             pass
-        with ThreadPoolExecutor(1) as threads:
-            threads.submit(lock.acquire).result()
-            threads.submit(lock.release).result()
-        with other:
+        places = interrupt.places
+        with other:  # another open file, as another process has it
             pass
-        if interruption.places < places:
-            break
-    assert places > 10
-    lock.close()
-    other.close()
+        with in_thread(lock.acquire, lock.release):
+            pass
+    assert at > 10
 
 
-def test_a_signal_handler_in_the_middle_of_it_is_refused_and_takes_nothing(path: str) -> None:
+@contextlib.contextmanager
+def in_thread(*steps: Callable[[], object]) -> Iterator[None]:
+    """Take some steps in another thread; fails if one of them does."""
+    done = []
+    thread = threading.Thread(target=lambda: done.extend([step() for step in steps]))
+    thread.start()
+    yield
+    thread.join()
+    assert len(done) == len(steps)
+
+
+def test_what_a_handler_wants_of_a_lock_that_its_thread_has_is_refused(path: str) -> None:
     lock, other = make(path), make(path, timeout_ms=0)
-    with lock:
-        with pytest.raises(AppendLockTimeout) as caught, lock.guarded(), lock:
-            pass
-        assert caught.value.holder_pid == os.getpid()
+    with lock.surely, lock:
+        for _ in range(2):
+            with pytest.raises(AppendLockTimeout), lock.surely, lock:
+                raise AssertionError("taken twice")
         with pytest.raises(AppendLockTimeout):
             other.acquire()
-    lock.close()
-    other.close()
+    with other:
+        pass
