@@ -249,14 +249,18 @@ class TopicError(BrokerError):
 
 
 class UnknownTopic(TopicError):
-    """There is no such topic, or not any more."""
+    """There is no such topic, or not any more. `is_another`: what has its name was made later."""
 
-    def __init__(self, *, topic: str | None) -> None:
+    def __init__(self, *, topic: str | None, is_another: bool = False) -> None:
         name = "the topic does not exist any more" if topic is None else f"no topic {topic!r}"
         super().__init__(
-            f"{name}; create it, or list the topics there are with `seawall topic list`",
+            f"topic {topic!r} was deleted, and made anew with the same name; read that one with a "
+            "new consumer"
+            if is_another
+            else f"{name}; create it, or list the topics there are with `seawall topic list`",
             topic=topic,
         )
+        self.is_another = is_another
 
 
 class NoDeadLetters(TopicError):

@@ -24,6 +24,7 @@ from seawall.broker.errors import (
     OffsetOutOfRange,
     PartitionRevoked,
     UnknownPartition,
+    UnknownTopic,
 )
 from seawall.broker.remote.consumer import SLICE_S, RemoteConsumer
 from seawall.broker.remote.errors import AWAY, FENCED, kafka_error, named
@@ -95,6 +96,8 @@ class Acknowledging(RemoteConsumer):
     def ack_offsets(self, wanted: Mapping[Place, int]) -> None:
         """Acknowledge all before an offset in each partition; raises like `ack`."""
         refusal: BrokerError | None = None
+        with suppress(UnknownTopic):  # those of other topics can be acknowledged
+            self._check_same()
         with self._alone():
             ahead = {}
             for place, offset in wanted.items():
@@ -120,6 +123,8 @@ class Acknowledging(RemoteConsumer):
 
     def _is_ahead(self, place: Place, offset: int) -> bool:
         topic, partition = place
+        if topic == self._replaced:
+            raise UnknownTopic(topic=topic, is_another=True)
         position = self._positions.get(place)
         if position is None and self._assignments and not self._has_lost():
             if topic not in self._names:

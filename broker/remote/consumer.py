@@ -36,6 +36,8 @@ from seawall.wal import forks
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from seawall.broker.handling_place import RunPlace
     from seawall.broker.remote.asking import Asking
     from seawall.broker.remote.topics import Topics
@@ -57,6 +59,7 @@ class RemoteConsumer(Troubles, Fetching, Running, Closing):
         topics: Topics,
         make: Callable[..., Client],
         *,
+        uuids: Mapping[str, UUID],
         release: Callable[[RemoteConsumer], None],
     ) -> None:
         self._asking = asking
@@ -80,7 +83,8 @@ class RemoteConsumer(Troubles, Fetching, Running, Closing):
         self._turn = Turn()
         self._closing = threading.Lock()
         self._failures = self._supervisor.failures
-        self._heard_s = time.monotonic()
+        self._uuids = dict(uuids)
+        self._heard_s = self._same_s = time.monotonic()
         self._client: Client | None = make(**self._callbacks())
         forks.register(self)
 
@@ -106,8 +110,9 @@ class RemoteConsumer(Troubles, Fetching, Running, Closing):
         `timeout_ms` is how long to wait for the first one: 0 does not wait, None waits
         until the consumer is closed. While no server answers it waits as well.
 
-        Raises `UnknownTopic` once a topic is deleted, `RecordDecodeError` at a batch that
-        cannot be read, `ConnectionLost` or `AccessRefused` when the supervisor gives up.
+        Raises `UnknownTopic` once a topic is deleted, also if another one has its name by then
+        (a second may pass before that is seen), `RecordDecodeError` at a batch that cannot be
+        read, `ConnectionLost` or `AccessRefused` when the supervisor gives up.
         """
         if max_records < 1:
             raise ValueError(f"max_records is at least 1, not {max_records}")
@@ -133,6 +138,8 @@ class RemoteConsumer(Troubles, Fetching, Running, Closing):
                 if not self._pending:
                     self._serve(max_records, left_s)
                 self._take(max_records)
+                if self._taken or self._replaced is not None:
+                    self._check_same()
                 if self._taken:
                     self._heard_s = time.monotonic()
                     self._supervisor.worked()

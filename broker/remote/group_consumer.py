@@ -28,6 +28,8 @@ from seawall.broker.remote.handling import RemoteRunning
 from seawall.broker.remote.supervisor import Link
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from seawall.broker.handling_place import DeadLetterSink
     from seawall.broker.membership import MemberSettings
     from seawall.broker.remote.asking import Asking
@@ -57,7 +59,7 @@ class RemoteGroupConsumer(RemoteRunning):
         make: Callable[..., Client],
         *,
         group: str,
-        names: Sequence[str],
+        uuids: Mapping[str, UUID],
         member: MemberSettings,
         options: GroupOptions,
         starts: Mapping[Place, int],
@@ -66,9 +68,9 @@ class RemoteGroupConsumer(RemoteRunning):
         open_dead_letters: Callable[[str], DeadLetterSink],
         release: Callable[[RemoteConsumer], None],
     ) -> None:
-        super().__init__(asking, topics, make, release=release)
+        super().__init__(asking, topics, make, uuids=uuids, release=release)
         self.group = group
-        self._names = tuple(names)
+        self._names = tuple(uuids)
         self._member = member
         self._options = options
         self._starts = dict(starts)
@@ -87,7 +89,7 @@ class RemoteGroupConsumer(RemoteRunning):
         self._auto_commit_due_s = time.monotonic() + options.auto_commit_interval_ms / 1000
         self._deadline_s = 0.0
         self.client.subscribe(
-            list(names),
+            list(uuids),
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
@@ -99,9 +101,6 @@ class RemoteGroupConsumer(RemoteRunning):
         if self._assignments == 0 or self._put_off:
             return True
         return not self._positions and not self._is_settled()
-
-    def _read_topics(self) -> Sequence[str]:
-        return self._names
 
     # -- partitions come and go ------------------------------------------------------
 
@@ -186,6 +185,8 @@ class RemoteGroupConsumer(RemoteRunning):
 
     def _assigned(self, client: Client, partitions: list[TopicPartition]) -> None:
         places = [(each.topic, each.partition) for each in partitions]
+        if places:
+            self._look_whether_same()
         committed = self._where_the_group_is(client, places)
         offsets, new = {}, {}
         for place in places:

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from confluent_kafka import KafkaException, TopicPartition
 
-from seawall.broker.errors import Away, BrokerError, ConnectionLost, PartitionRevoked
+from seawall.broker.errors import (
+    Away,
+    BrokerError,
+    ConnectionLost,
+    PartitionRevoked,
+    UnknownTopic,
+)
 from seawall.broker.group_running import GroupOptions
 from seawall.broker.remote.carried import Carried, pack, unpack
 from seawall.broker.remote.consumer import RemoteConsumer
@@ -27,6 +33,8 @@ from seawall.broker.remote.storing import PATIENCE_S, TURN_S, Storing, logger
 from seawall.wal.records import Record
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from confluent_kafka import Consumer as Client
 
     from seawall.broker.handling_place import DeadLetterSink, Notes, RunPlace
@@ -55,11 +63,12 @@ class RemoteRunning(Storing):
         topics: Topics,
         make: Callable[..., Client],
         *,
+        uuids: Mapping[str, UUID],
         release: Callable[[RemoteConsumer], None],
     ) -> None:
         self._handle = threading.RLock()
         self._storing = threading.Condition()
-        super().__init__(asking, topics, make, release=release)
+        super().__init__(asking, topics, make, uuids=uuids, release=release)
         self.held_back: frozenset[Place] = frozenset()
         self.is_running = False
         # The thread that closes it.
@@ -256,6 +265,8 @@ class RemoteRunning(Storing):
                 ahead[place] = offset
         if ahead:
             self._store(ahead, PATIENCE_S, may_serve=True)
+        if any(topic == self._replaced for topic, _ in wanted):
+            refusal = UnknownTopic(topic=self._replaced, is_another=True)
         if refusal is not None:
             raise refusal
 

@@ -18,6 +18,8 @@ from seawall.broker.remote.fetching import Place
 from seawall.broker.remote.group_consumer import RemoteGroupConsumer
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from seawall.broker.group_running import GroupOptions
     from seawall.broker.handling_place import DeadLetterSink
     from seawall.broker.membership import MemberSettings
@@ -59,10 +61,12 @@ class Opening:
         check_has_group(group, member, options)
         if group is not None:
             self._check_member(member, partitions)
-        places = self._places(names, partitions)
+        uuids, places = self._places(names, partitions)
         if group is None:
             starts = self._starts(places, position, auto_offset_reset)
-            consumer = RemoteConsumer(self._asking, self._topics, make, release=self._release)
+            consumer = RemoteConsumer(
+                self._asking, self._topics, make, uuids=uuids, release=self._release
+            )
             try:
                 consumer.begin(starts)
             except BaseException:
@@ -74,7 +78,7 @@ class Opening:
             self._topics,
             make,
             group=group,
-            names=names,
+            uuids=uuids,
             member=member,
             options=options,
             starts=self._begin_group(group, places, position, auto_offset_reset),
@@ -98,13 +102,17 @@ class Opening:
                 location=self._asking.location,
             )
 
-    def _places(self, names: Sequence[str], partitions: Sequence[int] | None) -> list[Place]:
-        places = []
+    def _places(
+        self, names: Sequence[str], partitions: Sequence[int] | None
+    ) -> tuple[dict[str, UUID], list[Place]]:
+        """The topics with their ids, and their partitions or those of them that are wanted."""
+        uuids, places = {}, []
         for name in names:
             info = self._topics.check_partitions(name, partitions or ())
+            uuids[name] = info.uuid
             numbers = [each.number for each in info.partitions]
             places += [(name, n) for n in (dict.fromkeys(partitions) if partitions else numbers)]
-        return places
+        return uuids, places
 
     def _starts(
         self, places: Sequence[Place], position: Position | None, auto_offset_reset: str

@@ -15,10 +15,11 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from seawall.broker.errors import Away, BrokerClosed, BrokerError
+from seawall.broker.errors import Away, BrokerClosed, BrokerError, UnknownTopic
 from seawall.broker.remote.acknowledging import LOOK_S, Acknowledging
 from seawall.broker.remote.carried import Carried, pack
 from seawall.broker.remote.errors import AWAY, FENCED, kafka_error
@@ -91,6 +92,7 @@ class Storing(Acknowledging):
             while True:
                 self._check_usable()
                 self._supervisor.require()
+                self._check_same()
                 with self._turn.hurried():
                     failure = self._send(wanted)
                 if failure is None:
@@ -108,6 +110,8 @@ class Storing(Acknowledging):
     def _store(self, offsets: Mapping[Place, int], patience_s: float, *, may_serve: bool) -> None:
         """Commit, with the notes of these partitions. `may_serve`: it is for this thread to
         poll. Raises `Away` if that did not succeed within `patience_s`, and may yet."""
+        with suppress(UnknownTopic):  # `_compose` leaves out what went
+            self._check_same()
         if self._is_calling_back:
             self._store_now(offsets)
             return
@@ -192,7 +196,7 @@ class Storing(Acknowledging):
         offsets: dict[Place, int] = {}
         for place, at in begun.offsets.items():
             known = self._committed.get(place)
-            if known is None:
+            if known is None or place[0] == self._replaced:
                 continue  # it went
             at = offsets[place] = max(at, known)
             notes = self._notes.get(place)

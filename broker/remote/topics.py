@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from confluent_kafka import (
     OFFSET_INVALID,
@@ -37,7 +37,7 @@ from seawall.broker.remote.asking import (
     request_timeout_s,
     some,
 )
-from seawall.broker.remote.errors import AWAY
+from seawall.broker.remote.errors import AWAY, kafka_error
 from seawall.broker.topic_info import PartitionInfo, TopicInfo
 from seawall.wal.log import LogEnds
 from seawall.wal.lookup import TimeFound
@@ -74,6 +74,28 @@ class Topics:
             for name, topic in listed.topics.items()
             if topic.error is None or topic.error.code() in AWAY  # without a leader just now
         )
+
+    def uuids(
+        self, names: Iterable[str], *, deadline_s: float | None = None
+    ) -> dict[str, UUID | None]:
+        """The ids of those of these topics that there are; None where it cannot be told now."""
+        wanted = TopicCollection(list(names))
+
+        def question(client: Any) -> dict[str, UUID | None]:
+            answers = client.describe_topics(wanted, request_timeout=request_timeout_s(deadline_s))
+            found: dict[str, UUID | None] = {}
+            for name, future in answers.items():
+                try:
+                    found[name] = _uuid(future.result().topic_id)
+                except KafkaException as error:
+                    code = kafka_error(error).code()
+                    if code < 0:  # that was no server
+                        raise
+                    if code != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                        found[name] = None
+            return found
+
+        return self._asking.ask(question, self._asking.facts(), deadline_s=deadline_s)
 
     def all(self) -> list[TopicInfo]:
         """All topics, sorted by name, without the cluster's own."""
@@ -232,6 +254,6 @@ def _info(described: Any, entries: Mapping[str, Any]) -> TopicInfo:
     )
 
 
-def _uuid(topic_id: Any) -> uuid.UUID:
+def _uuid(topic_id: Any) -> UUID:
     """Kafka writes ids in base64 without the padding."""
-    return uuid.UUID(bytes=base64.urlsafe_b64decode(f"{topic_id}=="))
+    return UUID(bytes=base64.urlsafe_b64decode(f"{topic_id}=="))

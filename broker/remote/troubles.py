@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError
@@ -20,6 +19,8 @@ from seawall.broker.remote.errors import AWAY, named
 from seawall.broker.remote.supervisor import Link
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from seawall.broker.remote.asking import Asking
     from seawall.broker.remote.supervisor import Supervisor
     from seawall.broker.remote.topics import Topics
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("seawall.broker")
 
 LOOK_INTERVAL_S = 3.0
+# How long what comes or is acknowledged is taken for that of the same topic.
+SAME_INTERVAL_S = 1.0
 LOOK_TIMEOUT_S = 1.0
 _UNKNOWN = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -52,6 +55,11 @@ class Troubles:
     _raised: Exception | None
     # When something came last, or was looked for.
     _heard_s: float
+    # What the topics are that it reads, and when that was last seen to be so.
+    _uuids: dict[str, UUID]
+    _same_s: float
+    # The one that is another one by now.
+    _replaced: str | None = None
 
     def _note(self, error: KafkaError, message: Any) -> None:
         """Something else than a record came."""
@@ -74,6 +82,11 @@ class Troubles:
             # Asked for again by the next poll, which tells again, as long as nobody seeks.
             at = self._behind[place] = self._expected[place]
             self._stopped.add(place)
+            try:
+                self._look_whether_same()
+            except UnknownTopic as gone:
+                self._raised = self._raised or gone
+                return
             ends = self._topics.ends(topic, [partition])[partition]
             if ends.log_start <= at <= ends.durable_end:
                 return  # somebody has sought meanwhile
@@ -122,19 +135,33 @@ class Troubles:
         """Nothing comes: see now and then whether the topics are there still, because of one
         that was deleted librdkafka tells nothing for a long time."""
         now_s = time.monotonic()
-        if self._heard_s + LOOK_INTERVAL_S > now_s or self._supervisor.link is not Link.UP:
-            return
-        self._heard_s = now_s
+        if self._heard_s + LOOK_INTERVAL_S <= now_s and self._supervisor.link is Link.UP:
+            self._heard_s = now_s
+            self._look_whether_same()
+
+    def _check_same(self) -> None:
+        """Before something is handed out or acknowledged: see now and then whether the topics are
+        those that it began to read. librdkafka goes on in one that was made anew as if it were the
+        old one, in the middle, and says nothing. Raises `UnknownTopic`."""
+        if self._replaced is not None:
+            raise UnknownTopic(topic=self._replaced, is_another=True)
+        is_due = time.monotonic() - self._same_s > SAME_INTERVAL_S
+        if is_due and self._supervisor.link is Link.UP:
+            self._look_whether_same()
+
+    def _look_whether_same(self) -> None:
+        now_s = time.monotonic()
         try:
-            there = self._topics.names(deadline_s=now_s + LOOK_TIMEOUT_S)
+            there = self._topics.uuids(self._uuids, deadline_s=now_s + LOOK_TIMEOUT_S)
         except ConnectionLost:
             return  # which the supervisor sees to
-        missing = sorted(set(self._read_topics()) - set(there))
-        if missing:
-            raise UnknownTopic(topic=missing[0])
-
-    def _read_topics(self) -> Iterable[str]:
-        return {topic for topic, _ in self._positions}
+        self._same_s = now_s
+        for topic, uuid in self._uuids.items():
+            if topic not in there:
+                raise UnknownTopic(topic=topic)
+            if there[topic] not in (uuid, None):
+                self._replaced = topic
+                raise UnknownTopic(topic=topic, is_another=True)
 
     def _named(self, error: KafkaError, topic: str | None, partition: int | None) -> BrokerError:
         return named(error, self._asking.facts(topic=topic, partition=partition))

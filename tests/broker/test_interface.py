@@ -30,6 +30,7 @@ from seawall.broker import (
 )
 from seawall.broker.names import REDRIVE_GROUP
 from seawall.broker.partitioner import partition_for_key
+from seawall.broker.remote import troubles
 
 WAIT_MS = 60_000
 
@@ -449,6 +450,42 @@ def test_a_group_without_an_offset(broker: AnyBroker, topic: str, group: str) ->
     assert (caught.value.group, caught.value.topic) == (group, topic)
 
 
+@pytest.mark.parametrize("count", [3, 30], ids=["shorter", "longer"])
+@pytest.mark.parametrize("in_group", [False, True], ids=["alone", "in a group"])
+def test_a_topic_that_is_made_anew_is_another_one(
+    broker: AnyBroker,
+    topic: str,
+    group: str,
+    in_group: bool,
+    count: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody goes on in the middle of it, or acknowledges there what was read of the old one."""
+    monkeypatch.setattr(troubles, "SAME_INTERVAL_S", 0.0)
+    monkeypatch.setattr(troubles, "LOOK_INTERVAL_S", 0.2)
+    other = new_name()
+    broker.create_topic(other)
+    fill(broker, other, 2)
+    fill(broker, topic, 10)
+    with broker.consumer([topic, other], group=group if in_group else None) as consumer:
+        assert len(read(consumer, 12)) == 12
+        broker.delete_topic(topic)
+        broker.create_topic(topic, 2)
+        fill(broker, topic, count, first=100)
+        for _ in range(3):
+            with pytest.raises(errors.UnknownTopic) as caught:
+                assert not read(consumer, 1)
+            assert caught.value.topic == topic
+        if in_group:
+            with pytest.raises(errors.UnknownTopic):
+                consumer.ack()
+            assert consumer.committed(other, 0) == 2
+    with broker.consumer([topic, other], group=group if in_group else None) as consumer:
+        found = [e for e in read(consumer, count if in_group else count + 2) if e.topic == topic]
+        assert [int(each.value or b"") for each in found] == list(range(100, 100 + count))
+    broker.delete_topic(other)
+
+
 @pytest.mark.parametrize("strategy", ["cooperative-sticky", "range"])
 def test_an_offset_that_is_gone_is_told_until_somebody_seeks(
     broker: AnyBroker, topic: str, group: str, strategy: str
@@ -627,6 +664,31 @@ FAST: dict[str, Any] = {
     "ack_interval_ms": 20,
     "timeout_ms": 1.5 * WAIT_MS,
 }
+
+
+def test_a_topic_that_is_made_anew_while_it_is_handled(
+    broker: AnyBroker, topic: str, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(troubles, "SAME_INTERVAL_S", 0.0)
+    fill(broker, topic, 10)
+    handled: list[int] = []
+
+    def handle(record: Record) -> None:
+        handled.append(int(record.value or b""))
+        if len(handled) == 10:
+            # What is acknowledged just while it is made anew may count there.
+            until(lambda: broker.group_offsets(group).get((topic, 0)) == 9)
+            broker.delete_topic(topic)
+            broker.create_topic(topic, 2)
+            fill(broker, topic, 30, first=100)
+
+    with broker.consumer(topic, group=group) as consumer:
+        with pytest.raises(errors.UnknownTopic) as caught:
+            consumer.run(handle, **FAST)
+        assert caught.value.topic == topic
+    assert handled == list(range(10))
+    with broker.consumer(topic, group=group) as consumer:
+        assert [int(each.value or b"") for each in read(consumer, 30)] == list(range(100, 130))
 
 
 def run(
