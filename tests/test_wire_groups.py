@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from server_processes import server_process
 from storage import memory_folder
 
 from seawall.broker import Broker
+from seawall.broker.kafka import codes, offset_fetch
+from seawall.broker.kafka.codes import KafkaError
 from seawall.broker.kafka.threaded import ServerThread
 
 pytestmark = [
@@ -208,6 +211,32 @@ def test_a_stable_group_does_not_notice_a_restart_of_the_server(
         finally:
             for each in members:
                 each.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_that_ask_where_they_are_while_the_server_stops(
+    broker: Broker,
+    server: ServerThread,
+    members: list[KafkaMember],
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They ask again, and read: nobody divides the group anew because of it."""
+    wanted, refused = offset_fetch._wanted, threading.Event()
+
+    def stopping(topics: Any) -> Any:
+        if not refused.is_set():
+            refused.set()
+            raise KafkaError(codes.NOT_COORDINATOR, "the server is stopping")
+        return wanted(topics)
+
+    fill(broker, 5)
+    monkeypatch.setattr(offset_fetch, "_wanted", stopping)
+    members.append(KINDS[kind](server.address, "t", "g"))
+    read: list[tuple[int, int]] = []
+    read_until(members, lambda: len(set(read)) == 5 * PARTITIONS, read)
+    assert refused.is_set()
+    close_all(members)
 
 
 def test_clients_that_are_started_again_with_the_server_do_not_wait_for_themselves(
