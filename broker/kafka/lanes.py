@@ -77,6 +77,10 @@ class Lanes:
 
     async def _round(self, partition_id: int) -> None:
         lane = self._lanes[partition_id]
+        if not lane:  # given up just before this began
+            del self._lanes[partition_id]
+            self._running -= 1
+            return
         entries = _take(lane)
         try:
             outcomes = await self._node.run(

@@ -18,7 +18,7 @@ from wire import LONG_MS, TIMEOUT_S, Wire, batch, request_bytes
 
 from seawall.broker import Broker
 from seawall.broker.compactor import Compactor
-from seawall.broker.errors import BrokerError, ServerRunning
+from seawall.broker.errors import BrokerClosed, BrokerError, ServerRunning
 from seawall.broker.kafka import connection as connection_module
 from seawall.broker.kafka import lanes
 from seawall.broker.kafka import server as server_module
@@ -27,7 +27,8 @@ from seawall.broker.kafka.node import Node
 from seawall.broker.kafka.server import serve
 from seawall.broker.kafka.settings import ServerSettings, SettingError
 from seawall.broker.kafka.threaded import ServerThread
-from seawall.broker.raw import append_batches
+from seawall.broker.raw import RawPlace, append_batches
+from seawall.broker.raw_batches import DEFAULT_RULES
 from seawall.broker.server_lease import ServerLease
 
 
@@ -314,6 +315,25 @@ def test_what_has_not_begun_when_the_grace_is_over_is_not_begun(
         wire.close()
     assert len(begun) == 1
     assert server.broker.ends("orders", 0).durable_end == 1
+
+
+def test_a_round_that_has_hardly_begun_when_the_grace_is_over(broker: Broker) -> None:
+    topic = broker.topic("orders")
+    place = RawPlace(
+        topic=topic, config=topic.settings, partition=0, partition_id=topic.partitions[0].id
+    )
+
+    async def scenario() -> None:
+        async with serve(broker, listen="127.0.0.1:0") as server:
+            part = server.node.part(lanes.Lanes)
+            outcome = part.append(place, batch(b"a"), DEFAULT_RULES)
+            part._give_up()
+            (begun,) = part._rounds
+            await begun
+            assert isinstance(await outcome, BrokerClosed)
+            assert not part._lanes
+
+    asyncio.run(scenario())
 
 
 def test_parts_are_made_once_and_closed(server: ServerThread) -> None:
