@@ -85,7 +85,9 @@ class Asking:
         while True:
             self.check_usable()
             left_s = None if deadline_s is None else deadline_s - time.monotonic()
-            if not self.supervisor.require(left_s):
+            # It may answer probes, and this question not.
+            is_over = put_off_since_s is not None and left_s is not None and left_s <= 0
+            if is_over or not self.supervisor.require(left_s):
                 raise self.supervisor.lost()
             epoch, failures = self.supervisor.epoch, self.supervisor.failures
             try:

@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from seawall.broker.errors import BrokerClosed, ConnectionLost, UnknownTopic
+from seawall.broker.remote import asking
 from seawall.broker.remote.asking import (
     REQUEST_TIMEOUT_S,
     Asking,
@@ -108,6 +109,18 @@ def test_who_asks_while_it_is_given_up_hears_of_that(world: World) -> None:
         world.ask(question)
     assert caught.value.attempts == 2
     assert world.supervisor.failures == 1
+
+
+def test_a_deadline_holds_also_while_servers_answer_probes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "PATIENCE_S", 2.0)
+
+    def question() -> object:
+        raise CUT
+
+    with pytest.raises(ConnectionLost):
+        world.ask(question, deadline_s=time.monotonic() + 0.05)
 
 
 def test_a_deadline_bounds_each_request() -> None:
