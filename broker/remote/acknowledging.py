@@ -164,8 +164,13 @@ class Acknowledging(RemoteConsumer):
                 if not self._is_calling_back and not self._supervisor.require(0):
                     self._supervisor.require()
                     self._be_patient()
+                with suppress(UnknownTopic):  # an outage may have been long
+                    self._check_same()
                 failure = None
                 with self._my_turn():
+                    for place in [each for each in ahead if each[0] == self._replaced]:
+                        refusal = UnknownTopic(topic=self._replaced, is_another=True)
+                        del ahead[place]
                     gone = [place for place in ahead if place not in self._positions]
                     is_out = bool(gone) and (self._assignments == 0 or self._has_lost())
                     if not is_out:

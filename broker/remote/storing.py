@@ -110,14 +110,14 @@ class Storing(Acknowledging):
     def _store(self, offsets: Mapping[Place, int], patience_s: float, *, may_serve: bool) -> None:
         """Commit, with the notes of these partitions. `may_serve`: it is for this thread to
         poll. Raises `Away` if that did not succeed within `patience_s`, and may yet."""
+        deadline_s = time.monotonic() + patience_s
+        if not self._is_calling_back and not self._supervisor.require(patience_s):
+            raise self._away("no server answers")
         with suppress(UnknownTopic):  # `_compose` leaves out what went
             self._check_same()
         if self._is_calling_back:
             self._store_now(offsets)
             return
-        deadline_s = time.monotonic() + patience_s
-        if not self._supervisor.require(patience_s):
-            raise self._away("no server answers")
         looked_s = time.monotonic()
         with self._storing:
             mine = self._next = self._next or _Commit()

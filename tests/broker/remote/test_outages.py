@@ -28,7 +28,15 @@ from outages import (
 )
 
 from seawall.broker import AnyBroker, AnyConsumer, AnyDelivery, Broker, Record, connect
-from seawall.broker.errors import BrokerClosed, ConnectionLost, OutcomeUnknown, PartitionRevoked
+from seawall.broker.errors import (
+    BrokerClosed,
+    ConnectionLost,
+    OutcomeUnknown,
+    PartitionRevoked,
+    UnknownTopic,
+)
+from seawall.broker.kafka.threaded import ServerThread
+from seawall.broker.remote import troubles
 from seawall.broker.remote.supervisor import Link
 from seawall.broker.torture.proxy import CHUNK_BYTES, Proxy
 
@@ -583,6 +591,44 @@ class Cutter(Proxy):
                 await loop.sock_sendall(sink, data)
         except OSError:
             pass
+
+
+def test_a_topic_that_is_made_anew_while_an_acknowledgement_waits(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read of the old one is not acknowledged in the new one."""
+    monkeypatch.setattr(troubles, "SAME_INTERVAL_S", 0.0)
+    port = free_port()
+    given = {"listen": f"127.0.0.1:{port}", "group_initial_rebalance_delay_ms": 0}
+    with (
+        ThreadPoolExecutor(1) as other,
+        Broker.open(folder) as local,
+        connect(location(port), **QUICK) as broker,
+    ):
+
+        def fill() -> None:
+            with local.producer() as producer:
+                for number in range(10):
+                    producer.send("payments", b"%d" % number)
+
+        local.create_topic("payments")
+        fill()
+        with ServerThread(local, **given):
+            consumer = broker.consumer("payments", group="billing")
+            read(consumer, 10)
+        broker._supervisor.suspect()  # type: ignore[attr-defined]
+        until(lambda: broker._supervisor.link is Link.DOWN)  # type: ignore[attr-defined]
+        acknowledging = other.submit(consumer.ack)
+        until(lambda: consumer._wanted)  # type: ignore[union-attr]
+        local.delete_topic("payments")
+        local.create_topic("payments")
+        fill()
+        with ServerThread(local, **given):
+            with pytest.raises(UnknownTopic) as caught:
+                acknowledging.result(PATIENCE_S)
+            assert caught.value.is_another
+            assert not local.group_offsets("billing")
+            consumer.close()
 
 
 def test_answers_that_are_cut_in_the_middle(folder: str) -> None:
