@@ -154,6 +154,7 @@ class Troubles:
         try:
             there = self._topics.uuids(self._uuids, deadline_s=now_s + LOOK_TIMEOUT_S)
         except ConnectionLost:
+            self._same_s = time.monotonic()  # or everybody would wait for that, each time
             return  # which the supervisor sees to
         self._same_s = now_s
         for topic, uuid in self._uuids.items():
