@@ -86,7 +86,8 @@ class Topics:
             found: dict[str, UUID | None] = {}
             for name, future in answers.items():
                 try:
-                    found[name] = _uuid(future.result().topic_id)
+                    uuid = _uuid(future.result().topic_id)
+                    found[name] = uuid if uuid.int else None  # 0: servers before Kafka 2.8
                 except KafkaException as error:
                     code = kafka_error(error).code()
                     if code < 0:  # that was no server

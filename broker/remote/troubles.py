@@ -160,7 +160,7 @@ class Troubles:
         for topic, uuid in self._uuids.items():
             if topic not in there:
                 raise UnknownTopic(topic=topic)
-            if there[topic] not in (uuid, None):
+            if uuid.int and there[topic] not in (uuid, None):
                 self._replaced = topic
                 raise UnknownTopic(topic=topic, is_another=True)
 

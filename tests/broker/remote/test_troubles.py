@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from outages import read
+from clients.endpoints import free_port
+from outages import QUICK, read
 
 from seawall.broker import Broker, connect
 from seawall.broker.errors import ConnectionLost
+from seawall.broker.kafka import metadata
 from seawall.broker.kafka.threaded import ServerThread
 from seawall.broker.remote import troubles
 from seawall.broker.remote.topics import Topics
@@ -42,3 +46,37 @@ def test_a_question_that_nobody_answers_is_not_asked_for_each_record(
             read(consumer, 1)
             consumer.ack()
     assert asked == [True]
+
+
+@pytest.mark.parametrize("begins_without", [True, False])
+def test_servers_that_know_no_ids(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, begins_without: bool
+) -> None:
+    """Older ones, while a cluster is brought up to date: that does not make a topic another."""
+    monkeypatch.setattr(troubles, "SAME_INTERVAL_S", 0.0)
+    broker.create_topic("t", 1)
+    with broker.producer() as producer:
+        for _ in range(4):
+            producer.send("t", b"x")
+    port = free_port()
+
+    def serving(*, knows_ids: bool) -> ServerThread:
+        server = ServerThread(broker, listen=f"127.0.0.1:{port}")
+        server.start()
+        if not knows_ids:
+            apis = server.server.node.apis
+            apis[metadata.API.key] = replace(metadata.API, versions=(0, 9))
+        return server
+
+    with connect(f"kafka://127.0.0.1:{port}", **QUICK) as remote, ExitStack() as stack:
+        first = serving(knows_ids=not begins_without)
+        stack.callback(first.stop)
+        consumer = remote.consumer("t")
+        read(consumer, 2)
+        first.stop()
+        stack.callback(serving(knows_ids=begins_without).stop)
+        remote._supervisor.suspect()  # type: ignore[attr-defined]
+        with broker.producer() as producer:
+            producer.send("t", b"x")
+        read(consumer, 3)
+        consumer.close()
