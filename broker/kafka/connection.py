@@ -220,8 +220,8 @@ class Connection(asyncio.Protocol):
         is_pipelined = isinstance(call, Call) and call.api.is_pipelined
         if not is_pipelined:
             await self._settled.wait()
-            if self._has_ended:
-                self.close()
+            if self._has_ended:  # nobody hears of it, but there may be more to store
+                self._intake.release()
                 return
         self._is_alone = True
         await self._writable.wait()
