@@ -222,7 +222,9 @@ class Environment:
                 self._check_usable()
             return
         try:
-            if commit and self._writing is not None:
+            if commit:
+                if self._writing is None or self._writer() is not writer:  # a handler closed it
+                    raise HandleClosed(what=f"environment {self.path!r}")
                 self._writing.commit()
                 self._writing = None
         except lmdb.Error as error:

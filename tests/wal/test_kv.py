@@ -770,3 +770,15 @@ def test_what_the_closing_thread_did_not_get_to_end_keeps_nothing_open(path: Pat
     with again.write() as transaction:
         transaction.put(b"k", b"v")
     again.close()
+
+
+def test_a_write_whose_environment_a_handler_has_closed_says_that_nothing_was_stored(
+    path: Path,
+) -> None:
+    environment = open_environment(path)
+    with pytest.raises(HandleClosed), environment.write() as transaction:
+        transaction.put(b"k", b"v")
+        environment.close()  # as a signal's handler does that raises nothing
+    again = open_environment(path)
+    assert everything(again) == {}
+    again.close()
