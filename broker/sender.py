@@ -233,7 +233,9 @@ class Sender:
                 if size > queue.route.round_bytes and each.batches:
                     return each
                 batch.taken = True
-                if batch.records and not batch.done:  # none: `send` was interrupted
+                if not batch.records:
+                    batch.done = True  # `send` was interrupted
+                elif not batch.done:
                     each.batches.append(batch)
                 queue.batches.popleft()
             self._pending.pop(queue, None)
@@ -299,15 +301,13 @@ class Sender:
             due = [queue for queue in self._pending if self._due_s(queue) <= now_s]
             if due:
                 return due
-            timeout_s: float | None
+            timeout_s: float | None = None
             if self._pending:
                 timeout_s = min(map(self._due_s, self._pending)) - now_s
             elif self._linger_s and now_s - idle_since_s < IDLE_AFTER_S:
                 # Records will probably follow; looking for them every so often is
                 # cheaper than having each of them wake this thread.
                 timeout_s = self._linger_s
-            else:
-                timeout_s = None
             self._parked, self._napping = timeout_s is None, timeout_s is not None
             self._wake.wait(None if timeout_s is None else bounded_s(timeout_s))
             self._parked = self._napping = False

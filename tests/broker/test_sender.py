@@ -86,6 +86,20 @@ def test_an_interrupt_anywhere_in_sending_leaves_a_producer_that_works(broker: B
     assert (got.count(b"y"), got.count(b"z")) == (at, at)
 
 
+def test_flushing_ends_wherever_sending_was_interrupted(broker: Broker) -> None:
+    at = places = 0
+    with broker.producer(linger_ms=60_000) as producer:
+        while places >= at:
+            at += 1
+            interrupt = InterruptAt(at, "broker/sender.py", "broker/producer.py")
+            with contextlib.suppress(KeyboardInterrupt), interrupt:
+                producer.send("orders", b"x")
+            places = interrupt.places
+            producer.flush(timeout_ms=1000 * LONG_S)
+            assert producer._sender.buffered_bytes == 0
+    assert at > 5
+
+
 def test_ctrl_c_while_the_lock_is_not_free(folder: str) -> None:
     files = RefusedLocks()
 
