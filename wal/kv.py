@@ -236,7 +236,7 @@ class Environment:
 
     def give_back(self, writer: Writing) -> None:
         """Undo what was begun and not ended, if anything. It may be called again."""
-        if self._writer() is writer and not self._forked:
+        if self._lock.is_mine and self._writer() is writer and not self._forked:
             self._undo()
 
     def _undo(self) -> None:
