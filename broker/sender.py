@@ -106,12 +106,12 @@ class Sender:
             self.batch_is_full(queue)
         if self._thread is None:
             self._start()
+        if self._parked:
+            self._wake_thread()
         batch = Batch(queue, time.monotonic() + self._linger_s, self.drive)
         queue.batches.append(batch)
         queue.open = batch
         self._pending[queue] = None
-        if self._parked:
-            self._wake_thread()
         return batch
 
     def batch_is_full(self, queue: TopicPartition) -> None:
@@ -123,8 +123,8 @@ class Sender:
     def _wake_thread(self) -> None:
         """Holds the lock."""
         if self._parked or self._napping:
+            self._wake.notify()  # first: should a signal interrupt it, the next one does it
             self._parked = self._napping = False
-            self._wake.notify()
 
     def wait_for_room(self, size: int) -> None:
         """Have room for `size` more bytes. Holds the lock."""

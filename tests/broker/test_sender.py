@@ -100,6 +100,24 @@ def test_flushing_ends_wherever_sending_was_interrupted(broker: Broker) -> None:
     assert at > 5
 
 
+def test_an_interrupt_while_the_thread_is_woken_leaves_it_no_record(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with broker.producer(linger_ms=0) as producer:
+        sender = producer._sender
+        producer.send("orders", b"x").result(LONG_S)
+        eventually(lambda: sender._parked)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(sender._wake, "notify", interrupt)
+            producer.send("orders", b"y")
+        written = threading.Event()
+        producer.send("orders", b"z").add_done_callback(lambda _: written.set())
+        assert written.wait(LONG_S)  # though nobody asks for it
+
+
 def test_ctrl_c_while_the_lock_is_not_free(folder: str) -> None:
     files = RefusedLocks()
 
