@@ -106,12 +106,12 @@ class Sender:
             self.batch_is_full(queue)
         if self._thread is None:
             self._start()
+        if self._parked:
+            self._wake_thread()
         batch = Batch(queue, time.monotonic() + self._linger_s, self.drive)
         queue.batches.append(batch)
         queue.open = batch
         self._pending[queue] = None
-        if self._parked:
-            self._wake_thread()
         return batch
 
     def batch_is_full(self, queue: TopicPartition) -> None:
@@ -123,8 +123,8 @@ class Sender:
     def _wake_thread(self) -> None:
         """Holds the lock."""
         if self._parked or self._napping:
+            self._wake.notify()  # first: should a signal interrupt it, the next one does it
             self._parked = self._napping = False
-            self._wake.notify()
 
     def wait_for_room(self, size: int) -> None:
         """Have room for `size` more bytes. Holds the lock."""
@@ -233,7 +233,9 @@ class Sender:
                 if size > queue.route.round_bytes and each.batches:
                     return each
                 batch.taken = True
-                if batch.records and not batch.done:  # none: `send` was interrupted
+                if not batch.records:
+                    batch.done = True  # `send` was interrupted
+                elif not batch.done:
                     each.batches.append(batch)
                 queue.batches.popleft()
             self._pending.pop(queue, None)
@@ -299,15 +301,13 @@ class Sender:
             due = [queue for queue in self._pending if self._due_s(queue) <= now_s]
             if due:
                 return due
-            timeout_s: float | None
+            timeout_s: float | None = None
             if self._pending:
                 timeout_s = min(map(self._due_s, self._pending)) - now_s
             elif self._linger_s and now_s - idle_since_s < IDLE_AFTER_S:
                 # Records will probably follow; looking for them every so often is
                 # cheaper than having each of them wake this thread.
                 timeout_s = self._linger_s
-            else:
-                timeout_s = None
             self._parked, self._napping = timeout_s is None, timeout_s is not None
             self._wake.wait(None if timeout_s is None else bounded_s(timeout_s))
             self._parked = self._napping = False

@@ -7,6 +7,7 @@ in the log: if the append fails, nothing was learnt.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -63,7 +64,9 @@ class CheckedAppender:
         self._context = context
         self._appender = appender
         self._state = ProducerState(context)
-        self._lock = threading.Lock()
+        # Only its owner can release it: see `_acquire`. It is not taken twice.
+        self._lock = threading.RLock()
+        self._owner = 0
 
     def append(self, batches: Sequence[bytearray]) -> list[Placed]:
         """Append those of some valid batches that are not there yet, all or none.
@@ -89,6 +92,7 @@ class CheckedAppender:
                 self._state.reached(row)
                 return attempt.plan.placed
         finally:
+            self._owner = 0
             self._lock.release()
 
     def producers(self) -> dict[int, ProducerEntry]:
@@ -102,15 +106,25 @@ class CheckedAppender:
             producers.forget_idle(self._context.now_ms(), expiration_ms)
             return producers.entries()
         finally:
+            self._owner = 0
             self._lock.release()
 
     def _acquire(self) -> None:
-        timeout_ms = self._context.append_lock_timeout_ms
-        if not self._lock.acquire(timeout=timeout_ms / 1000):
+        timeout_ms, me = self._context.append_lock_timeout_ms, threading.get_ident()
+        try:
+            is_taken = self._owner != me and self._lock.acquire(timeout=timeout_ms / 1000)
+            if is_taken:
+                self._owner = me
+        except BaseException:
+            # A signal's handler has raised, perhaps just after it was taken.
+            with contextlib.suppress(RuntimeError):
+                self._lock.release()
+            raise
+        if not is_taken:
             raise AppendLockTimeout(
                 path=self._context.lock_path, holder_pid=os.getpid(), timeout_ms=timeout_ms
             )
 
     def abandon(self) -> None:
         """In a forked child, where nobody holds the lock any more."""
-        self._lock = threading.Lock()
+        self._lock, self._owner = threading.RLock(), 0

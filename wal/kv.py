@@ -222,7 +222,9 @@ class Environment:
                 self._check_usable()
             return
         try:
-            if commit and self._writing is not None:
+            if commit:
+                if self._writing is None or self._writer() is not writer:  # a handler closed it
+                    raise HandleClosed(what=f"environment {self.path!r}")
                 self._writing.commit()
                 self._writing = None
         except lmdb.Error as error:
@@ -234,7 +236,7 @@ class Environment:
 
     def give_back(self, writer: Writing) -> None:
         """Undo what was begun and not ended, if anything. It may be called again."""
-        if self._writer() is writer and not self._forked:
+        if self._lock.is_mine and self._writer() is writer and not self._forked:
             self._undo()
 
     def _undo(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 
 from seawall.wal.files import (
     CREATE,
@@ -61,6 +62,12 @@ class Quarantine:
             raise
         self._files.sync_directory(self.path)
         return path
+
+    def discard(self, paths: Iterable[str | None]) -> None:
+        """Remove copies of what stays where it is, as far as that is possible."""
+        for path in filter(None, paths):
+            with contextlib.suppress(OSError):
+                self._files.unlink(path)
 
     def keep_folder(self, path: str, *, now_ms: int) -> str:
         """Move a folder that belongs to nothing here; return its new path."""

@@ -116,13 +116,9 @@ def recover(
         row = _new_segment(context, log_start, max(floor, bases[-1] if bases else 0))
         missing = [] if floor == log_start else [_missing(context, bases, log_start, floor)]
         return Recovered(row, missing)
+    newest, floor = bases[-1], max(floor, bases[-1])
     judge = _Judge(
-        context,
-        quarantine,
-        bases[-1],
-        max(floor, bases[-1]),
-        log_start,
-        gives_up_unreadable=gives_up_unreadable,
+        context, quarantine, newest, floor, log_start, gives_up_unreadable=gives_up_unreadable
     )
     return judge.run(checkpoint, cache_is_certain=cache_is_certain)
 
@@ -220,13 +216,17 @@ class _Judge:
         refusal = self._refusal(findings, kept_bytes if writes_anew else 0)
         if refusal is not None:
             return Recovered(self._fenced_row(gaps, end), [refusal])
+        copied: list[Finding] = []
         try:
-            findings = [self._with_copy(finding) for finding in findings]
-            position = self._mend(findings, kept_bytes, writes_anew=writes_anew)
+            for finding in findings:
+                copied.append(self._with_copy(finding))
+            position = self._mend(copied, kept_bytes, writes_anew=writes_anew)
         except OSError as error:
             is_replaced = self._files.path_identity(self._descriptor.path) != self._identity
             if is_replaced or error.errno not in NO_ROOM_ERRNOS or self._gives_up_unreadable:
                 raise
+            if self._files.size(self._descriptor.number) == self._size:  # each opening makes some
+                self._quarantine.discard(each.quarantined for each in copied)
             row = self._fenced_row(gaps, end)
             if not cache_is_certain and self._floor <= durable.offset < row.next_offset:
                 # What lies behind may be nowhere but in the cache.
@@ -237,7 +237,7 @@ class _Judge:
             row = _new_segment(self._context, self._log_start, self._floor)
         else:
             row = self._row(end.next_offset, position)
-        return Recovered(row, findings)
+        return Recovered(row, copied)
 
     def _start(self, checkpoint: Checkpoint | None) -> Found:
         """Where to begin: at the checkpoint, if a batch is seen to end just there."""

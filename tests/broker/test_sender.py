@@ -86,6 +86,38 @@ def test_an_interrupt_anywhere_in_sending_leaves_a_producer_that_works(broker: B
     assert (got.count(b"y"), got.count(b"z")) == (at, at)
 
 
+def test_flushing_ends_wherever_sending_was_interrupted(broker: Broker) -> None:
+    at = places = 0
+    with broker.producer(linger_ms=60_000) as producer:
+        while places >= at:
+            at += 1
+            interrupt = InterruptAt(at, "broker/sender.py", "broker/producer.py")
+            with contextlib.suppress(KeyboardInterrupt), interrupt:
+                producer.send("orders", b"x")
+            places = interrupt.places
+            producer.flush(timeout_ms=1000 * LONG_S)
+            assert producer._sender.buffered_bytes == 0
+    assert at > 5
+
+
+def test_an_interrupt_while_the_thread_is_woken_leaves_it_no_record(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with broker.producer(linger_ms=0) as producer:
+        sender = producer._sender
+        producer.send("orders", b"x").result(LONG_S)
+        eventually(lambda: sender._parked)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(sender._wake, "notify", interrupt)
+            producer.send("orders", b"y")
+        written = threading.Event()
+        producer.send("orders", b"z").add_done_callback(lambda _: written.set())
+        assert written.wait(LONG_S)  # though nobody asks for it
+
+
 def test_ctrl_c_while_the_lock_is_not_free(folder: str) -> None:
     files = RefusedLocks()
 

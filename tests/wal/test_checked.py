@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from storage import Clock, Crash, FaultyFiles, Store, batch, content, flip
+from storage import Clock, Crash, FaultyFiles, InterruptAt, Store, batch, content, flip
 
 from seawall.wal import producer_state
 from seawall.wal.errors import (
@@ -439,3 +440,23 @@ def test_who_waits_for_a_thread_that_reads_waits_for_so_long_only(
         thread.join()
     assert caught.value.holder_pid == os.getpid()
     assert store.log.ends().log_end == 2
+
+
+def test_an_interrupt_anywhere_leaves_no_lock_behind(store: Store) -> None:
+    at = places = sequence = 0
+
+    def append() -> None:
+        put(store.log, numbered(sequence, producer=8))
+
+    while places >= at:
+        at += 1
+        interrupt = InterruptAt(at, "wal/checked.py")
+        with contextlib.suppress(KeyboardInterrupt), interrupt:
+            store.log.append_checked([numbered(0, producer=1000 + at)])
+        places = interrupt.places
+        thread = threading.Thread(target=append)
+        thread.start()
+        thread.join()
+        assert store.log.producers()[8].last_sequence == sequence
+        sequence += 1
+    assert at > 5

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
@@ -770,3 +771,59 @@ def test_what_the_closing_thread_did_not_get_to_end_keeps_nothing_open(path: Pat
     with again.write() as transaction:
         transaction.put(b"k", b"v")
     again.close()
+
+
+def test_a_write_whose_environment_a_handler_has_closed_says_that_nothing_was_stored(
+    path: Path,
+) -> None:
+    environment = open_environment(path)
+    with pytest.raises(HandleClosed), environment.write() as transaction:
+        transaction.put(b"k", b"v")
+        environment.close()  # as a signal's handler does that raises nothing
+    again = open_environment(path)
+    assert everything(again) == {}
+    again.close()
+
+
+def test_a_write_that_fails_takes_nothing_from_the_next_one(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends it may be called again when another thread has begun already."""
+    go, begun, end = threading.Event(), threading.Event(), threading.Event()
+
+    def write_next() -> None:
+        go.wait(60)
+        with environment.write() as transaction:
+            transaction.put(b"next", b"v")
+            begun.set()
+            end.wait(60)
+
+    undo = environment._undo
+    calls = []
+
+    def undo_late() -> None:
+        calls.append(True)
+        if len(calls) > 1:
+            go.set()
+            begun.wait(60)
+        undo()
+
+    class Failing:
+        def __init__(self, transaction: Any) -> None:
+            self.abort = transaction.abort
+
+        def commit(self) -> None:
+            raise OSError(errno.EIO, "as it failed")
+
+    monkeypatch.setattr(environment, "_undo", undo_late)
+    thread = threading.Thread(target=write_next)
+    thread.start()
+    try:
+        with pytest.raises(OSError, match="as it failed"), environment.write() as transaction:
+            transaction.put(b"k", b"v")
+            environment._writing = Failing(environment._writing)  # type: ignore[assignment]
+    finally:
+        go.set()
+        end.set()
+        thread.join()
+    assert everything(environment) == {b"next": b"v"}
