@@ -58,9 +58,9 @@ def broker(place: str) -> Iterator[AnyBroker]:
 
 @pytest.fixture
 def topic(broker: AnyBroker) -> Iterator[str]:
-    """A new topic with two partitions."""
+    """A new topic with two partitions, which keeps also records of 1970."""
     name = new_name()
-    broker.create_topic(name, 2)
+    broker.create_topic(name, 2, {"retention.ms": -1})
     yield name
     broker.delete_topic(name)
     with suppress(errors.UnknownTopic):  # that of its dead letters
