@@ -216,8 +216,15 @@ class FolderWatch:
 
 
 def _inotify(folders: Sequence[str]) -> INotify:
+    import ctypes
+
+    import inotify_simple
     from inotify_simple import INotify, flags
 
+    if inotify_simple._libc is None:
+        # It would start a program that looks for it; and if this process forks meanwhile, this
+        # thread would wait for that child's end.
+        inotify_simple._libc = ctypes.CDLL(None, use_errno=True)
     inotify = INotify(nonblocking=True)
     try:
         for folder in folders:

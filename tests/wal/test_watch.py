@@ -231,6 +231,20 @@ def test_stopping_ends_every_sleep(folders: list[str]) -> None:
     watch.close()
 
 
+def test_no_program_is_started_for_it(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that waits for one waits for ever if the process forks just then."""
+
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("a program is started")
+
+    monkeypatch.setattr("inotify_simple._libc", None)
+    monkeypatch.setattr("subprocess.Popen.__init__", start)
+    with FolderWatch([folder]) as watch:
+        with open(os.path.join(folder, "file"), "wb") as file:
+            file.write(b"x")
+        assert watch.wait(60)
+
+
 def test_without_inotify_it_may_have_been_written(
     folders: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
