@@ -67,8 +67,7 @@ class Engine:
         self._looked_s = 0.0
         self._producer_id_expiration_ms = 0
         self.changes = 0  # how often the catalogue was found changed
-        self._executor: ThreadPoolExecutor | None = None
-        self._run_executor: ThreadPoolExecutor | None = None
+        self._executors: dict[str, ThreadPoolExecutor] = {}  # by the name of their threads
         self._forked = False
         self._closed = False
         self.users = 0
@@ -211,29 +210,24 @@ class Engine:
     @property
     def executor(self) -> ThreadPoolExecutor:
         """The threads that do the disk's work for event loops."""
-        from concurrent.futures import ThreadPoolExecutor  # most have no event loop
-
-        self.check_usable()
-        with self._lock:
-            if self._executor is None:
-                if self._closed:
-                    raise BrokerClosed(what="broker")
-                self._executor = ThreadPoolExecutor(EXECUTOR_THREADS, "seawall-executor")
-            return self._executor
+        return self._executor("seawall-executor")
 
     @property
     def run_executor(self) -> ThreadPoolExecutor:
         """The threads that poll for `AsyncConsumer.run`. When partitions move they wait for
         handlers, and those may need one of the others."""
-        from concurrent.futures import ThreadPoolExecutor
+        return self._executor("seawall-run")
+
+    def _executor(self, name: str) -> ThreadPoolExecutor:
+        from concurrent.futures import ThreadPoolExecutor  # most have no event loop
 
         self.check_usable()
         with self._lock:
-            if self._run_executor is None:
+            if name not in self._executors:
                 if self._closed:
                     raise BrokerClosed(what="broker")
-                self._run_executor = ThreadPoolExecutor(EXECUTOR_THREADS, "seawall-run")
-            return self._run_executor
+                self._executors[name] = ThreadPoolExecutor(EXECUTOR_THREADS, name)
+            return self._executors[name]
 
     def _do_round(self, wait: Callable[[float], bool], is_timed: bool) -> float:
         from seawall.broker.cleaning import clean  # only whoever holds the lease needs it
@@ -270,15 +264,14 @@ class Engine:
             closing.callback(self.watcher.close)
             closing.callback(self.keeper.close)
             closing.callback(self.compactor.close)
-            for executor in (self._executor, self._run_executor):
-                if executor is not None:
-                    closing.callback(executor.shutdown)
+            for executor in self._executors.values():
+                closing.callback(executor.shutdown)
 
     def abandon(self) -> None:
         """In a forked child: let go of everything, touch nothing of the parent's."""
         self._forked = True
         self._lock = threading.Lock()
-        self._executor = self._run_executor = None
+        self._executors = {}
         self.watcher.abandon()
         self.housekeeper.abandon()
         self.keeper.abandon()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import CodeType
 from typing import Any
 
 import pytest
-from storage import FaultyFiles
+from storage import FaultyFiles, InterruptAt
 
 from seawall.broker import Broker, Consumer, Record
 from seawall.broker.dispatcher import Dispatcher
@@ -143,12 +142,8 @@ class RefusedLocks(FaultyFiles):
         return is_free
 
 
-class Interruption:
-    """Raises KeyboardInterrupt at the n-th place in a round where Python may deliver a signal.
-
-    That is after a call and at the beginning of a function; a ``with`` statement and what
-    it locks with are one step.
-    """
+class Interruption(InterruptAt):
+    """The same, in what writes a round."""
 
     INSIDE = (
         *("_drain", "_take", "_settle", "append", "commit", "_sync", "encode", "resolve"),
@@ -157,22 +152,7 @@ class Interruption:
     FILES = ("sender.py", "writing.py", "idempotence.py", "rounds.py", "delivery.py")
 
     def __init__(self, at: int) -> None:
-        self.at = at
-        self.places = 0
+        super().__init__(at, *self.FILES)
 
-    def __enter__(self) -> Interruption:
-        sys.setprofile(self.profile)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        sys.setprofile(None)
-
-    def profile(self, frame: FrameType, event: str, argument: Any) -> None:
-        code = frame.f_code
-        if event not in ("call", "c_return") or code.co_name not in self.INSIDE:
-            return
-        if code.co_filename.endswith(self.FILES):
-            self.places += 1
-            if self.places == self.at:
-                sys.setprofile(None)
-                raise KeyboardInterrupt
+    def is_inside(self, code: CodeType) -> bool:
+        return code.co_name in self.INSIDE and super().is_inside(code)

@@ -19,8 +19,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any
+from types import CodeType, FrameType
+from typing import Any, Self
 
 from seawall.wal import forks
 from seawall.wal.context import LogConfig, LogContext
@@ -571,15 +571,18 @@ class InterruptAt:
         self.places = 0
         self._modules = modules
 
-    def __enter__(self) -> InterruptAt:
+    def __enter__(self) -> Self:
         sys.setprofile(self._profile)
         return self
 
     def __exit__(self, *exc: object) -> None:
         sys.setprofile(None)
 
+    def is_inside(self, code: CodeType) -> bool:
+        return code.co_filename.endswith(self._modules)
+
     def _profile(self, frame: FrameType, event: str, argument: object) -> None:
-        if event in ("call", "c_return") and frame.f_code.co_filename.endswith(self._modules):
+        if event in ("call", "c_return") and self.is_inside(frame.f_code):
             self.places += 1
             if self.places == self.at:
                 sys.setprofile(None)
