@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,13 +29,14 @@ from demo_parts.checking import (  # noqa: E402
     check_kills,
     check_log,
 )
+from demo_parts.conducting import Child, Conductor, Look  # noqa: E402
 from demo_parts.deliveries import (  # noqa: E402
     Copy,
     DeliveriesDamaged,
     DeliveryFile,
     DeliveryWriter,
 )
-from demo_parts.job import CONSUMER, PRODUCER, Kill  # noqa: E402
+from demo_parts.job import CONSUMER, PRODUCER, Job, Kill  # noqa: E402
 from demo_parts.leash import ConductorGone, Leash  # noqa: E402
 from demo_parts.report import Meter  # noqa: E402
 from demo_parts.sources import find_files, read_sources, split_lines  # noqa: E402
@@ -392,6 +393,26 @@ def test_kills(kills: Sequence[Kill], problems: int) -> None:
     found = Problems()
     check_kills(kills, 10, found)
     assert found.count == problems
+
+
+def test_a_consumer_is_not_killed_for_what_the_one_before_it_did(tmp_path: Path) -> None:
+    """An acknowledgement that was under way at a kill may be seen only after the next start."""
+    job = Job(folder=tmp_path, source=tmp_path, limit=None)
+    conductor = Conductor(job, BENCHMARKS / "demo.py")
+    conductor._total, conductor._consumer_runs = 100, 2
+    conductor._kills = [kill(CONSUMER, 0, 25)]
+    consumer = conductor._consumer = Child([sys.executable, "-c", "input()"], CONSUMER, 25)
+    try:
+        late, further = Look((45,), (100,)), Look((46,), (100,))
+        assert not conductor._consumer_is_due(late)  # it has no file
+        with closing(DeliveryWriter(job.deliveries_path(2))) as deliveries:
+            assert not conductor._consumer_is_due(further)  # it is not where it begins
+            deliveries.begin([45])
+        assert not conductor._consumer_is_due(late)
+        assert conductor._consumer_is_due(further)
+        assert consumer.started_at == 45
+    finally:
+        consumer.kill()
 
 
 # -- the parts -------------------------------------------------------------------------

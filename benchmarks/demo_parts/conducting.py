@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from demo_parts.deliveries import DeliveriesDamaged, DeliveryFile
 from demo_parts.job import CONSUMER, GROUP, PARTITIONS, PRODUCER, TOPIC, Job, Kill
 from demo_parts.report import Meter, print_head, print_kill, print_rates
 from demo_parts.sources import read_sources
@@ -183,10 +184,20 @@ class Conductor:
 
     def _consumer_is_due(self, look: Look) -> bool:
         done = self._killed(CONSUMER)
-        if done == len(CONSUMER_KILLS):
+        if done == len(CONSUMER_KILLS) or not self._consumer_has_begun():
             return False
         due_at = max(self._total * CONSUMER_KILLS[done], self._consumer.started_at + 1)
         return sum(look.acknowledged) >= due_at
+
+    def _consumer_has_begun(self) -> bool:
+        """Whether it has said where it found the group. That may be further than the group was
+        when the consumer before was dead: see `Run`."""
+        try:
+            start = DeliveryFile(self._job.deliveries_path(self._consumer_runs)).start()
+        except (FileNotFoundError, DeliveriesDamaged):
+            return False
+        self._consumer.started_at = sum(start)
+        return True
 
     def _producer_is_due(self, look: Look) -> bool:
         return not self._killed(PRODUCER) and sum(look.durable) >= self._total * PRODUCER_KILL
