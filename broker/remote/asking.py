@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from confluent_kafka import KafkaException
 
 from seawall.broker.errors import BrokerClosed, BrokerError
+from seawall.broker.remote.aside import aside
 from seawall.broker.remote.errors import AWAY, Facts, kafka_error, lost_signal, named
 from seawall.broker.remote.supervisor import Supervisor
 
@@ -96,7 +97,7 @@ class Asking:
                 if not was_met:
                     client.list_topics(_ANY_TOPIC, timeout=MEETING_S)
                     self._is_met = was_met = True
-                answer = question(client)
+                answer = aside(question, client)
                 self.supervisor.worked()
                 return answer
             except KafkaException as error:

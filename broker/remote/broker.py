@@ -34,6 +34,7 @@ from seawall.broker.membership import MemberSettings, strategies
 from seawall.broker.names import check_group_name
 from seawall.broker.offsets import Position, parse_position
 from seawall.broker.remote import settings
+from seawall.broker.remote.aside import aside
 from seawall.broker.remote.asking import REQUEST_TIMEOUT_S, Asking
 from seawall.broker.remote.consumer import RemoteConsumer
 from seawall.broker.remote.dead_letters import DeadLetterKeeping
@@ -90,7 +91,7 @@ class RemoteBroker(DeadLetterKeeping, Closing):
         """A client of librdkafka. Raises `InvalidLocation` for settings of the location that it
         refuses, and ValueError for arguments."""
         try:
-            return kind(given)
+            return aside(kind, given)
         except (KafkaException, TypeError, ValueError) as error:
             reason = error.args[0] if error.args else error
             text = (reason.str() if isinstance(reason, KafkaError) else str(reason)).strip()

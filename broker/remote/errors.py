@@ -197,11 +197,15 @@ def kafka_error(error: KafkaException) -> KafkaError:
     return found if isinstance(found, KafkaError) else KafkaError(KafkaError._FAIL, str(error))
 
 
-def lost_signal(error: SystemError) -> BaseException:
-    """What to raise instead of that. confluent-kafka loses what is raised in a callback, and
-    that is where the handler of a signal runs if one comes meanwhile: usually Ctrl-C's."""
+_LOST = ("without setting an exception", "expected header key to be unicode string")
+
+
+def lost_signal(error: SystemError | TypeError) -> BaseException:
+    """What to raise instead of that. confluent-kafka loses what is raised in a callback, or while
+    it converts the names of headers, and that is where the handler of a signal runs if one comes
+    meanwhile: usually Ctrl-C's."""
     is_main = threading.current_thread() is threading.main_thread()
-    if is_main and "without setting an exception" in str(error):
+    if is_main and any(words in str(error) for words in _LOST):
         return KeyboardInterrupt()
     return error
 

@@ -30,7 +30,7 @@ from seawall.broker.errors import (
 )
 from seawall.broker.producer import NO_KEY, RECORD_OVERHEAD_BYTES, MustWait
 from seawall.broker.remote.delivery import SUSPICIOUS_S, RemoteDelivery
-from seawall.broker.remote.errors import kafka_error, named
+from seawall.broker.remote.errors import kafka_error, lost_signal, named
 from seawall.broker.remote.flushing import Flusher, Flushing
 from seawall.broker.remote.supervisor import Link
 from seawall.broker.remote.topics import Topics
@@ -234,6 +234,8 @@ class RemoteProducer(Flushing):
                     max_bytes=route.max_record_bytes,
                 )
                 raise named(failure, facts) from error
+            except TypeError as error:
+                raise lost_signal(error) from None
 
     def _hear(self, client: Client, topic: str, may_wait: bool) -> None:
         """Have librdkafka ask for the partitions of a topic."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 import time
@@ -124,6 +125,37 @@ def test_nothing_is_passed_over(remote: AnyBroker, group: str | None) -> None:
         if group is not None:
             consumer.ack()
             assert consumer.committed("many", 0) == RECORDS
+
+
+@pytest.mark.usefixtures("alarms")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("doing", ["topics", "group", "settings", "sending"])
+def test_what_a_handler_raises_comes_out(remote: AnyBroker, doing: str) -> None:
+    """confluent-kafka takes it for a missing argument, or a wrong one."""
+    remote.create_topic("orders", if_not_exists=True)
+    with remote.producer() as producer:
+        things: dict[str, Callable[[], object]] = {
+            "topics": remote.topics,
+            "group": lambda: remote.reset_group("billing", "orders", {0: 0}),
+            "settings": lambda: remote.alter_topic("orders", {"retention.ms": "-1"}),
+            "sending": lambda: producer.send("orders", b"x", headers=[("type", b"pay")] * 20),
+        }
+        do = things[doing]
+        do()
+        times = 0
+        chance = random.Random(doing)
+        for _ in range(500):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 3e-4))
+                try:
+                    do()
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            except (Pressed, KeyboardInterrupt):  # in place of one that was lost
+                times += 1
+        assert times
+        do()
+        producer.flush(PATIENCE_S * 1000)
 
 
 def test_partitions_whose_coming_was_not_heard_of_are_read(
