@@ -95,8 +95,10 @@ def resume(
             going_on = tail.by_count()
     else:
         going_on = at[0]
-    if going_on == target_end or not keeps_offsets:
+    if not keeps_offsets:
         checkpoint.mapping.add(going_on, target_end)
+    elif target_end > target_next:  # a hole follows if copying goes on behind it
+        checkpoint.mapping.add(target_end, target_end)
     return Resumed(
         checkpoint, going_on, target_end, removed - uncompared, max(0, target_end - target_next)
     )

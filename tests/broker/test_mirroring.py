@@ -12,7 +12,7 @@ from typing import Any, cast
 import locations
 import pytest
 from brokers import eventually
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from storage import memory_folder
 
@@ -257,6 +257,7 @@ STEPS = st.lists(
 
 @pytest.mark.parametrize("kind", ["directory", "cluster"])
 @given(steps=STEPS)
+@example(steps=[("fill", 5), ("kill", 1), ("trim", 5)])  # beyond the checkpoint, and removed
 @settings(max_examples=25)
 def test_a_mirror_that_dies_anywhere_goes_on(kind: str, steps: list[tuple[str, int]]) -> None:
     with ExitStack() as stack:
