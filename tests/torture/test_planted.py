@@ -12,8 +12,8 @@ from seawall.broker.torture.matrix import SEARCHES
 
 # The longest takes a hundredth of it where nothing else runs.
 BUDGET_S = 900.0
-# What clients do at random in a few seconds is not the same twice, and less on a busy machine.
-SEEDS = {"network": 5, "histories": 5}
+# What is done at random, or at once with others, is not the same twice, and less on a busy machine.
+SEEDS = {"network": 5, "histories": 5, "locks": 5}
 
 # What a harness for this engine must find at the least.
 MUST_BE_PLANTED = {
